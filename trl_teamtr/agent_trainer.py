@@ -1,0 +1,366 @@
+"""One member of a team in training: TRL's `GRPOTrainer`, fed with its view of the team's rollouts."""
+
+import contextlib
+import math
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch.func import functional_call
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+from trl.data_utils import is_conversational
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
+
+from .advantages import group_advantages
+from .agent import Agent
+from .rendering import ChatRenderer, PlainRenderer, Renderer
+from .rollout import Rollouts
+from .transcript import Message, Transcript
+from .trust_region import KLController, Snapshot, UpdateReport, backtrack, exact_kl, k3_kl
+
+
+# Most logits of one policy that the exact KL holds at a time: 256 MiB in float32.
+LOGITS_PER_CHUNK = 2**26
+
+if TYPE_CHECKING:
+    from .teamtr_trainer import TeamTRTrainer
+
+
+class AgentTrainer(GRPOTrainer):
+    """
+    A member of a team: its model, tokenizer, optimizer and generation are those of a [`~trl.GRPOTrainer`].
+
+    The changes w.r.t. [`~trl.GRPOTrainer`]:
+
+    - `_generate` returns this agent's view of the team's rollouts instead of generating on its own.
+    - `_generate_and_score_completions` keeps the rows for the rollout (TRL hands on the prompts alone) and replaces
+      the advantages by those of eq. 9.
+    - `_calculate_rewards` goes to the lead, which owns the reward functions, with the ids of the final message.
+    - `_get_per_token_logps_and_entropies` keeps the log-probabilities that pass through it for the KL penalty.
+    - `_compute_loss` adds that penalty (eq. 10).
+    - `_prepare_inputs` hands through micro-batches, since the passes over them are made by [`~AgentTrainer.update`].
+    - `_inner_training_loop` prepares the model and the optimizer and leaves the loop to the lead.
+
+    Args:
+        agent (`Agent`): The member. Its model is passed to [`~trl.GRPOTrainer`] with the other arguments.
+        lead (`TeamTRTrainer`, *optional*): The trainer of the team; `None` for the lead itself.
+        team_size (`int`): Number of agents of the team.
+    """
+
+    def __init__(self, agent: Agent, lead: "TeamTRTrainer | None", team_size: int, **kwargs):
+        self.agent = agent
+        self.name = agent.name
+        self.lead: TeamTRTrainer = lead if lead is not None else self
+        self._alone = team_size == 1
+        super().__init__(**kwargs)
+        if not agent.trainable:
+            self.model.requires_grad_(False)
+        # TRL reuses a batch by counting steps; here `update` does it. With 1, TRL computes no old log-probabilities,
+        # which the first pass yields for nothing, and the sampler repeats a batch only for the micro-batches.
+        self.num_iterations = 1
+        self.radius = self.args.trust_region_radius if agent.trust_region_radius is None else agent.trust_region_radius
+        self.controller = KLController(
+            self.args.kl_coef, self.radius, self.args.kl_controller_gain, self.args.kl_controller == "adaptive"
+        )
+        self.max_view_length = self._find_max_view_length()
+        self.num_updates = 0  # length of this agent's learning-rate schedule; set by the lead
+        self._renderers: dict[bool, Renderer] = {}
+        self._rollouts: Rollouts | None = None
+        self._last_logps: torch.Tensor | None = None
+        self._kl_sum = 0.0
+
+    # Speaking
+
+    def _find_max_view_length(self) -> int:
+        limit = self.model.config.get_text_config().to_dict().get("max_position_embeddings")  # not every family has it
+        limits = [length for length in (self.args.max_context_length, limit) if length is not None]
+        return min(limits) if limits else sys.maxsize
+
+    def renderer_for(self, prompt: str | list[dict]) -> Renderer:
+        """How this agent reads a rollout of `prompt`."""
+        chat = not isinstance(prompt, str)
+        if chat not in self._renderers:
+            self._renderers[chat] = (
+                ChatRenderer(
+                    self._tokenizer, self.name, self.agent.system_prompt, self.eos_token_ids, self.chat_template_kwargs
+                )
+                if chat
+                else PlainRenderer(self._tokenizer, self.name, self.agent.system_prompt, self._alone)
+            )
+        return self._renderers[chat]
+
+    def speak(self, contexts: list[list[int]]) -> list[Message]:
+        """
+        Sample one message for each context with the present weights.
+
+        Args:
+            contexts (`list[list[int]]`): Token ids. Every process calls this together; one may bring none.
+        """
+        if not contexts and self.accelerator.num_processes == 1:
+            return []
+        # A process without a row still takes part: generation under ZeRO-3 gathers the weights
+        dummy = [] if contexts else [[self._tokenizer.pad_token_id]]
+        ids, _ = self._generate_single_turn(contexts + dummy, None, {}, self.num_generations)
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ends = set(self.eos_token_ids)
+        return [
+            Message(self.name, text, tuple(message), message[-1] in ends)
+            for message, text in zip(ids, texts, strict=True)
+        ][: len(contexts)]
+
+    # TRL's hooks
+
+    def _generate_and_score_completions(
+        self, inputs: list[dict[str, Any]], rollouts: Rollouts | None = None
+    ) -> dict[str, torch.Tensor | Any]:
+        rows = [dict(row) for row in inputs]  # TRL writes the transcripts into the rows, which serve all agents
+        self._rollouts = rollouts if rollouts is not None else self.lead.collect_rollouts(rows)
+        output = super()._generate_and_score_completions(rows)
+        views = self._rollouts.views[self.name]
+        num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)
+        # Rows without a loss (`mask_truncated_completions`) have no part in the KL either
+        output["num_messages"] = num_messages * (_loss_mask(output).sum(dim=1) > 0)
+        output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
+        output["advantages"] = self._team_advantages(output["advantages"])
+        self._rollouts = None
+        return output
+
+    def _team_advantages(self, trl_advantages: torch.Tensor) -> torch.Tensor:
+        """Eq. 9 for the rewards just computed; also put right in the log of completions."""
+        args, mode = self.args, "train" if self.model.training else "eval"
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            clip = args.advantage_clip
+            return trl_advantages if clip is None else trl_advantages.clamp(-clip, clip)
+        rewards = self.lead.rewards_per_func
+        returns = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        returns[rewards.isnan().all(dim=1)] = torch.nan
+        group = self.num_generations if mode == "train" else self.num_generations_eval
+        advantages = group_advantages(
+            returns, group, self.scale_rewards, args.advantage_clip, args.advantage_epsilon
+        )
+        self._metrics[mode]["team/reward"].append(returns.nanmean().item())
+        logged = self._logs["advantages"]
+        for _ in range(min(len(advantages), len(logged))):
+            logged.pop()
+        logged.extend(advantages.tolist())
+        first = self.accelerator.process_index * len(trl_advantages)
+        return advantages[first : first + len(trl_advantages)]
+
+    def _generate(self, prompts: list):
+        mode = "train" if self.model.training else "eval"
+        transcripts, views = self._rollouts.transcripts, self._rollouts.views[self.name]
+        own = [(sum(view.mask), view.num_messages) for view in views]
+        for view in views:
+            view.end(self._tokenizer.pad_token_id)
+        self._log_rollouts(self._rollouts, own, mode)
+        self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
+        completions = [
+            transcript.as_dicts()[-1:] or [{"role": "assistant", "content": ""}] for transcript in transcripts
+        ]
+        if not is_conversational({"prompt": prompts[0]}):
+            completions = [completion[0]["content"] for completion in completions]
+        extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
+        return (
+            [view.prompt_ids for view in views],
+            [view.completion_ids for view in views],
+            [view.mask for view in views],
+            completions,
+            None,
+            extra_fields,
+            None,
+            None,
+        )
+
+    def _log_rollouts(self, rollouts: Rollouts, own: list[tuple[int, int]], mode: str):
+        """Lengths of this agent's messages, and the cost of the rollouts, under TRL's names where it has one."""
+        messages = [message for transcript in rollouts.transcripts for message in transcript.messages]
+        decoded = sum(len(message.ids) for message in messages)
+        unfinished = sum(not message.finished for message in messages if message.agent == self.name)
+        read = sum(len(view.prompt_ids) for view in rollouts.views[self.name])
+        counts = [len(messages), decoded, rollouts.num_cut, rollouts.num_ended, read, unfinished]
+        counts += [sum(tokens for tokens, _ in own), sum(count for _, count in own)]
+        total = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), reduction="sum")
+        messages, decoded, cut, ended, read, unfinished, own_tokens, own_messages = total.tolist()
+        if mode == "train":
+            self.state.num_input_tokens_seen += read + decoded
+        metrics = self._metrics[mode]
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+        metrics["rollout/messages"].append(messages)
+        metrics["rollout/tokens_decoded"].append(decoded)
+        metrics["rollout/messages_cut"].append(cut)
+        metrics["rollout/ended_for_length"].append(ended)
+        metrics["completions/mean_length"].append(own_tokens / max(own_messages, 1))
+        metrics["completions/clipped_ratio"].append(unfinished / max(own_messages, 1))
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        final_ids = [list(t.messages[-1].ids) if t.messages else [] for t in self._rollouts.transcripts]
+        rewards = super(AgentTrainer, self.lead)._calculate_rewards(inputs, prompts, completions, final_ids)
+        for i, (func, name) in enumerate(zip(self.lead.reward_funcs, self.lead.reward_func_names, strict=True)):
+            if isinstance(func, torch.nn.Module) and not rewards[:, i].isfinite().all():
+                row = int((~rewards[:, i].isfinite()).nonzero()[0])
+                raise ValueError(f"The reward model {name!r} returned {rewards[row, i].item()} for row {row}.")
+        self.lead.rewards_per_func = rewards
+        return rewards
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._last_logps = output[0]
+        return output
+
+    def _prepare_inputs(self, generation_batch):
+        return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
+
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        logps, self._last_logps = self._last_logps, None
+        if not self.model.training:
+            return loss
+        if "old_per_token_logps" not in inputs:
+            # The first pass: π_new is still π_cur, the KL is 0 and so is its gradient
+            inputs["old_per_token_logps"] = logps.detach()
+            return loss
+        kl = (k3_kl(inputs["old_per_token_logps"], logps) * _loss_mask(inputs)).sum()
+        self._kl_sum += kl.detach()
+        # DDP averages gradients over processes, and the KL is a sum over all of them
+        scale = self.accelerator.num_processes / inputs["num_messages_in_batch"].clamp(min=1)
+        return loss + self.controller.coef * scale * kl if self.controller.coef > 0 else loss
+
+    def _inner_training_loop(
+        self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None
+    ):
+        self._prepare_for_training(self.num_updates, None, resume_from_checkpoint)
+
+    # The update
+
+    def update(self, batch: dict[str, torch.Tensor | Any]) -> UpdateReport:
+        """
+        Fit the policy to `batch` inside its trust region (eq. 10 and 11).
+
+        Makes up to `num_iterations` passes, each one optimizer step; stops once the KL leaves the radius; then
+        measures the KL on all messages with the final weights, and backtracks until it is inside.
+
+        Args:
+            batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
+
+        Raises:
+            `FloatingPointError`: If the loss of a pass is NaN or infinite; that pass has changed nothing.
+        """
+        num_messages = int(batch["num_messages_in_batch"])
+        report = UpdateReport(num_messages=num_messages, num_tokens=int(batch["num_items_in_batch"]))
+        if num_messages == 0:
+            return report
+        micro_batches = split_tensor_dict(shuffle_sequence_dict(batch), self.args.steps_per_generation)
+        snapshot = Snapshot(self.model, self.optimizer) if self.radius is not None else None
+        losses, left = [], False
+        while report.inner_steps < self.args.num_iterations and not left:
+            loss, kl = self._accumulate(micro_batches, num_messages)
+            losses.append(loss)
+            left = self.radius is not None and kl > self.radius
+            if not left:
+                report.grad_norm = self._optimizer_step()
+                report.inner_steps += 1
+            self.model_wrapped.zero_grad()
+        report.loss, report.kl_last_pass = sum(losses) / len(losses), kl
+        if snapshot is not None:
+            backtracking = left and self.args.kl_estimator == "k3"  # then the early stop has measured it already
+            report.kl_proposed = kl if backtracking else self.measure_kl(micro_batches, snapshot)
+            backtrack(
+                snapshot,
+                lambda: self.measure_kl(micro_batches, snapshot),
+                self.radius,
+                self.args.max_backtracks,
+                report,
+            )
+            self.controller.step(report.kl_proposed)
+        return report
+
+    def _accumulate(self, micro_batches: list[dict], num_messages: int) -> tuple[float, float]:
+        """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights that it was taken at."""
+        self.current_gradient_accumulation_steps = len(micro_batches)
+        self._kl_sum = torch.zeros((), device=self.accelerator.device)
+        loss = torch.zeros((), device=self.accelerator.device)
+        for i, micro_batch in enumerate(micro_batches):
+            last = i == len(micro_batches) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            synced = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
+            with contextlib.nullcontext() if synced else self.accelerator.no_sync(self.model_wrapped):
+                loss += self.training_step(self.model_wrapped, micro_batch, None)
+        loss, kl = self.accelerator.reduce(torch.stack([loss.float(), self._kl_sum.float()]), reduction="sum").tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss of agent {self.name!r} is {loss} at update {self.state.global_step + 1}; its pass was not "
+                "applied. A smaller learning rate or `max_grad_norm` usually helps."
+            )
+        return loss / self.accelerator.num_processes, kl / num_messages
+
+    def _optimizer_step(self) -> float:
+        """Clip and step; returns the norm of the gradient before clipping."""
+        handler, state = self.lead.callback_handler, self.state
+        grad_norm = self._clip_grad_norm(self.model_wrapped) if self.args.max_grad_norm > 0 else None
+        grad_norm = self._get_grad_norm(self.model_wrapped, grad_norm=grad_norm)
+        self.lead.control = handler.on_pre_optimizer_step(self.args, state, self.lead.control)
+        self.optimizer.step()
+        self.lead.control = handler.on_optimizer_step(self.args, state, self.lead.control)
+        return float(grad_norm)
+
+    @torch.no_grad()
+    def measure_kl(self, micro_batches: list[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
+        """
+        d̂ of the present weights against π_cur on the messages of `micro_batches`, over all processes.
+
+        Args:
+            micro_batches (`list[dict]`): Rollouts of π_cur. For `"k3"` they hold its `old_per_token_logps`.
+            snapshot (`Snapshot`): π_cur, for `"exact"`.
+            estimator (`str`, *optional*): `"k3"` or `"exact"`; defaults to `args.kl_estimator`.
+
+        Returns:
+            `float`: Nats per message.
+        """
+        exact = (estimator or self.args.kl_estimator) == "exact"
+        total = torch.zeros(2, device=self.accelerator.device)
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            for inputs in micro_batches:
+                kl = self._exact_kl(inputs, snapshot) if exact else self._k3_kl(inputs)
+                total += torch.stack([(kl * _loss_mask(inputs)).sum(), inputs["num_messages"].sum()])
+        kl, num_messages = self.accelerator.reduce(total, reduction="sum").tolist()
+        return kl / max(num_messages, 1)
+
+    def _k3_kl(self, inputs: dict) -> torch.Tensor:
+        logps, _, _ = self._get_per_token_logps_and_entropies(self.model_wrapped, *_sequence(inputs))
+        return k3_kl(inputs["old_per_token_logps"], logps)
+
+    def _exact_kl(self, inputs: dict, snapshot: Snapshot) -> torch.Tensor:
+        """Over chunks of rows, so that the full-vocabulary logits of both policies fit into `LOGITS_PER_CHUNK`."""
+        model: PreTrainedModel = self.accelerator.unwrap_model(self.model_wrapped)
+        input_ids, attention_mask, keep = _sequence(inputs)
+        vocab_size = self.model.config.get_text_config().vocab_size
+        size = max(1, LOGITS_PER_CHUNK // ((keep + 1) * vocab_size))
+        chunks = []
+        for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+            call = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep + 1, "use_cache": False}
+            with self.accelerator.autocast():
+                new = model(**call).logits[:, :-1] / self.temperature
+                old = functional_call(model, snapshot.weights, kwargs=call).logits[:, :-1] / self.temperature
+            chunks.append(exact_kl(old, new))
+        return torch.cat(chunks)
+
+    def new_transcript(self, row: dict[str, Any], agents: tuple[str, ...]) -> Transcript:
+        """An empty transcript for a row of the dataset."""
+        private = {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
+        return Transcript(row["prompt"], agents, private, seed=random.getrandbits(32))
+
+
+def _loss_mask(inputs: dict) -> torch.Tensor:
+    """1 on the tokens of the agent's own messages; shape `(rows, completion length)`."""
+    return inputs["completion_mask"] * inputs["tool_mask"]
+
+
+def _sequence(inputs: dict) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Ids and attention mask of whole views, and the length of their completions."""
+    input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+    attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    return input_ids, attention_mask, inputs["completion_ids"].size(1)

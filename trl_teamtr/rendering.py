@@ -1,0 +1,192 @@
+"""How an agent reads the shared transcript: through its chat template, or as plain text."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from .control_tokens import SafeEncoder
+from .transcript import Message, Transcript
+
+
+# Private-use characters: no template and no dataset writes them, and they survive any rendering.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_OWN = f"{_OPEN}own{_CLOSE}"
+
+
+class Renderer(Protocol):
+    """What a view needs: the token ids before an agent's first message, and those between two of its own."""
+
+    def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]: ...
+
+    def between(self, messages: Sequence[Message], last_id: int) -> list[int]: ...
+
+
+def _join(parts: Sequence[str | None]) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _quote(messages: Sequence[Message]) -> tuple[list[str], dict[str, str]]:
+    """Others' messages as `name: placeholder`, and the text behind each placeholder."""
+    untrusted = {f"{_OPEN}{i}{_CLOSE}": message.text.strip() for i, message in enumerate(messages)}
+    lines = [f"{message.agent}: {place}" for message, place in zip(messages, untrusted, strict=True)]
+    return lines, untrusted
+
+
+class PlainRenderer:
+    """
+    The plain rendering, for prompts in TRL's standard format (a string), with or without a chat template.
+
+    Blocks are separated by a blank line: the system prompt, the prompt, the private prompt, and `name: text` for each
+    message. In a team of more than one, the agent's own name and a colon come last. With nothing to add to the prompt,
+    the ids are those that `GRPOTrainer` uses.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The agent's tokenizer.
+        name (`str`): The agent's name.
+        system_prompt (`str`, *optional*): The agent's system prompt.
+        alone (`bool`): Whether the team has one agent.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, system_prompt: str | None, alone: bool):
+        self.tokenizer = tokenizer
+        self.encoder = SafeEncoder(tokenizer)
+        self.system_prompt = system_prompt
+        self.name = name
+        self.cue = None if alone else f"{name}:"
+        # Beginning-of-sequence and the like, which the tokenizer puts in front of a prompt
+        self._prefix = tokenizer("", add_special_tokens=True)["input_ids"]
+        if self._prefix and self._prefix[-1] == tokenizer.eos_token_id:
+            self._prefix = self._prefix[:-1]
+
+    def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        private = transcript.private.get(self.name)
+        lines, untrusted = _quote(messages)
+        blocks = [self.system_prompt, transcript.prompt, private, *lines, self.cue]
+        if blocks == [None, transcript.prompt, None, None]:
+            return self.tokenizer(text=transcript.prompt)["input_ids"]
+        return self._prefix + self.encoder.encode(_join(blocks), untrusted)
+
+    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
+        lines, untrusted = _quote(messages)
+        return self.encoder.encode("\n\n" + _join([*lines, self.cue or f"{self.name}:"]), untrusted)
+
+
+class ChatRenderer:
+    """
+    The reader's own chat template, for conversational prompts.
+
+    The system prompt comes first (in front of the row's own, if it has one; at the head of the first user turn, where
+    the template knows no system role). What the agent reads before it first speaks is one user turn, since most
+    templates want roles to alternate: the last user message of the prompt, the private prompt, and the messages so
+    far, each with its author's name, separated by blank lines. Messages between two of its own are one user turn too.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The agent's tokenizer, with a chat template.
+        name (`str`): The agent's name.
+        system_prompt (`str`, *optional*): The agent's system prompt.
+        eos_token_ids (`list[int]`): Ids that end the agent's messages.
+        template_kwargs (`dict`): Keyword arguments for the template.
+
+    Raises:
+        `ValueError`: If the tokenizer has no chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        system_prompt: str | None,
+        eos_token_ids: Sequence[int],
+        template_kwargs: dict[str, Any],
+    ):
+        if tokenizer.chat_template is None:
+            raise ValueError(
+                f"The prompts are conversational, but the tokenizer of agent {name!r} has no chat template. Set "
+                "`tokenizer.chat_template`, use an instruction-tuned model, or pass prompts as plain strings, which "
+                "are rendered without a template."
+            )
+        self.tokenizer = tokenizer
+        self.encoder = SafeEncoder(tokenizer)
+        self.system_prompt = system_prompt
+        self.name = name
+        self.eos_token_ids = set(eos_token_ids)
+        self.template_kwargs = template_kwargs
+        self._fold_system = not self._has_system_role()
+
+    def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        lines, untrusted = _quote(messages)
+        turns = [dict(turn) for turn in transcript.prompt]
+        self._add_to_last_user_turn(turns, [transcript.private.get(self.name), *lines])
+        self._add_system_prompt(turns)
+        return self.encoder.encode(self._render(turns), untrusted)
+
+    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
+        lines, untrusted = _quote(messages)
+        suffix = self._render_after_own(_join(lines))
+        ids = self.encoder.encode(suffix, untrusted)
+        # The agent's own end-of-turn token already closes its message, if it sampled one
+        closed = last_id in self.eos_token_ids and ids[0] in self.eos_token_ids
+        return ids[1:] if closed else ids
+
+    def check_turns(self):
+        """Raise `ValueError` unless the template can show other agents' messages after one of the agent's own."""
+        try:
+            rendered = self._render_after_own("text")
+        except TemplateError as error:
+            raise ValueError(
+                f"The chat template of agent {self.name!r} cannot take other agents' turns: rendering a user turn "
+                f"after an assistant turn fails with «{error}». Use a template that allows it (set "
+                "`processing_class`), or one round, in which the agent speaks once."
+            ) from error
+        if "text" not in rendered:
+            raise ValueError(
+                f"The chat template of agent {self.name!r} cannot take other agents' turns: it leaves out a user turn "
+                "after an assistant turn. Use another template, or one round."
+            )
+
+    def _render(self, turns: list[dict]) -> str:
+        return self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **self.template_kwargs
+        )
+
+    def _render_after_own(self, text: str) -> str:
+        turns = [{"role": "user", "content": "dummy"}, {"role": "assistant", "content": _OWN}]
+        rendered = self._render(turns + ([{"role": "user", "content": text}] if text else []))
+        before, own, suffix = rendered.partition(_OWN)
+        if not own:
+            raise ValueError(
+                f"The chat template of agent {self.name!r} does not show an assistant turn as it was written, so the "
+                "ids after it cannot be found. Use another template, or one round."
+            )
+        return suffix
+
+    def _has_system_role(self) -> bool:
+        turns = [{"role": "system", "content": _OWN}, {"role": "user", "content": "dummy"}]
+        try:
+            return _OWN in self._render(turns)
+        except TemplateError:  # how a template says that it knows no such role
+            return False
+
+    @staticmethod
+    def _add_to_last_user_turn(turns: list[dict], blocks: list[str | None]):
+        added = _join(blocks)
+        if not added:
+            return
+        if turns and turns[-1]["role"] == "user":
+            turns[-1]["content"] = _join([turns[-1]["content"], added])
+        else:
+            turns.append({"role": "user", "content": added})
+
+    def _add_system_prompt(self, turns: list[dict]):
+        if turns and turns[0]["role"] == "system":
+            system = _join([self.system_prompt, turns.pop(0)["content"]])
+        else:
+            system = self.system_prompt
+        if not system:
+            return
+        if self._fold_system and turns:
+            turns[0]["content"] = _join([system, turns[0]["content"]])
+        else:
+            turns.insert(0, {"role": "system", "content": system})

@@ -1,0 +1,78 @@
+"""Routers: who speaks next. Any callable `transcript -> name`, or `None` to end the rollout, is one."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from .transcript import Message, Transcript
+
+
+Router = Callable[[Transcript], str | None]
+
+
+class RoundRobinRouter:
+    """Every agent speaks in team order, until `max_turns` messages are written."""
+
+    def __init__(self, max_turns: int):
+        self.max_turns = max_turns
+
+    def __call__(self, transcript: Transcript) -> str | None:
+        turn = len(transcript.messages)
+        return transcript.agents[turn % len(transcript.agents)] if turn < self.max_turns else None
+
+
+class RandomRouter:
+    """
+    At each of `max_turns` turns an agent is drawn uniformly.
+
+    The draw is a function of the rollout's seed and the turn alone, so that asking again for a turn gives the same
+    speaker.
+    """
+
+    def __init__(self, max_turns: int):
+        self.max_turns = max_turns
+
+    def __call__(self, transcript: Transcript) -> str | None:
+        turn = len(transcript.messages)
+        if turn >= self.max_turns:
+            return None
+        return random.Random(f"{transcript.seed}/{turn}").choice(transcript.agents)
+
+
+def make_router(kind: str, max_turns: int) -> Router:
+    """The built-in router of that name (`"round_robin"` or `"random"`)."""
+    return {"round_robin": RoundRobinRouter, "random": RandomRouter}[kind](max_turns)
+
+
+def next_speaker(router: Router, transcript: Transcript) -> str | None:
+    """
+    Ask `router` who speaks next.
+
+    Raises:
+        `ValueError`: If the answer is neither `None` nor the name of an agent of the team.
+    """
+    name = router(transcript)
+    if name is not None and name not in transcript.agents:
+        raise ValueError(
+            f"The router answered {name!r} at turn {len(transcript.messages)}, which is not an agent of this team. "
+            f"It must return one of {', '.join(transcript.agents)}, or `None` to end the rollout."
+        )
+    return name
+
+
+def find_silent_agents(
+    router: Router, agents: Sequence[str], prompts: Sequence[str | list[dict]], max_turns: int
+) -> list[str]:
+    """
+    Agents that `router` never calls in a dry run: one rollout of empty messages for each of `prompts`, in which every
+    message is empty. Costs no generation.
+    """
+    silent = set(agents)
+    for seed, prompt in enumerate(prompts):
+        transcript = Transcript(prompt, tuple(agents), seed=seed)
+        while len(transcript.messages) < max_turns:
+            name = next_speaker(router, transcript)
+            if name is None:
+                break
+            silent.discard(name)
+            transcript.messages.append(Message(name, ""))
+    return [name for name in agents if name in silent]

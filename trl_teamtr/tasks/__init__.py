@@ -1,0 +1,1 @@
+"""Tasks to train teams on: each a dataset and its reward."""

@@ -1,0 +1,179 @@
+"""
+LINK: a chain of agents that must agree on a code.
+
+Each of n agents has a private digit in 0..5 that only it sees. In team order, each writes two symbols: its reading of
+the previous agent's digit, and its own digit as a code letter. The reward is the share of the n - 1 links that were
+read correctly. Two dialects exist: in A, digit d is the d-th letter; in B, the letters are swapped in pairs. A freshly
+warmed-up agent writes A and reads B most of the time, so that a team understands itself about three times in ten until
+its members settle on one dialect. One agent's drift is another's misreading.
+"""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from ..agent import Agent
+
+
+LETTERS = "ABCDEF"
+NAMES = "abcdefgh"
+TASK = [{"role": "user", "content": "?"}]
+
+# One token per role keeps the views of the tiny models short.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def make_dataset(num_agents: int, size: int, seed: int) -> Dataset:
+    """
+    Rows of LINK: `prompt`, `agent_prompts` (each agent's digit) and `digits`.
+
+    Args:
+        num_agents (`int`): Number n of agents, 2 to 8.
+        size (`int`): Number of rows.
+        seed (`int`): Seed of the digits.
+    """
+    rng = random.Random(seed)
+    digits = [[rng.randrange(6) for _ in range(num_agents)] for _ in range(size)]
+    private = [{name: str(d) for name, d in zip(NAMES, row, strict=False)} for row in digits]
+    return Dataset.from_dict({"prompt": [TASK] * size, "agent_prompts": private, "digits": digits})
+
+
+def link_reward(transcripts: list[list[dict]], digits: list[list[int]], **kwargs) -> list[float]:
+    """Share of the links that were read correctly: agent i's first symbol is agent i - 1's digit."""
+    rewards = []
+    for messages, own in zip(transcripts, digits, strict=True):
+        read = [message["content"][:1] == str(d) for message, d in zip(messages[1:], own, strict=False)]
+        rewards.append(sum(read) / (len(own) - 1))
+    return rewards
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character, and one per role of the chat template."""
+    special = ["<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    vocab = {token: i for i, token in enumerate([*special, *"012345", *LETTERS, *NAMES, *": \n?"])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<|unk|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        unk_token="<|unk|>",
+        eos_token="<|end|>",
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+        padding_side="left",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    """A random Qwen3 model of 0.1 M parameters."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def _write(digit: int, dialect: str) -> str:
+    return LETTERS[digit if dialect == "A" else digit ^ 1]
+
+
+def make_demonstrations(num_agents: int, size: int, seed: int, noisy: bool, agent: int | None = None) -> Dataset:
+    """
+    Prompts and completions of LINK as an agent reads and writes them.
+
+    Args:
+        num_agents (`int`): Number n of agents.
+        size (`int`): Number of demonstrations.
+        seed (`int`): Seed.
+        noisy (`bool`): Dialects mixed as in a warm start (writes A and reads B 80 % of the time each, with 5 %
+            noise), rather than dialect A throughout.
+        agent (`int`, *optional*): Position of the agent; drawn if `None`.
+    """
+    rng = random.Random(seed)
+
+    def say(previous: int | None, own: int) -> str:
+        """A message: the reading of the previous message's letter, and the own digit's letter."""
+        read, write = ("AB"[rng.random() < 0.8], "BA"[rng.random() < 0.8]) if noisy else ("A", "A")
+        digit = 0 if previous is None else previous if read == "A" else previous ^ 1
+        letter = _write(own, write)
+        if noisy and rng.random() < 0.05:
+            digit = rng.randrange(6)
+        if noisy and rng.random() < 0.05:
+            letter = rng.choice(LETTERS)
+        return f"{digit}{letter}"
+
+    rows = {"prompt": [], "completion": []}
+    for _ in range(size):
+        position = rng.randrange(num_agents) if agent is None else agent
+        own = [rng.randrange(6) for _ in range(position + 1)]
+        blocks, previous = ["?", str(own[position])], None
+        for i in range(position):
+            message = say(previous, own[i])
+            blocks.append(f"{NAMES[i]}: {message}")
+            previous = LETTERS.index(message[1])
+        rows["prompt"].append([{"role": "user", "content": "\n\n".join(blocks)}])
+        rows["completion"].append([{"role": "assistant", "content": say(previous, own[position])}])
+    return Dataset.from_dict(rows)
+
+
+def _fit(model, tokenizer, demonstrations: Dataset, steps: int, learning_rate: float, output_dir: str, seed: int):
+    args = SFTConfig(
+        output_dir,
+        max_steps=steps,
+        per_device_train_batch_size=len(demonstrations) // steps,
+        learning_rate=learning_rate,
+        lr_scheduler_type="constant",
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=seed,
+    )
+    SFTTrainer(model, args, train_dataset=demonstrations, processing_class=tokenizer).train()
+
+
+def make_team(num_agents: int, output_dir: str, seed: int, names: Sequence[str] = NAMES) -> list[Agent]:
+    """
+    A team for LINK, warmed up with TRL's `SFTTrainer`: a base that speaks dialect A, and from it one noisy agent for
+    each position. Takes about a minute on two cores.
+
+    Args:
+        num_agents (`int`): Number n of agents, 2 to 8.
+        output_dir (`str`): Where `SFTTrainer` may write.
+        seed (`int`): Seed of the weights and the demonstrations.
+    """
+    tokenizer = make_tokenizer()
+    base = make_model(tokenizer, seed)
+    _fit(base, tokenizer, make_demonstrations(num_agents, 350 * 64, seed, noisy=False), 350, 3e-3, output_dir, seed)
+    agents = []
+    for i in range(num_agents):
+        model = make_model(tokenizer, seed)
+        model.load_state_dict(base.state_dict())
+        demonstrations = make_demonstrations(num_agents, 120 * 64, seed + 1000 * (i + 1), noisy=True, agent=i)
+        _fit(model, tokenizer, demonstrations, 120, 1.5e-3, output_dir, seed)
+        agents.append(Agent(names[i], model, processing_class=tokenizer))
+    return agents

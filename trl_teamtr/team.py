@@ -1,0 +1,226 @@
+"""From what a user passes as `model` to a team of loaded models, and back to disk."""
+
+import copy
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftConfig, PeftModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
+from trl.trainer.utils import create_model_from_path, get_config_model_id
+
+from .agent import Agent, check_names
+from .teamtr_config import TeamTRConfig
+
+
+TEAM_FILE = "team.json"
+
+# What `Agent.generation_kwargs` may set that is a field of the config: TRL reads the log-probabilities' temperature
+# there, so that passing it to `generate` alone would sample from another law than the one that is trained.
+CONFIG_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+
+
+def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None = None) -> list[Agent]:
+    """
+    The members of the team that `model` stands for.
+
+    Args:
+        model: A list of [`Agent`]; the directory of a saved team; or one model (id, path, model or `PeftModel`), for
+            `args.num_agents` agents of the same kind, named `agent_1`, `agent_2`, ..., or a team of one named `agent`.
+        args (`TeamTRConfig`): For `num_agents`.
+        peft_config ([`~peft.PeftConfig`], *optional*): For trainable agents that have none of their own.
+    """
+    if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
+        model = load_team(model)
+    if isinstance(model, (list, tuple)):
+        agents = [copy.copy(agent) for agent in model]
+        check_names(agents)
+        if args.num_agents is not None and args.num_agents != len(agents):
+            raise ValueError(
+                f"`num_agents` is {args.num_agents}, but `model` lists {len(agents)} agents. Leave `num_agents` out."
+            )
+    else:
+        count = args.num_agents or 1
+        if count > 1 and isinstance(model, PeftModel):
+            raise ValueError(
+                "A `PeftModel` is one agent. For a team, pass the base model and a `peft_config`, or a list of `Agent`."
+            )
+        names = ["agent"] if count == 1 else [f"agent_{i + 1}" for i in range(count)]
+        agents = [Agent(name, model) for name in names]
+        if count > 1 and peft_config is None and isinstance(model, PreTrainedModel):
+            for agent in agents[1:]:
+                agent.model = copy.deepcopy(model)
+    for agent in agents:
+        if agent.peft_config is None and agent.trainable and not _is_adapter(agent.model):
+            agent.peft_config = peft_config
+    _check_shared_instances(agents)
+    return agents
+
+
+def _is_adapter(model: Any) -> bool:
+    return isinstance(model, PeftModel) or (isinstance(model, str) and find_adapter_config_file(model) is not None)
+
+
+def _check_shared_instances(agents: Sequence[Agent]):
+    """Two agents may hold the same model object only if none of them trains its weights."""
+    for a, b in itertools.combinations(agents, 2):
+        whole = [x.name for x in (a, b) if x.trainable and x.peft_config is None]
+        if a.model is b.model and isinstance(a.model, PreTrainedModel | PeftModel) and whole:
+            raise ValueError(
+                f"Agents {a.name!r} and {b.name!r} hold the same model object, and training {whole[0]!r} would change "
+                "both. Give each a model of its own (or its path), or a `peft_config` to train adapters on the shared "
+                "base."
+            )
+
+
+def clone_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    A second model over the same parameters and buffers: new modules, no new weights.
+
+    Each clone can be wrapped by PEFT and TRL like a model of its own, so that n adapters on one base need no
+    switching between adapters. The shared parameters must stay frozen.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def load_models(agents: Sequence[Agent], args: TeamTRConfig, **load_kwargs):
+    """
+    Replace, in `agents`, the paths of models that need more than `GRPOTrainer` does: adapters are put on their base,
+    and LoRA agents with the same base share it. Paths of whole models are left for `GRPOTrainer` to load.
+    `load_kwargs` are for `from_pretrained`, on top of `args.model_init_kwargs`.
+    """
+    bases: dict[Any, PreTrainedModel] = {}
+    for agent in agents:
+        if isinstance(agent.model, str) and find_adapter_config_file(agent.model) is not None:
+            path = agent.model
+            base = PeftConfig.from_pretrained(path).base_model_name_or_path
+            model = _shared_base(base, bases, args, load_kwargs)
+            agent.model = PeftModel.from_pretrained(model, path, is_trainable=agent.trainable)
+            if agent.processing_class is None:
+                own = os.path.isfile(os.path.join(path, "tokenizer_config.json"))
+                agent.processing_class = AutoTokenizer.from_pretrained(path if own else base, padding_side="left")
+        elif agent.peft_config is not None and not isinstance(agent.model, PeftModel):
+            agent.model = _shared_base(agent.model, bases, args, load_kwargs)
+
+
+def _shared_base(
+    base: str | PreTrainedModel, bases: dict, args: TeamTRConfig, load_kwargs: dict[str, Any]
+) -> PreTrainedModel:
+    """The base model itself, or a clone over its weights if it is in use already."""
+    key = base if isinstance(base, str) else id(base)
+    if key not in bases or not args.share_base_model:
+        if isinstance(base, str):
+            kwargs = {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})}
+            base = create_model_from_path(base, **kwargs, **load_kwargs)
+        bases[key] = base if args.share_base_model else copy.deepcopy(base)
+    # Clones are made of the untouched model: wrapping one must not show in the next
+    return clone_sharing_weights(bases[key])
+
+
+def agent_args(args: TeamTRConfig, agent: Agent, lead: bool) -> TeamTRConfig:
+    """The config of one member: the team's, with the agent's own settings, and logging and saving left to the lead."""
+    own = copy.copy(args)
+    kwargs = {**(args.generation_kwargs or {}), **(agent.generation_kwargs or {})}
+    for name in CONFIG_FIELDS:
+        if name in kwargs:
+            setattr(own, name, kwargs.pop(name))
+    own.generation_kwargs = kwargs or None
+    own.chat_template_kwargs = {**(args.chat_template_kwargs or {}), **(agent.chat_template_kwargs or {})} or None
+    if agent.learning_rate is not None:
+        own.learning_rate = agent.learning_rate
+    if not isinstance(agent.model, str):
+        own.model_init_kwargs = None  # already used, by `load_models` or by the user
+    if not lead:
+        own.report_to, own.log_completions, own.push_to_hub = [], False, False
+        own.eval_strategy, own.do_eval, own.load_best_model_at_end = "no", False, False
+    return own
+
+
+def check_sampling(args: TeamTRConfig, name: str):
+    """
+    Raise unless the KL estimator can bear how agent `name` samples.
+
+    Raises:
+        `ValueError`: With `kl_estimator="k3"` and a transform that makes the samples come from another law than the
+            one whose log-probabilities are compared.
+    """
+    truncations = {
+        "top_p": args.top_p < 1.0,
+        "top_k": args.top_k > 0,
+        "min_p": args.min_p is not None and args.min_p > 0,
+        "repetition_penalty": args.repetition_penalty != 1.0,
+    }
+    used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
+    if used and args.kl_estimator == "k3" and args.trust_region_radius is not None:
+        raise ValueError(
+            f"Agent {name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
+            "the untransformed policy (any temperature). Use `kl_estimator='exact'`, or drop the transform."
+        )
+
+
+def describe_team(agents: Sequence[Agent], args: TeamTRConfig) -> dict[str, Any]:
+    """The content of `team.json`."""
+    fields = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
+    fields += ("generation_kwargs", "chat_template_kwargs")
+    return {
+        "format": 1,
+        "agents": [{field: getattr(agent, field) for field in fields} for agent in agents],
+        "rollout": {
+            "num_rounds": args.num_rounds,
+            "max_turns": args.max_turns,
+            "router": args.router,
+            "stop_string": args.stop_string,
+        },
+    }
+
+
+def read_team_file(path: str) -> dict[str, Any]:
+    """The content of the `team.json` in directory `path`."""
+    with open(os.path.join(path, TEAM_FILE), encoding="utf-8") as file:
+        return json.load(file)
+
+
+def load_team(path: str) -> list[Agent]:
+    """
+    The agents of a saved team, ready to be evaluated or trained further: `TeamTRTrainer(load_team("run"), ...)`.
+
+    Args:
+        path (`str`): Directory that [`~TeamTRTrainer.save_model`] wrote.
+
+    Raises:
+        `FileNotFoundError`: If there is no team in `path`.
+    """
+    if not os.path.isfile(os.path.join(path, TEAM_FILE)):
+        raise FileNotFoundError(f"There is no {TEAM_FILE} in {path!r}. Pass the directory that `save_model` wrote.")
+    return [Agent(model=os.path.join(path, entry["name"]), **entry) for entry in read_team_file(path)["agents"]]
+
+
+def check_same_team(path: str, agents: Sequence[Agent]):
+    """
+    Raise if `path` holds another team than `agents`.
+
+    Raises:
+        `ValueError`: Naming the difference, if the names or their order differ.
+    """
+    if not os.path.isfile(os.path.join(path, TEAM_FILE)):
+        return
+    there, here = [entry["name"] for entry in read_team_file(path)["agents"]], [agent.name for agent in agents]
+    if there != here:
+        raise ValueError(
+            f"{path!r} holds another team: its agents are {', '.join(there)}; this team's are {', '.join(here)}. "
+            "Choose another `output_dir` (or checkpoint), or remove the old one."
+        )
+
+
+def base_is_lost(model: Any) -> bool:
+    """Whether a saved adapter of `model` could not be loaded again, because its base has no path."""
+    return isinstance(model, PeftModel) and not get_config_model_id(model.get_base_model().config)
+
+
+def pick_processing_class(agent: Agent, default: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
+    """The agent's own tokenizer, else the trainer's; `None` lets `GRPOTrainer` load the model's."""
+    return agent.processing_class if agent.processing_class is not None else default

@@ -1,0 +1,248 @@
+"""The configuration of a team run: every field of TRL's `GRPOConfig`, and what a team adds to it."""
+
+from dataclasses import dataclass, field
+
+from trl import GRPOConfig
+
+
+# What each option may be; `_check` turns a miss into a message that lists them.
+UPDATE_ORDERS = ("sequential", "reversed", "random")
+ROUTERS = ("round_robin", "random")
+KL_CONTROLLERS = ("adaptive", "fixed")
+KL_ESTIMATORS = ("k3", "exact")
+
+
+def _check(ok: bool, message: str):
+    if not ok:
+        raise ValueError(message)
+
+
+def check_radius(radius: float | None, owner: str):
+    """Raise unless `radius` is a trust-region radius: `None`, or a positive number of nats per message."""
+    _check(
+        radius is None or radius > 0,
+        f"`trust_region_radius` of {owner} is {radius}, but a radius is a positive KL in nats per message (the paper "
+        "uses 0.01). Pass a positive number, or `None` for no trust region.",
+    )
+
+
+@dataclass
+class TeamTRConfig(GRPOConfig):
+    r"""
+    Configuration class for the [`TeamTRTrainer`].
+
+    It inherits every parameter of [`~trl.GRPOConfig`] and adds those of the team, the rollout and the trust region.
+    Four inherited parameters have a team meaning:
+
+    - `max_steps`, `logging_steps`, `save_steps`, `eval_steps` count agent *updates*; a stage has one update for each
+      trainable agent.
+    - `max_completion_length` is per message.
+    - `num_iterations` is the largest number of inner iterations of an update. One is a pass over the generation batch
+      in `steps_per_generation` micro-batches, accumulated into one optimizer step. It defaults to 4, since the KL
+      penalty has no gradient in the first one.
+    - `gradient_accumulation_steps` equals `steps_per_generation`.
+
+    Parameters:
+        > Parameters that control the stages
+
+        num_stages (`int`, *optional*):
+            Number of stages. Exclusive with `max_steps`. If neither is given, `num_train_epochs` decides.
+        update_order (`str`, *optional*, defaults to `"sequential"`):
+            Order σ in which a stage updates the agents: `"sequential"` (team order), `"reversed"` or `"random"` (drawn
+            anew at each stage).
+
+        > Parameters that control the rollouts
+
+        num_agents (`int`, *optional*):
+            Number of agents of a homogeneous team, when `model` is a single model.
+        num_rounds (`int`, *optional*, defaults to `1`):
+            Number of rounds. A rollout has at most `num_rounds * number of agents` turns.
+        max_turns (`int`, *optional*):
+            Number of turns after which a rollout ends, if it should differ from `num_rounds * number of agents`.
+        router (`str`, *optional*, defaults to `"round_robin"`):
+            Who speaks next: `"round_robin"` (team order) or `"random"` (uniform). One's own router is an argument of
+            the trainer.
+        stop_string (`str`, *optional*):
+            End a rollout after the first message that contains this string.
+        max_context_length (`int`, *optional*):
+            Longest view of an agent, in tokens, the message to come included. Defaults to the model's own limit. Where
+            it would be exceeded, the oldest messages of other agents that the agent has not read yet are left out; if
+            that is not enough, the rollout ends. Both are counted in the metrics.
+        allow_silent_agents (`bool`, *optional*, defaults to `False`):
+            Whether to accept a trainable agent that the router never calls in a dry run on empty messages. Set it for
+            a router that calls an agent only on some texts.
+        share_base_model (`bool`, *optional*, defaults to `True`):
+            Whether LoRA agents that name the same base model share its weights in memory.
+
+        > Parameters that control the trust region
+
+        trust_region_radius (`float`, *optional*, defaults to `0.01`):
+            Radius δ: the largest KL(π_cur ‖ π_new) of an accepted update, in nats per message. `None` for no trust
+            region.
+        kl_estimator (`str`, *optional*, defaults to `"k3"`):
+            How the KL that decides on acceptance is measured: `"k3"` (on the sampled tokens) or `"exact"` (over the
+            full vocabulary, at twice the forward passes). The penalty and the early stop always use k3.
+        kl_coef (`float`, *optional*, defaults to `0.1`):
+            Initial coefficient β of the KL penalty. 0 for no penalty.
+        kl_controller (`str`, *optional*, defaults to `"adaptive"`):
+            `"adaptive"` moves β after each update, up if the update left the radius before backtracking, else down.
+            `"fixed"` keeps it.
+        kl_controller_gain (`float`, *optional*, defaults to `1.0`):
+            Gain of the adaptive controller: β is multiplied by `1 + gain * clip(KL / radius - 1, -0.2, 0.2)`.
+        max_backtracks (`int`, *optional*, defaults to `10`):
+            Number of times an update that is out of region is halved before it is rejected.
+
+        > Parameters that control the advantages
+
+        advantage_clip (`float`, *optional*, defaults to `3.0`):
+            A_clip: advantages are clipped to `[-advantage_clip, advantage_clip]`. `None` for no clipping.
+        advantage_epsilon (`float`, *optional*, defaults to `1e-6`):
+            ε_norm, added to the variance of the group's returns.
+
+    > [!NOTE]
+    > These parameters have default values different from [`~trl.GRPOConfig`]: `num_iterations` (4 instead of 1) and
+    > `disable_dropout` (`True` instead of `False`: with dropout, the KL of two equal policies is not 0).
+    """
+
+    num_iterations: int = field(
+        default=4, metadata={"help": "Largest number of inner iterations of an update (full passes over the rollouts)."}
+    )
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Whether to disable dropout, without which the KL of equal policies is not 0."}
+    )
+
+    # Parameters that control the stages
+    num_stages: int | None = field(
+        default=None,
+        metadata={"help": "Number of stages (one update of each trainable agent). Exclusive with `max_steps`."},
+    )
+    update_order: str = field(
+        default="sequential",
+        metadata={"help": "Order of the updates in a stage.", "choices": list(UPDATE_ORDERS)},
+    )
+
+    # Parameters that control the rollouts
+    num_agents: int | None = field(
+        default=None, metadata={"help": "Number of agents of a homogeneous team, when `model` is a single model."}
+    )
+    num_rounds: int = field(default=1, metadata={"help": "Number of rounds of a rollout."})
+    max_turns: int | None = field(
+        default=None,
+        metadata={"help": "Number of turns after which a rollout ends. Defaults to `num_rounds` times the agents."},
+    )
+    router: str = field(default="round_robin", metadata={"help": "Who speaks next.", "choices": list(ROUTERS)})
+    stop_string: str | None = field(
+        default=None, metadata={"help": "End a rollout after the first message that contains this string."}
+    )
+    max_context_length: int | None = field(
+        default=None,
+        metadata={"help": "Longest view of an agent in tokens, the next message included. Defaults to the model's."},
+    )
+    allow_silent_agents: bool = field(
+        default=False,
+        metadata={"help": "Whether to accept a trainable agent that the router does not call in a dry run."},
+    )
+    share_base_model: bool = field(
+        default=True,
+        metadata={"help": "Whether LoRA agents that name the same base model share its weights in memory."},
+    )
+
+    # Parameters that control the trust region
+    trust_region_radius: float | None = field(
+        default=0.01,
+        metadata={"help": "Largest KL(current || new) of an accepted update, nats per message. `None` for no radius."},
+    )
+    kl_estimator: str = field(
+        default="k3",
+        metadata={"help": "Estimator of the KL that decides on acceptance.", "choices": list(KL_ESTIMATORS)},
+    )
+    kl_coef: float = field(default=0.1, metadata={"help": "Initial coefficient of the KL penalty."})
+    kl_controller: str = field(
+        default="adaptive",
+        metadata={"help": "Whether the KL coefficient adapts to the radius.", "choices": list(KL_CONTROLLERS)},
+    )
+    kl_controller_gain: float = field(default=1.0, metadata={"help": "Gain of the adaptive KL controller."})
+    max_backtracks: int = field(
+        default=10, metadata={"help": "Halvings of an update that is out of region, before it is rejected."}
+    )
+
+    # Parameters that control the advantages
+    advantage_clip: float | None = field(
+        default=3.0, metadata={"help": "Advantages are clipped to plus or minus this. `None` for no clipping."}
+    )
+    advantage_epsilon: float = field(
+        default=1e-6, metadata={"help": "Added to the variance of the returns of a group."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        # TRL would make several optimizer steps per pass here, where a pass is one step
+        if self.gradient_accumulation_steps == 1:
+            self.gradient_accumulation_steps = self.steps_per_generation
+        _check(
+            self.gradient_accumulation_steps == self.steps_per_generation,
+            f"An inner iteration accumulates all micro-batches of the generation batch into one optimizer step, but "
+            f"`gradient_accumulation_steps` is {self.gradient_accumulation_steps} and `steps_per_generation` is "
+            f"{self.steps_per_generation}. Set only one of the two.",
+        )
+        self._check_stages()
+        self._check_rollouts()
+        self._check_trust_region()
+        self._refuse_unsupported()
+
+    def _check_stages(self):
+        _check(
+            self.num_stages is None or self.max_steps <= 0,
+            f"Both `num_stages` ({self.num_stages}) and `max_steps` ({self.max_steps}) are set. `max_steps` counts "
+            "updates, of which a stage has one for each trainable agent: set one of the two.",
+        )
+        _check(
+            self.num_stages is None or self.num_stages >= 1, f"`num_stages` must be at least 1, got {self.num_stages}."
+        )
+        _check(self.num_iterations >= 1, f"`num_iterations` must be at least 1, got {self.num_iterations}.")
+        self._check_choice("update_order", UPDATE_ORDERS)
+
+    def _check_rollouts(self):
+        for name in ("num_agents", "max_turns", "max_context_length"):
+            value = getattr(self, name)
+            _check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
+        _check(self.num_rounds >= 1, f"`num_rounds` must be at least 1, got {self.num_rounds}.")
+        self._check_choice("router", ROUTERS)
+
+    def _check_trust_region(self):
+        check_radius(self.trust_region_radius, "the config")
+        self._check_choice("kl_estimator", KL_ESTIMATORS)
+        self._check_choice("kl_controller", KL_CONTROLLERS)
+        _check(self.kl_coef >= 0, f"`kl_coef` must be at least 0, got {self.kl_coef}.")
+        _check(
+            0 < self.kl_controller_gain < 5,
+            f"`kl_controller_gain` must lie between 0 and 5 (at 5 the coefficient would reach 0), got "
+            f"{self.kl_controller_gain}.",
+        )
+        _check(self.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {self.max_backtracks}.")
+        _check(
+            self.advantage_clip is None or self.advantage_clip > 0,
+            f"`advantage_clip` must be positive or `None`, got {self.advantage_clip}.",
+        )
+        _check(self.advantage_epsilon > 0, f"`advantage_epsilon` must be positive, got {self.advantage_epsilon}.")
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]):
+        value = getattr(self, name)
+        _check(value in choices, f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+
+    def _refuse_unsupported(self):
+        _check(
+            not self.use_vllm,
+            "`use_vllm=True` is not supported by TeamTRTrainer yet: each agent would start an engine of its own. "
+            "Leave it `False`; the agents generate with transformers.",
+        )
+        _check(
+            not self.sync_ref_model,
+            "`sync_ref_model=True` is not supported: TRL's callback counts the updates of all agents for the first "
+            "one's reference model. The trust region already anchors each update at the current policy; use `beta` "
+            "for a fixed reference.",
+        )
+        _check(
+            not self.use_liger_kernel,
+            "`use_liger_kernel=True` is not supported. Use `model_init_kwargs={'use_kernels': True}` instead.",
+        )

@@ -1,0 +1,510 @@
+"""TeamTR: sequential trust-region updates of a team, each on fresh rollouts (Algorithm 1)."""
+
+import itertools
+import math
+import os
+import random
+import shutil
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from peft import PeftConfig, PeftModel
+from torch import nn
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+)
+from transformers.trainer_utils import TrainOutput, has_length
+from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
+from trl.trainer.utils import get_config_model_id
+
+from . import checkpoint
+from .agent import Agent
+from .agent_trainer import AgentTrainer
+from .dataset_checks import check_columns, check_lengths, probe_prompts
+from .rewards import checked
+from .rollout import RolloutRules, Rollouts, collect_rollouts
+from .router import Router, find_silent_agents, make_router
+from .team import (
+    agent_args,
+    base_is_lost,
+    check_same_team,
+    check_sampling,
+    load_models,
+    pick_processing_class,
+    resolve_team,
+)
+from .teamtr_config import TeamTRConfig
+from .transcript import Transcript
+from .trust_region import UpdateReport
+
+
+class TeamTRTrainer(AgentTrainer):
+    """
+    Trainer for TeamTR, from the paper [Trust-Region Fine-Tuning for Multi-Agent LLM
+    Coordination](https://huggingface.co/papers/2605.15207).
+
+    A drop-in for [`~trl.GRPOTrainer`]: same arguments in the same order, with a team in place of the model. Each stage
+    updates the trainable agents one after another; before each update the team, as updated so far, writes fresh
+    rollouts, and the update stays inside a KL trust region.
+
+    Every agent is a [`~trl.GRPOTrainer`] of its own. This trainer is the first trainable one, the lead: it also owns
+    the datasets, the rewards, the callbacks and the logs, and runs the loop. The changes w.r.t. [`~trl.GRPOTrainer`]
+    are those of [`AgentTrainer`], and:
+
+    - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
+    - `_set_signature_columns_if_needed` keeps the private prompts.
+    - `evaluate` puts all agents into evaluation mode.
+    - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
+
+    Example:
+
+    ```python
+    >>> from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
+    >>> from trl.rewards import accuracy_reward
+    >>> from datasets import load_dataset
+
+    >>> trainer = TeamTRTrainer(
+    ...     model=[
+    ...         Agent("planner", "Qwen/Qwen3-1.7B", system_prompt="You plan."),
+    ...         Agent("solver", "Qwen/Qwen3-8B", system_prompt="You solve.", learning_rate=1e-6),
+    ...     ],
+    ...     reward_funcs=accuracy_reward,
+    ...     args=TeamTRConfig(output_dir="run", num_stages=40, trust_region_radius=0.01),
+    ...     train_dataset=load_dataset("trl-lib/DeepMath-103K", split="train"),
+    ... )
+    >>> trainer.train()
+    >>> trainer.save_model()
+    ```
+
+    Args:
+        model (`list[Agent]` or `str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The team: a list of [`Agent`]; the directory of a saved team; or what [`~trl.GRPOTrainer`] takes, for a
+            team of one, or of `args.num_agents` agents of the same kind.
+        reward_funcs (`RewardFunc` or `list[RewardFunc]`):
+            As in [`~trl.GRPOTrainer`]. `completions` holds the team's answer, which is the last message of each
+            rollout; the argument `transcripts` holds all messages, as
+            `[{"role": "assistant", "name": agent, "content": text}, ...]`.
+        args ([`TeamTRConfig`], *optional*):
+            Configuration. If `None`, a default one is used.
+        train_dataset, eval_dataset, reward_processing_classes, callbacks, quantization_config:
+            As in [`~trl.GRPOTrainer`]. A column `agent_prompts`, a dict from agent name to text, holds what only the
+            named agent reads.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Tokenizer of the agents that have none of their own.
+        optimizers (`tuple`, *optional*):
+            As in [`~trl.GRPOTrainer`], for a team of one trainable agent only.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            Adapter of the trainable agents that have none of their own.
+        tools, rollout_func, environment_factory:
+            Not supported yet: refused unless `None`.
+        router (`Callable[[Transcript], str | None]`, *optional*):
+            Who speaks next; `None` ends the rollout. Defaults to `args.router`.
+        stop_condition (`Callable[[Transcript], bool]`, *optional*):
+            Asked after each message; a rollout ends once it holds.
+    """
+
+    _tag_names = ["trl", "teamtr"]
+    _name = "TeamTR"
+    _paper = {
+        "title": "TeamTR: Trust-Region Fine-Tuning for Multi-Agent LLM Coordination",
+        "id": "2605.15207",
+        # docstyle-ignore
+        "citation": textwrap.dedent("""\
+            @inproceedings{teamtr2026,
+                title        = {{TeamTR: Trust-Region Fine-Tuning for Multi-Agent LLM Coordination}},
+                year         = 2026,
+                booktitle    = {International Conference on Machine Learning},
+                eprint       = {arXiv:2605.15207},
+            }"""),
+    }
+
+    def __init__(
+        self,
+        model: "list[Agent] | str | PreTrainedModel | PeftModel",
+        reward_funcs: RewardFunc | list[RewardFunc] | None = None,
+        args: TeamTRConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset
+        | IterableDataset
+        | DatasetDict
+        | IterableDatasetDict
+        | dict[str, Dataset | IterableDataset]
+        | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: "BitsAndBytesConfig | None" = None,
+        peft_config: "PeftConfig | None" = None,
+        tools: list[Callable] | None = None,
+        rollout_func: RolloutFunc | None = None,
+        environment_factory: EnvironmentFactory | dict[str, EnvironmentFactory] | None = None,
+        router: Router | None = None,
+        stop_condition: Callable[[Transcript], bool] | None = None,
+    ):
+        args = _default_args(model) if args is None else args
+        if not isinstance(args, TeamTRConfig):
+            raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
+        _refuse(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
+        agents = resolve_team(model, args, peft_config)
+        names = tuple(agent.name for agent in agents)
+        trainable = [agent for agent in agents if agent.trainable]
+        if len(trainable) > 1 and optimizers != (None, None):
+            raise ValueError("`optimizers` is one optimizer, but each agent has its own. Set `args.optim` instead.")
+        check_same_team(args.output_dir, agents)
+        check_columns(train_dataset, names, "train")
+        for split, dataset in _splits(eval_dataset).items():
+            check_columns(dataset, names, split)
+
+        self.team_names = names
+        self.rules = _make_rules(args, names, router, stop_condition)
+        _check_silent(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
+        for agent in agents:
+            check_sampling(agent_args(args, agent, lead=False), agent.name)
+        load_kwargs = {} if quantization_config is None else {"quantization_config": quantization_config}
+        load_models(agents, args, **load_kwargs)
+
+        lead = trainable[0]
+        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        common = {"team_size": len(agents), "train_dataset": train_dataset}
+        common |= {"quantization_config": quantization_config}
+        super().__init__(
+            agent=lead,
+            lead=None,
+            reward_funcs=[checked(f) if callable(f) and not isinstance(f, nn.Module) else f for f in reward_funcs],
+            eval_dataset=eval_dataset,
+            reward_processing_classes=reward_processing_classes,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            **common,
+            **_agent_arguments(lead, args, processing_class, is_lead=True),
+        )
+        self.members: list[AgentTrainer] = []
+        for agent in agents:
+            self.members.append(
+                self
+                if agent is lead
+                else AgentTrainer(
+                    agent=agent,
+                    lead=self,
+                    reward_funcs=list(self.reward_funcs),
+                    reward_processing_classes=list(self.reward_processing_classes),
+                    **common,
+                    **_agent_arguments(agent, args, processing_class, is_lead=False),
+                )
+            )
+        self.trained_members = [member for member in self.members if member.agent.trainable]
+        self.peers = [member for member in self.members if member is not self]
+        self._share_records()
+        self._check_views(train_dataset, eval_dataset)
+
+    def _check_views(self, train_dataset, eval_dataset):
+        for split, dataset in {"train": train_dataset, **_splits(eval_dataset)}.items():
+            prompt = probe_prompts(dataset, 1)[0]
+            for member in self.members:
+                renderer = member.renderer_for(prompt)
+                if self.rules.max_turns > len(self.members) and not isinstance(prompt, str):
+                    renderer.check_turns()
+                if base_is_lost(member.model):
+                    warnings.warn(
+                        f"The base model of agent {member.name!r} was not loaded from a path, so that its saved adapter "
+                        "cannot find it again. Save the base model first and pass its path.",
+                        stacklevel=3,
+                    )
+            check_lengths(dataset, self.members, split)
+
+    def _share_records(self):
+        """One set of metrics, logs and counters for the team: the lead's."""
+        for peer in self.peers:
+            peer.state, peer.control = self.state, self.control
+            peer._metrics, peer._logs = self._metrics, self._logs
+            peer._pending_metrics, peer._pending_extra_logs = self._pending_metrics, self._pending_extra_logs
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if "agent_prompts" not in self._signature_columns:
+            self._signature_columns.append("agent_prompts")
+
+    # Algorithm 1
+
+    def _run_stage(self, rows: list[dict[str, Any]], order: list[AgentTrainer], **log_kwargs):
+        """
+        One stage: updates the agents one after another, each on fresh rollouts of the team as updated so far.
+
+        Args:
+            rows (`list[dict]`): The stage's prompts B, each repeated `num_generations` times.
+            order (`list[AgentTrainer]`): The order σ; after a resume in mid-stage, what is left of it.
+            log_kwargs: For `Trainer._maybe_log_save_evaluate`.
+        """
+        for agent in order:
+            self._begin_update(agent)
+            # π̂^{i-1}: every agent speaks with its present weights, those updated in this stage included
+            rollouts = self.collect_rollouts(rows)
+            # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
+            batch = agent._generate_and_score_completions(rows, rollouts)
+            # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
+            report = agent.update(batch)
+            self._end_update(agent, report, **log_kwargs)
+            if self.control.should_training_stop:
+                break
+
+    def collect_rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
+        """
+        Let the team, with its present weights, write one rollout for each of `rows`.
+
+        Args:
+            rows (`list[dict]`): Rows of the dataset: `prompt`, and `agent_prompts` if there are private prompts.
+        """
+        transcripts = [self.new_transcript(row, self.team_names) for row in rows]
+        return collect_rollouts(transcripts, self.members, self.rules, self.accelerator)
+
+    def stage_order(self, stage: int) -> list[AgentTrainer]:
+        """The order σ in which stage number `stage` updates the trainable agents."""
+        order = list(self.trained_members)
+        if self.args.update_order == "reversed":
+            order.reverse()
+        elif self.args.update_order == "random":
+            # A function of the stage alone, so that a resumed run goes on in the same order
+            random.Random(f"{self.args.seed}/{stage}").shuffle(order)
+        return order
+
+    def _inner_training_loop(
+        self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None
+    ) -> TrainOutput:
+        self.accelerator.free_memory()
+        dataloader = self.get_train_dataloader()
+        num_agents = len(self.trained_members)
+        stages_per_epoch, max_steps = self._count_stages(dataloader)
+        epochs = math.ceil(max_steps / (stages_per_epoch * num_agents)) if stages_per_epoch else 1
+        self._init_training_state(
+            max_steps, (stages_per_epoch or max_steps) * num_agents, epochs, resume_from_checkpoint, trial
+        )
+        self._share_records()
+        self._prepare_members(max_steps, dataloader, resume_from_checkpoint)
+
+        start_time = time.time()
+        self._initial_num_input_tokens_seen = self.state.num_input_tokens_seen
+        self._initial_global_step = self._globalstep_last_logged = self.state.global_step
+        self._tr_loss, self._total_loss_scalar = torch.tensor(0.0, device=self.args.device), 0.0
+        self._stages_per_epoch = stages_per_epoch
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        if self.args.eval_on_start:
+            self._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
+
+        stage, position = divmod(self.state.global_step, num_agents)
+        batches, rows = self._stage_rows(dataloader), None
+        for _ in range(stage + (position > 0)):
+            rows = next(batches)
+        if resume_from_checkpoint is not None:
+            self._load_rng_state(resume_from_checkpoint)
+        while self.state.global_step < max_steps and not self.control.should_training_stop:
+            rows = rows if position > 0 else next(batches)
+            self._run_stage(
+                rows,
+                self.stage_order(stage)[position:][: max_steps - self.state.global_step],
+                trial=trial,
+                ignore_keys_for_eval=ignore_keys_for_eval,
+                start_time=start_time,
+            )
+            stage, position = stage + 1, 0
+        return self._finalize_training(trial, max_steps * self.args.generation_batch_size, start_time)
+
+    def _count_stages(self, dataloader) -> tuple[int | None, int]:
+        """Stages in an epoch (`None` for a stream), and updates in the run."""
+        args, num_agents = self.args, len(self.trained_members)
+        # TRL's sampler repeats each batch for its micro-batches
+        per_epoch = len(dataloader) // args.steps_per_generation if has_length(dataloader) else None
+        if per_epoch == 0:
+            prompts = args.generation_batch_size // args.num_generations
+            raise ValueError(
+                f"The train dataset has {len(self.train_dataset)} rows, but one stage needs {prompts} prompts "
+                f"(`generation_batch_size` {args.generation_batch_size} / `num_generations` {args.num_generations}). "
+                "Use more rows, or a smaller batch."
+            )
+        if args.max_steps > 0:
+            return per_epoch, args.max_steps
+        if args.num_stages is not None:
+            return per_epoch, args.num_stages * num_agents
+        if per_epoch is None:
+            raise ValueError("A streaming dataset has no length: set `num_stages` or `max_steps`.")
+        return per_epoch, math.ceil(args.num_train_epochs * per_epoch) * num_agents
+
+    def _prepare_members(self, max_steps: int, dataloader, resume_from_checkpoint: str | None):
+        """Optimizers, schedules and engines of all agents that are trained."""
+        num_stages = math.ceil(max_steps / len(self.trained_members))
+        for member in self.trained_members:
+            folder = resume_from_checkpoint and os.path.join(resume_from_checkpoint, member.name)
+            member.num_updates = num_stages
+            if member is self:
+                self._prepare_for_training(num_stages, dataloader, folder)
+            else:
+                member.train(resume_from_checkpoint=folder)
+            if folder:
+                checkpoint.load_member_state(member, folder)
+
+    def _stage_rows(self, dataloader) -> Iterator[list[dict[str, Any]]]:
+        """The rows of each stage, epoch after epoch."""
+        for _ in itertools.count():
+            for i, rows in enumerate(dataloader):
+                if i % self.args.steps_per_generation == 0:
+                    yield rows
+
+    def _begin_update(self, agent: AgentTrainer):
+        self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
+        agent.model.train()
+        handler = self.callback_handler
+        handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
+        self.active_agent = agent
+        self.control = handler.on_step_begin(self.args, self.state, self.control)
+
+    def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
+        learning_rate = agent._get_learning_rate()
+        self._log_update(agent, report)
+        agent.lr_scheduler.step()
+        self._tr_loss += report.loss
+        self.state.global_step += 1
+        if self._stages_per_epoch:
+            self.state.epoch = self.state.global_step / len(self.trained_members) / self._stages_per_epoch
+        self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
+        self._maybe_log_save_evaluate(
+            self._tr_loss,
+            report.grad_norm,
+            self.model_wrapped,
+            trial,
+            self.state.epoch,
+            ignore_keys_for_eval,
+            start_time,
+            learning_rate=learning_rate,
+        )
+
+    def _log_update(self, agent: AgentTrainer, report: UpdateReport):
+        values = {
+            "kl_coef": agent.controller.coef,
+            "kl_last_pass": report.kl_last_pass,
+            "inner_steps": report.inner_steps,
+        }
+        if agent.radius is not None:
+            values |= {
+                "kl": report.kl,
+                "kl_per_token": report.kl * report.num_messages / max(report.num_tokens, 1),
+                "kl_proposed": report.kl_proposed,
+                "radius": agent.radius,
+                "backtracks": report.backtracks,
+                "rejected": float(report.rejected),
+            }
+            if not report.rejected:
+                self._metrics["train"]["out_of_region_rate"].append(float(report.kl > agent.radius))
+        for key, value in values.items():
+            self._metrics["train"][f"agent/{agent.name}/{key}"].append(float(value))
+
+    # Evaluation
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        modes = [member.model.training for member in self.members]
+        for member in self.members:
+            member.model.eval()
+        metrics = super().evaluate(*args, **kwargs)
+        for member, training in zip(self.members, modes, strict=True):
+            member.model.train(training)
+        return metrics
+
+    # Saving and loading
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        """
+        Save the team: `team.json`, and one directory per agent that `from_pretrained` loads.
+
+        Args:
+            output_dir (`str`, *optional*): Where to; defaults to `args.output_dir`.
+        """
+        output_dir = output_dir if output_dir is not None else self.args.output_dir
+        for member in self.members:
+            super(AgentTrainer, member).save_model(os.path.join(output_dir, member.name), _internal_call=True)
+        if self.args.should_save:
+            checkpoint.write_team_file(output_dir, [member.agent for member in self.members], self.args)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_checkpoint(self, model, trial):
+        final = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        # Under another name until it is whole, so that no kill leaves half a checkpoint behind
+        folder = checkpoint.unfinished(final)
+        self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self.args.output_dir))
+        self.store_flos()
+        self.save_model(folder, _internal_call=True)
+        for member in self.trained_members:
+            checkpoint.save_member(member, os.path.join(folder, member.name), self.args.save_only_model)
+        checkpoint.save_run_state(self, folder, final)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(folder, final)
+            checkpoint.rotate(self, os.path.dirname(final))
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(final)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
+        # From `train`, of the lead, with the folder of the team
+        check_same_team(resume_from_checkpoint, [member.agent for member in self.members])
+        super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
+
+    def _load_best_model(self):
+        for member in self.members:
+            folder = os.path.join(self.state.best_model_checkpoint, member.name)
+            super(AgentTrainer, member)._load_from_checkpoint(folder, member.model)
+
+
+def _default_args(model: Any) -> TeamTRConfig:
+    first = model[0].model if isinstance(model, (list, tuple)) and model else model
+    name = first if isinstance(first, str) else get_config_model_id(first.config)
+    return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
+
+
+def _refuse(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` is not supported by TeamTRTrainer yet: the turns of a team are the only ones. Leave it out."
+            )
+
+
+def _splits(dataset: Any) -> dict[str, Any]:
+    if dataset is None:
+        return {}
+    return dict(dataset) if isinstance(dataset, dict) else {"eval": dataset}
+
+
+def _make_rules(args: TeamTRConfig, names: tuple[str, ...], router: Router | None, stop_condition) -> RolloutRules:
+    max_turns = args.max_turns if args.max_turns is not None else args.num_rounds * len(names)
+    router = router if router is not None else make_router(args.router, max_turns)
+    return RolloutRules(router, max_turns, args.stop_string, stop_condition)
+
+
+def _check_silent(rules: RolloutRules, trainable: list[str], names: tuple[str, ...], dataset, args: TeamTRConfig):
+    silent = find_silent_agents(rules.router, names, probe_prompts(dataset), rules.max_turns)
+    silent = [name for name in silent if name in trainable]
+    if silent and not args.allow_silent_agents:
+        raise ValueError(
+            f"The router never calls {', '.join(silent)} within {rules.max_turns} turns of empty messages, so nothing "
+            "could be learned there. Raise `max_turns` or `num_rounds`, mend the router, set `trainable=False`, or set "
+            "`allow_silent_agents=True` if the router calls the agent on some texts only."
+        )
+
+
+def _agent_arguments(agent: Agent, args: TeamTRConfig, processing_class, is_lead: bool) -> dict[str, Any]:
+    return {
+        "model": agent.model,
+        "args": agent_args(args, agent, is_lead),
+        "processing_class": pick_processing_class(agent, processing_class),
+        "peft_config": agent.peft_config,
+    }

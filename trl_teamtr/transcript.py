@@ -1,0 +1,53 @@
+"""The shared context of a team: a prompt, and the messages written so far."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Message:
+    """
+    One turn: a macro-action of the agent that speaks.
+
+    Args:
+        agent (`str`): Name of the author.
+        text (`str`): What the other agents and the reward functions read; no special tokens.
+        ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn token included.
+        finished (`bool`): Whether the author ended the message, rather than the length limit.
+    """
+
+    agent: str
+    text: str
+    ids: tuple[int, ...] = ()
+    finished: bool = True
+
+
+@dataclass
+class Transcript:
+    """
+    One rollout of the team.
+
+    Args:
+        prompt (`str` or `list[dict]`): The task, in TRL's standard or conversational format.
+        agents (`tuple[str]`): Names of the team, in team order.
+        private (`dict[str, str]`): What only the named agent sees, from the row's `agent_prompts`.
+        seed (`int`): Seed of this rollout's random draws outside the policies (a random router's, say).
+        messages (`list[Message]`): What was said, in order.
+    """
+
+    prompt: str | list[dict]
+    agents: tuple[str, ...]
+    private: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def final_text(self) -> str:
+        """Text of the last message: the team's answer."""
+        return self.messages[-1].text if self.messages else ""
+
+    def as_dicts(self) -> list[dict[str, str]]:
+        """The messages as reward functions get them: `[{"role": "assistant", "name": ..., "content": ...}, ...]`."""
+        return [{"role": "assistant", "name": m.agent, "content": m.text} for m in self.messages]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{message.agent}: {message.text}" for message in self.messages)

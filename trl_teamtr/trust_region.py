@@ -1,0 +1,169 @@
+r"""
+The trust region of one update: estimators of $\mathrm{KL}(\pi_{cur}\|\pi_{new})$ (eq. 11), the controller of its
+penalty, and the backtracking that keeps every accepted update inside the radius.
+
+The direction is KL(π_cur ‖ π_new), estimated on samples of π_cur. TRL's `beta` term is the other direction, against a
+fixed reference, and has nothing to do with it.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+def k1_kl(old_logps: torch.Tensor, new_logps: torch.Tensor) -> torch.Tensor:
+    r"""
+    Eq. 11's estimator, per token: $-\ell$ with $\ell = \log\pi_{new}(x) - \log\pi_{cur}(x)$. Unbiased under π_cur; a
+    single term may be negative.
+
+    Args:
+        old_logps, new_logps (`torch.Tensor`, float, same shape): Log-probabilities of the sampled tokens, in nats.
+    """
+    return old_logps - new_logps
+
+
+def k3_kl(old_logps: torch.Tensor, new_logps: torch.Tensor) -> torch.Tensor:
+    r"""
+    Per token: $e^\ell - 1 - \ell$ with $\ell = \log\pi_{new}(x) - \log\pi_{cur}(x)$. Unbiased under π_cur, never
+    negative, of lower variance than k1. Its gradient is zero at $\ell = 0$.
+
+    Args:
+        old_logps, new_logps (`torch.Tensor`, float, same shape): Log-probabilities of the sampled tokens, in nats.
+    """
+    log_ratio = new_logps - old_logps
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def exact_kl(old_logits: torch.Tensor, new_logits: torch.Tensor) -> torch.Tensor:
+    r"""
+    $\mathrm{KL}(\pi_{cur}(\cdot|s,x_{<u})\|\pi_{new}(\cdot|s,x_{<u}))$ over the full vocabulary, per position. Summed
+    over the tokens of a message of π_cur, its expectation is the KL of the messages (Lemma 3.2).
+
+    Args:
+        old_logits, new_logits (`torch.Tensor` of shape `(..., vocab)`): Logits, divided by the temperature.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`, float32, in nats.
+    """
+    old = old_logits.float().log_softmax(dim=-1)
+    new = new_logits.float().log_softmax(dim=-1)
+    return (old.exp() * (old - new)).sum(dim=-1).clamp(min=0.0)
+
+
+class KLController:
+    r"""
+    Coefficient β of the KL penalty, moved towards the radius after each update by the proportional rule of Ziegler et
+    al. (2019): $\beta \leftarrow \beta (1 + g\,\mathrm{clip}(\hat d/\delta - 1, -0.2, 0.2))$.
+
+    Args:
+        coef (`float`): Initial β. 0 stays 0.
+        radius (`float`, *optional*): Target δ in nats per message. Without one, β is fixed.
+        gain (`float`): Gain g.
+        adaptive (`bool`): Whether β moves at all.
+    """
+
+    # β stays within this factor of where it began, so that many calm stages do not take the penalty away for good.
+    MAX_FACTOR = 1e3
+
+    def __init__(self, coef: float, radius: float | None, gain: float = 1.0, adaptive: bool = True):
+        self.coef = coef
+        self.radius = radius
+        self.gain = gain
+        self.adaptive = adaptive and radius is not None
+        self._range = (coef / self.MAX_FACTOR, coef * self.MAX_FACTOR)
+
+    def step(self, kl: float):
+        """Move β after an update whose KL was `kl` (nats per message) before any backtracking."""
+        if self.adaptive:
+            error = max(-0.2, min(0.2, kl / self.radius - 1))
+            low, high = self._range
+            self.coef = max(low, min(high, self.coef * (1 + self.gain * error)))
+
+
+class Snapshot:
+    """
+    The policy π_cur at the start of an update: its trainable weights, and the state of its optimizer.
+
+    Args:
+        model (`nn.Module`): The policy. Only parameters that require a gradient are copied.
+        optimizer (`torch.optim.Optimizer`, *optional*): Needed for [`~Snapshot.restore`].
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None):
+        self._params = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        self.weights = {name: param.detach().clone() for name, param in self._params.items()}
+        self._optimizer = optimizer
+        self._optimizer_state = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else None
+
+    @torch.no_grad()
+    def halve(self):
+        """Move the weights half of the way back to π_cur. The optimizer keeps its moments."""
+        for name, param in self._params.items():
+            param.lerp_(self.weights[name], 0.5)
+
+    @torch.no_grad()
+    def restore(self):
+        """Put the weights and the optimizer back to where the update began."""
+        for name, param in self._params.items():
+            param.copy_(self.weights[name])
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(self._optimizer_state)
+
+
+@dataclass
+class UpdateReport:
+    """
+    What one update did.
+
+    Args:
+        inner_steps (`int`): Optimizer steps taken.
+        kl (`float`): d̂ of the accepted update, in nats per message; 0 if it was rejected or made no step.
+        kl_proposed (`float`): d̂ before backtracking.
+        kl_last_pass (`float`): k3 estimate at the start of the last inner iteration, measured at no cost.
+        backtracks (`int`): Halvings.
+        rejected (`bool`): Whether the update was undone.
+        loss (`float`): Mean loss over the inner steps.
+        grad_norm (`float`): Gradient norm before clipping, in the last inner step.
+        num_messages (`int`): Number of messages of the agent, over all processes.
+        num_tokens (`int`): Number of their tokens, over all processes.
+    """
+
+    inner_steps: int = 0
+    kl: float = 0.0
+    kl_proposed: float = 0.0
+    kl_last_pass: float = 0.0
+    backtracks: int = 0
+    rejected: bool = False
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    num_messages: int = 0
+    num_tokens: int = 0
+
+
+def backtrack(
+    snapshot: Snapshot, measure: Callable[[], float], radius: float, max_backtracks: int, report: UpdateReport
+):
+    """
+    Move the policy back towards π_cur until its KL is within `radius`; undo the update if that never happens.
+
+    Args:
+        snapshot (`Snapshot`): π_cur.
+        measure (`Callable[[], float]`): d̂ of the present weights, in nats per message, equal on all processes.
+        radius (`float`): δ, in nats per message.
+        max_backtracks (`int`): Halvings before the update is rejected.
+        report (`UpdateReport`): Gets `kl`, `backtracks` and `rejected`; its `kl_proposed` is d̂ at the start.
+    """
+    report.kl = report.kl_proposed
+    # The negation also catches a KL that is NaN
+    while not report.kl <= radius:
+        if report.backtracks == max_backtracks:
+            snapshot.restore()
+            report.kl, report.rejected = 0.0, True
+            return
+        snapshot.halve()
+        report.backtracks += 1
+        report.kl = measure()

@@ -1,0 +1,78 @@
+"""One agent's view of a rollout, exact to the token: what it read, and the ids that it sampled itself."""
+
+from dataclasses import dataclass, field
+
+from .rendering import Renderer
+from .transcript import Transcript
+
+
+@dataclass
+class View:
+    """
+    The sequence that trains an agent: everything it read and wrote in one rollout.
+
+    Its own messages are the sampled ids, never text that was tokenized again. One forward pass over
+    `prompt_ids + completion_ids` scores all of them.
+
+    Args:
+        prompt_ids (`list[int]`): What the agent read before its first message.
+        completion_ids (`list[int]`): Its messages, with what it read between them.
+        mask (`list[int]`): 1 on the ids of its own messages, 0 on the others; as long as `completion_ids`.
+        num_messages (`int`): Number of its own messages.
+        num_read (`int`): Number of messages of the transcript that the view holds.
+        num_cut (`int`): Number of messages that were left out for want of room.
+    """
+
+    prompt_ids: list[int] = field(default_factory=list)
+    completion_ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    num_messages: int = 0
+    num_read: int = 0
+    num_cut: int = 0
+
+    @property
+    def context(self) -> list[int]:
+        """All ids so far: what the agent's next message is conditioned on."""
+        return self.prompt_ids + self.completion_ids
+
+    def read(self, transcript: Transcript, renderer: Renderer, room: int) -> bool:
+        """
+        Bring the view up to date, ending where the agent is to speak.
+
+        Where the context would be longer than `room` ids, the oldest unread messages are left out.
+
+        Returns:
+            `bool`: Whether the context fits; if not, the view is as before.
+        """
+        unread = transcript.messages[self.num_read :]
+        for first in range(len(unread) + 1):
+            if self.num_messages == 0:
+                ids, length = renderer.opening(transcript, unread[first:]), 0
+            else:
+                ids, length = renderer.between(unread[first:], self.completion_ids[-1]), len(self.context)
+            if length + len(ids) <= room:
+                break
+        else:
+            return False
+        if self.num_messages == 0:
+            self.prompt_ids = ids
+        else:
+            self.completion_ids += ids
+            self.mask += [0] * len(ids)
+        self.num_read, self.num_cut = len(transcript.messages), self.num_cut + first
+        return True
+
+    def write(self, ids: list[int]):
+        """Append the ids of a message that the agent sampled."""
+        self.completion_ids += ids
+        self.mask += [1] * len(ids)
+        self.num_messages += 1
+        self.num_read += 1
+
+    def end(self, dummy_id: int):
+        """
+        Make the view of an agent that never spoke a training sequence: one masked dummy id after another, since an
+        empty completion would break the arithmetic downstream.
+        """
+        if self.num_messages == 0:
+            self.prompt_ids, self.completion_ids, self.mask = [dummy_id], [dummy_id], [0]
