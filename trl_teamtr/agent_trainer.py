@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
+from trl.trainer.utils import pad, shuffle_sequence_dict, split_tensor_dict
 
 from .advantages import group_advantages
 from .agent import Agent
@@ -112,6 +112,33 @@ class AgentTrainer(GRPOTrainer):
             for message, text in zip(ids, texts, strict=True)
         ][: len(contexts)]
 
+    def view_batch(self, rollouts: Rollouts) -> dict[str, torch.Tensor]:
+        """
+        This agent's views of `rollouts` as padded tensors, for scoring without rewards or advantages.
+
+        Returns:
+            `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `completion_mask`,
+            `tool_mask` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages` `(rows,)`.
+        """
+        views = rollouts.views[self.name]
+        num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)
+        for view in views:
+            view.end(self._tokenizer.pad_token_id)
+
+        def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
+            padded = pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+            return padded.to(self.accelerator.device)
+
+        fill = self._tokenizer.pad_token_id
+        return {
+            "prompt_ids": stack([view.prompt_ids for view in views], fill, "left"),
+            "prompt_mask": stack([[1] * len(view.prompt_ids) for view in views], 0, "left"),
+            "completion_ids": stack([view.completion_ids for view in views], fill, "right"),
+            "completion_mask": stack([[1] * len(view.completion_ids) for view in views], 0, "right"),
+            "tool_mask": stack([view.mask for view in views], 0, "right"),
+            "num_messages": num_messages,
+        }
+
     # TRL's hooks
 
     def _generate_and_score_completions(
@@ -139,9 +166,7 @@ class AgentTrainer(GRPOTrainer):
         returns = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
         returns[rewards.isnan().all(dim=1)] = torch.nan
         group = self.num_generations if mode == "train" else self.num_generations_eval
-        advantages = group_advantages(
-            returns, group, self.scale_rewards, args.advantage_clip, args.advantage_epsilon
-        )
+        advantages = group_advantages(returns, group, self.scale_rewards, args.advantage_clip, args.advantage_epsilon)
         self._metrics[mode]["team/reward"].append(returns.nanmean().item())
         logged = self._logs["advantages"]
         for _ in range(min(len(advantages), len(logged))):

@@ -31,11 +31,35 @@ def write_team_file(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
     os.replace(f"{path}.tmp", path)
 
 
-def unfinished(final: str) -> str:
-    """An empty folder beside `final` to write a checkpoint in; one that a killed run left there is removed."""
-    folder = os.path.join(os.path.dirname(final), f"tmp-{os.path.basename(final)}")
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
+def save(trainer: "TeamTRTrainer", run_dir: str):
+    """
+    Write `checkpoint-<updates>` in `run_dir`: every agent with its optimizer, and the state of the run. It is written
+    under another name and renamed when it is whole, so that no kill leaves half a checkpoint behind.
+    """
+    final = os.path.join(run_dir, f"checkpoint-{trainer.state.global_step}")
+    folder = os.path.join(run_dir, f"tmp-checkpoint-{trainer.state.global_step}")
+    if trainer.args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.create_model_card(model_name=trainer.args.hub_model_id or os.path.basename(trainer.args.output_dir))
+    trainer.store_flos()
+    trainer.save_model(folder, _internal_call=True)
+    for member in trainer.trained_members:
+        save_member(member, os.path.join(folder, member.name), trainer.args.save_only_model)
+    save_run_state(trainer, folder, final)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.args.should_save:
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(folder, final)
+        rotate_checkpoints(
+            output_dir=run_dir,
+            save_total_limit=trainer.args.save_total_limit,
+            best_model_checkpoint=trainer.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+    trainer.accelerator.wait_for_everyone()
+    if trainer.args.push_to_hub:
+        trainer._push_from_checkpoint(final)
 
 
 def save_member(member: "AgentTrainer", folder: str, only_model: bool):
@@ -81,13 +105,3 @@ def save_run_state(trainer: "TeamTRTrainer", folder: str, final: str):
             else:
                 state.stateful_callbacks[name] = callback.state()
     state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
-
-
-def rotate(trainer: "TeamTRTrainer", run_dir: str):
-    """Remove the oldest checkpoints beyond `save_total_limit`."""
-    rotate_checkpoints(
-        output_dir=run_dir,
-        save_total_limit=trainer.args.save_total_limit,
-        best_model_checkpoint=trainer.state.best_model_checkpoint,
-        use_mtime=True,
-    )

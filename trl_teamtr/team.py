@@ -121,9 +121,14 @@ def _shared_base(
     return clone_sharing_weights(bases[key])
 
 
-def agent_args(args: TeamTRConfig, agent: Agent, lead: bool) -> TeamTRConfig:
-    """The config of one member: the team's, with the agent's own settings, and logging and saving left to the lead."""
+def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 1) -> TeamTRConfig:
+    """
+    The config of one member: the team's, with the agent's own settings, and logging and saving left to the lead.
+    `num_trained` is the number of trainable agents, by which stages become updates.
+    """
     own = copy.copy(args)
+    if args.num_stages is not None:
+        own.max_steps = args.num_stages * num_trained  # what `Trainer` knows
     kwargs = {**(args.generation_kwargs or {}), **(agent.generation_kwargs or {})}
     for name in CONFIG_FIELDS:
         if name in kwargs:

@@ -105,7 +105,8 @@ class TeamTRConfig(GRPOConfig):
     """
 
     num_iterations: int = field(
-        default=4, metadata={"help": "Largest number of inner iterations of an update (full passes over the rollouts)."}
+        default=4,
+        metadata={"help": "Largest number of inner iterations of an update (full passes over the rollouts)."},
     )
     disable_dropout: bool = field(
         default=True, metadata={"help": "Whether to disable dropout, without which the KL of equal policies is not 0."}

@@ -4,10 +4,8 @@ import itertools
 import math
 import os
 import random
-import shutil
 import textwrap
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,13 +27,12 @@ from trl.trainer.utils import get_config_model_id
 from . import checkpoint
 from .agent import Agent
 from .agent_trainer import AgentTrainer
-from .dataset_checks import check_columns, check_lengths, probe_prompts
+from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
 from .rewards import checked
 from .rollout import RolloutRules, Rollouts, collect_rollouts
-from .router import Router, find_silent_agents, make_router
+from .router import Router, make_router
 from .team import (
     agent_args,
-    base_is_lost,
     check_same_team,
     check_sampling,
     load_models,
@@ -154,20 +151,20 @@ class TeamTRTrainer(AgentTrainer):
         args = _default_args(model) if args is None else args
         if not isinstance(args, TeamTRConfig):
             raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
-        _refuse(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
+        refuse_unsupported(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
         agents = resolve_team(model, args, peft_config)
         names = tuple(agent.name for agent in agents)
         trainable = [agent for agent in agents if agent.trainable]
         if len(trainable) > 1 and optimizers != (None, None):
             raise ValueError("`optimizers` is one optimizer, but each agent has its own. Set `args.optim` instead.")
         check_same_team(args.output_dir, agents)
-        check_columns(train_dataset, names, "train")
-        for split, dataset in _splits(eval_dataset).items():
+        splits = name_splits(train_dataset, eval_dataset)
+        for split, dataset in splits.items():
             check_columns(dataset, names, split)
 
         self.team_names = names
         self.rules = _make_rules(args, names, router, stop_condition)
-        _check_silent(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
+        check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
         for agent in agents:
             check_sampling(agent_args(args, agent, lead=False), agent.name)
         load_kwargs = {} if quantization_config is None else {"quantization_config": quantization_config}
@@ -186,7 +183,7 @@ class TeamTRTrainer(AgentTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
             **common,
-            **_agent_arguments(lead, args, processing_class, is_lead=True),
+            **_agent_arguments(lead, args, processing_class, is_lead=True, num_trained=len(trainable)),
         )
         self.members: list[AgentTrainer] = []
         for agent in agents:
@@ -199,28 +196,15 @@ class TeamTRTrainer(AgentTrainer):
                     reward_funcs=list(self.reward_funcs),
                     reward_processing_classes=list(self.reward_processing_classes),
                     **common,
-                    **_agent_arguments(agent, args, processing_class, is_lead=False),
+                    **_agent_arguments(agent, args, processing_class, is_lead=False, num_trained=len(trainable)),
                 )
             )
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
+        self.active_agent: AgentTrainer = self  # the agent of the update in progress, and what its last one did
+        self.last_report = UpdateReport()
         self._share_records()
-        self._check_views(train_dataset, eval_dataset)
-
-    def _check_views(self, train_dataset, eval_dataset):
-        for split, dataset in {"train": train_dataset, **_splits(eval_dataset)}.items():
-            prompt = probe_prompts(dataset, 1)[0]
-            for member in self.members:
-                renderer = member.renderer_for(prompt)
-                if self.rules.max_turns > len(self.members) and not isinstance(prompt, str):
-                    renderer.check_turns()
-                if base_is_lost(member.model):
-                    warnings.warn(
-                        f"The base model of agent {member.name!r} was not loaded from a path, so that its saved adapter "
-                        "cannot find it again. Save the base model first and pass its path.",
-                        stacklevel=3,
-                    )
-            check_lengths(dataset, self.members, split)
+        check_members(self.members, splits, self.rules.max_turns)
 
     def _share_records(self):
         """One set of metrics, logs and counters for the team: the lead's."""
@@ -332,10 +316,6 @@ class TeamTRTrainer(AgentTrainer):
             )
         if args.max_steps > 0:
             return per_epoch, args.max_steps
-        if args.num_stages is not None:
-            return per_epoch, args.num_stages * num_agents
-        if per_epoch is None:
-            raise ValueError("A streaming dataset has no length: set `num_stages` or `max_steps`.")
         return per_epoch, math.ceil(args.num_train_epochs * per_epoch) * num_agents
 
     def _prepare_members(self, max_steps: int, dataloader, resume_from_checkpoint: str | None):
@@ -367,7 +347,7 @@ class TeamTRTrainer(AgentTrainer):
         self.control = handler.on_step_begin(self.args, self.state, self.control)
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
-        learning_rate = agent._get_learning_rate()
+        learning_rate, self.last_report = agent._get_learning_rate(), report
         self._log_update(agent, report)
         agent.lr_scheduler.step()
         self._tr_loss += report.loss
@@ -409,6 +389,13 @@ class TeamTRTrainer(AgentTrainer):
     # Evaluation
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
+        if batch_size % self.num_generations_eval:
+            raise ValueError(
+                f"The evaluation batch ({batch_size} rollouts over all processes) must hold whole groups of "
+                f"{self.num_generations_eval} rollouts of a prompt. Change `per_device_eval_batch_size` or "
+                "`num_generations_eval`."
+            )
         modes = [member.model.training for member in self.members]
         for member in self.members:
             member.model.eval()
@@ -435,23 +422,7 @@ class TeamTRTrainer(AgentTrainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_checkpoint(self, model, trial):
-        final = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        # Under another name until it is whole, so that no kill leaves half a checkpoint behind
-        folder = checkpoint.unfinished(final)
-        self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self.args.output_dir))
-        self.store_flos()
-        self.save_model(folder, _internal_call=True)
-        for member in self.trained_members:
-            checkpoint.save_member(member, os.path.join(folder, member.name), self.args.save_only_model)
-        checkpoint.save_run_state(self, folder, final)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(folder, final)
-            checkpoint.rotate(self, os.path.dirname(final))
-        self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(final)
+        checkpoint.save(self, self._get_output_dir(trial))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
         # From `train`, of the lead, with the folder of the team
@@ -470,41 +441,18 @@ def _default_args(model: Any) -> TeamTRConfig:
     return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
 
 
-def _refuse(**arguments):
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` is not supported by TeamTRTrainer yet: the turns of a team are the only ones. Leave it out."
-            )
-
-
-def _splits(dataset: Any) -> dict[str, Any]:
-    if dataset is None:
-        return {}
-    return dict(dataset) if isinstance(dataset, dict) else {"eval": dataset}
-
-
 def _make_rules(args: TeamTRConfig, names: tuple[str, ...], router: Router | None, stop_condition) -> RolloutRules:
     max_turns = args.max_turns if args.max_turns is not None else args.num_rounds * len(names)
     router = router if router is not None else make_router(args.router, max_turns)
     return RolloutRules(router, max_turns, args.stop_string, stop_condition)
 
 
-def _check_silent(rules: RolloutRules, trainable: list[str], names: tuple[str, ...], dataset, args: TeamTRConfig):
-    silent = find_silent_agents(rules.router, names, probe_prompts(dataset), rules.max_turns)
-    silent = [name for name in silent if name in trainable]
-    if silent and not args.allow_silent_agents:
-        raise ValueError(
-            f"The router never calls {', '.join(silent)} within {rules.max_turns} turns of empty messages, so nothing "
-            "could be learned there. Raise `max_turns` or `num_rounds`, mend the router, set `trainable=False`, or set "
-            "`allow_silent_agents=True` if the router calls the agent on some texts only."
-        )
-
-
-def _agent_arguments(agent: Agent, args: TeamTRConfig, processing_class, is_lead: bool) -> dict[str, Any]:
+def _agent_arguments(
+    agent: Agent, args: TeamTRConfig, processing_class, is_lead: bool, num_trained: int
+) -> dict[str, Any]:
     return {
         "model": agent.model,
-        "args": agent_args(args, agent, is_lead),
+        "args": agent_args(args, agent, is_lead, num_trained),
         "processing_class": pick_processing_class(agent, processing_class),
         "peft_config": agent.peft_config,
     }

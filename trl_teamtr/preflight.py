@@ -1,12 +1,72 @@
-"""Faults of a dataset, found before anything is generated."""
+"""Faults of the input, found before anything is generated."""
 
+import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, IterableDataset
 from trl.data_utils import is_conversational
 
-from .rollout import Speaker
-from .transcript import Transcript
+from .rollout import RolloutRules, Speaker
+from .router import find_silent_agents
+from .team import base_is_lost
+from .teamtr_config import TeamTRConfig
+
+
+if TYPE_CHECKING:
+    from .agent_trainer import AgentTrainer
+
+
+def refuse_unsupported(**arguments):
+    """Raise `ValueError` if one of TRL's arguments that a team cannot honour yet is given."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` is not supported by TeamTRTrainer yet: the turns of a team are the only ones. Leave it out."
+            )
+
+
+def name_splits(train_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
+    """All datasets of a trainer, by the name to call them in a message."""
+    if eval_dataset is None:
+        return {"train": train_dataset}
+    return {"train": train_dataset, **(eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset})}
+
+
+def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[str], dataset, args: TeamTRConfig):
+    """
+    Raise `ValueError` if the router, in a dry run of empty messages on prompts of `dataset`, names an unknown agent or
+    never calls one of `trainable`.
+    """
+    silent = find_silent_agents(rules.router, names, probe_prompts(dataset), rules.max_turns)
+    silent = [name for name in silent if name in trainable]
+    if silent and not args.allow_silent_agents:
+        raise ValueError(
+            f"The router never calls {', '.join(silent)} within {rules.max_turns} turns of empty messages, so nothing "
+            "could be learned there. Raise `max_turns` or `num_rounds`, mend the router, set `trainable=False`, or set "
+            "`allow_silent_agents=True` if the router calls the agent on some texts only."
+        )
+
+
+def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], max_turns: int):
+    """
+    Raise `ValueError` unless every agent can read the prompts of all `splits`: a chat template for conversational
+    ones, one that takes others' turns if it speaks twice, and room for a message.
+    """
+    for member in members:
+        if base_is_lost(member.model):
+            warnings.warn(
+                f"The base model of agent {member.name!r} was not loaded from a path, so that its saved adapter "
+                "cannot find it again. Save the base model first and pass its path.",
+                stacklevel=4,
+            )
+    for split, dataset in splits.items():
+        prompt = probe_prompts(dataset, 1)[0]
+        for member in members:
+            renderer = member.renderer_for(prompt)
+            if max_turns > len(members) and not isinstance(prompt, str):
+                renderer.check_turns()
+        check_lengths(dataset, members, split)
 
 
 def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[str], split: str):
@@ -76,8 +136,3 @@ _READ = ("prompt", "agent_prompts")
 def probe_prompts(dataset: Dataset | IterableDataset, count: int = 64) -> list[str | list[dict]]:
     """The first prompts of `dataset`, for a dry run of the router."""
     return [row["prompt"] for row, _ in zip(dataset, range(count), strict=False)]
-
-
-def needs_turns(transcripts: Sequence[Transcript]) -> bool:
-    """Whether some agent speaks more than once in one of `transcripts`."""
-    return any(len({m.agent for m in t.messages}) < len(t.messages) for t in transcripts)

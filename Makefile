@@ -1,0 +1,52 @@
+# Everything runs in .venv, which `make venv` and the targets below create. Needs Python >= 3.10 and nothing else.
+PYTHON ?= python3
+# Exactly this version first: a range would let pip pick another build of PyTorch.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: help venv quickstart demo test lint format benchmarks clean
+
+help:
+	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
+	@echo "make demo         train two LoRA agents on SmolLM2-135M-Instruct (about an hour on two cores)"
+	@echo "make test         run the test suite with coverage"
+	@echo "make lint         check style; make format to mend it"
+	@echo "make benchmarks   what a team of one costs beside TRL's GRPOTrainer"
+
+venv: .venv/.quickstart
+
+.venv/.torch:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	@touch $@
+
+# One stamp per set of extras: .quickstart, .demo, .dev
+.venv/.%: .venv/.torch pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@touch $@
+
+quickstart: .venv/.quickstart
+	$(BIN)/python -W ignore scripts/quickstart.py
+
+demo: .venv/.demo
+	$(BIN)/python scripts/prepare_smollm2.py runs/SmolLM2-135M-Instruct
+	$(BIN)/python -W ignore scripts/quickstart.py --config examples/smollm2_reasoning_gym.yaml \
+		--report_dir runs/smollm2_chain_sum/report --num_transcripts 5 --num_heldout 0
+
+# One thread per process: on two cores, more only get in each other's way
+test: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: .venv/.quickstart
+	$(BIN)/python -W ignore benchmarks/team_of_one.py
+
+clean:
+	rm -rf .venv runs

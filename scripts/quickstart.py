@@ -1,0 +1,171 @@
+"""
+Train a team and show what came of it: transcripts and held-out accuracy before and after, a plot, one line of JSON.
+
+    make quickstart                                    # a team of three tiny agents on LINK, about two minutes
+    python scripts/quickstart.py --seed 1 --report_dir runs/quickstart_seed1
+    make demo                                          # two LoRA agents on SmolLM2-135M-Instruct, about an hour
+
+The training is that of `train.py` with the same YAML file. Around it, this script evaluates, and measures the exact KL
+of each update on rollouts that the update has not seen.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+# Set before torch is imported; more threads than cores only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@dataclass
+class ReportArguments:
+    """
+    Arguments of the report.
+
+    Args:
+        report_dir (`str`): Where the plot, the log and the transcripts go.
+        num_transcripts (`int`): Held-out rollouts to print before and after.
+        num_heldout (`int`): Rollouts per update on which the exact held-out KL is measured; 0 for none.
+    """
+
+    report_dir: str = field(default="runs/quickstart/report", metadata={"help": "Where the report goes."})
+    num_transcripts: int = field(default=1, metadata={"help": "Held-out rollouts to print before and after."})
+    num_heldout: int = field(default=256, metadata={"help": "Held-out rollouts per update for the exact KL."})
+
+
+def sample_transcripts(trainer, count: int) -> list[dict]:
+    """Rollouts of the first held-out rows."""
+    rows = [trainer.eval_dataset[i] for i in range(count)]
+    trainer.model.eval()
+    rollouts = trainer.collect_rollouts(rows)
+    trainer.model.train()
+    prompts = [{"prompt": row["prompt"][-1]["content"], "private": row.get("agent_prompts")} for row in rows]
+    return [
+        {**prompt, "messages": [f"{m.agent}: {m.text}" for m in transcript.messages]}
+        for prompt, transcript in zip(prompts, rollouts.transcripts, strict=True)
+    ]
+
+
+def show(title: str, transcripts: list[dict]):
+    print(f"\n{title}")
+    for transcript in transcripts:
+        private = f"   (private: {transcript['private']})" if transcript["private"] else ""
+        print(f"  task: {transcript['prompt']!r}{private}")
+        for message in transcript["messages"]:
+            print(f"    {message!r}")
+
+
+def plot(trainer, accuracies: list[tuple[int, float]], path: Path):
+    """Reward, held-out accuracy, and each agent's KL against its radius, over updates."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    logs = [log for log in trainer.state.log_history if "reward" in log]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    left.plot([log["step"] for log in logs], [log["reward"] for log in logs], label="reward (training rollouts)")
+    left.plot(*zip(*accuracies, strict=True), "o-", label="accuracy (held-out prompts)")
+    left.set(xlabel="update", ylabel="mean return", title="The team learns")
+    left.legend()
+    for member in trainer.trained_members:
+        key = f"agent/{member.name}/kl"
+        steps = [log["step"] for log in logs if key in log]
+        right.plot(steps, [log[key] for log in logs if key in log], ".-", label=member.name)
+        right.axhline(member.radius, color="black", linestyle="--", linewidth=1)
+    right.set(xlabel="update", ylabel="KL(before ‖ after), nats per message", title="Accepted updates and the radius")
+    right.set_ylim(bottom=0)
+    right.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main(report_args, script_args, training_args, model_args):
+    import transformers
+    from datasets import disable_progress_bars
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    import train
+    from trl_teamtr.callbacks import HeldOutKLCallback, TeamProgressCallback
+
+    start = time.time()
+    disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    report_dir = Path(report_args.report_dir)
+    report_dir.mkdir(parents=True, exist_ok=True)
+
+    print("Making the team ...", flush=True)
+    trainer = train.make_trainer(script_args, training_args, model_args)
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    print(f"Team: {', '.join(trainer.team_names)}. Made in {time.time() - start:.0f} s.", flush=True)
+
+    def accuracy() -> float:
+        return trainer.evaluate()["eval_reward"]
+
+    before, accuracy_before = sample_transcripts(trainer, report_args.num_transcripts), accuracy()
+    show(f"Before: held-out accuracy {accuracy_before:.3f}", before)
+
+    trainer.add_callback(TeamProgressCallback)
+    monitor = None
+    if report_args.num_heldout:
+        monitor = HeldOutKLCallback(trainer, trainer.eval_dataset, report_args.num_heldout)
+        trainer.add_callback(monitor)
+    print(flush=True)
+    train_start = time.time()
+    trainer.train()
+    train_seconds = time.time() - train_start
+    trainer.remove_callback(TeamProgressCallback)
+    trainer.save_model()
+
+    accuracy_after = accuracy()
+    after = sample_transcripts(trainer, report_args.num_transcripts)
+    show(f"After {trainer.state.global_step} updates: held-out accuracy {accuracy_after:.3f}", after)
+
+    logs = trainer.state.log_history
+    updates = [(name, log) for log in logs for name in trainer.team_names if f"agent/{name}/kl" in log]
+    accepted = [log[f"agent/{name}/kl"] for name, log in updates if log[f"agent/{name}/rejected"] == 0]
+    radius = trainer.radius
+    per_stage = len(trainer.trained_members)
+    rewards = [log["reward"] for log in logs if "reward" in log]
+    evaluations = [(log["step"], log["eval_reward"]) for log in logs if "eval_reward" in log]
+    plot(trainer, evaluations, report_dir / "training.png")
+    result = {
+        "accuracy_before": round(accuracy_before, 4),
+        "accuracy_after": round(accuracy_after, 4),
+        "reward_first_3_stages": round(sum(rewards[: 3 * per_stage]) / (3 * per_stage), 4),
+        "reward_last_3_stages": round(sum(rewards[-3 * per_stage :]) / (3 * per_stage), 4),
+        "updates": len(updates),
+        "rejected": len(updates) - len(accepted),
+        "backtracked": sum(log[f"agent/{name}/backtracks"] > 0 for name, log in updates),
+        "out_of_region": sum(kl > radius for kl in accepted) / max(len(accepted), 1),
+        "out_of_region_heldout": round(monitor.out_of_region_rate, 4) if monitor else None,
+        "kl_mean": round(sum(accepted) / max(len(accepted), 1), 5),
+        "radius": radius,
+        "seed": training_args.seed,
+        "train_seconds": round(train_seconds, 1),
+        "seconds": round(time.time() - start, 1),
+    }
+    with open(report_dir / "log.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(log) + "\n" for log in logs)
+    (report_dir / "transcripts.json").write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
+    (report_dir / "result.json").write_text(json.dumps(result) + "\n")
+    print(f"\nPlot, log and transcripts: {report_dir}. Team: {training_args.output_dir}.")
+    trainer.end()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    from trl import ModelConfig, TrlParser
+
+    import train
+    from trl_teamtr import TeamTRConfig
+
+    if "--config" not in sys.argv:
+        sys.argv += ["--config", str(Path(__file__).parents[1] / "examples" / "quickstart.yaml")]
+    main(*TrlParser((ReportArguments, train.TeamScriptArguments, TeamTRConfig, ModelConfig)).parse_args_and_config())

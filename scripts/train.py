@@ -1,0 +1,158 @@
+"""
+Train a team with TeamTR.
+
+What is different from TRL's `grpo.py`:
+  1. the model is a team, listed under `agents` in the YAML file;
+  2. `--dataset_name` may also be a local file, `reasoning_gym:<task>` or `link:<n>`, which bring their own reward;
+  3. lengths, logging, saving and evaluation count agent updates.
+
+One process:
+    accelerate launch --config_file accelerate_configs/cpu.yaml scripts/train.py --config examples/quickstart.yaml
+A model of the hub as a team of three, from the command line alone:
+    accelerate launch scripts/train.py --model_name_or_path Qwen/Qwen3-0.6B --num_agents 3 \
+        --dataset_name reasoning_gym:chain_sum --output_dir runs/chain_sum --num_stages 40
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, field
+
+from trl import ModelConfig, ScriptArguments
+
+
+@dataclass
+class TeamScriptArguments(ScriptArguments):
+    """
+    Arguments of the script, beside those of [`TeamTRConfig`] and [`~trl.ModelConfig`].
+
+    Args:
+        agents (`list[dict]`, *optional*):
+            The team: for each member the fields of `Agent`, with `peft` (the fields of [`~peft.LoraConfig`]) in place
+            of `peft_config`. Or `link:<n>` for a team that is warmed up for LINK on the spot. A JSON string on the
+            command line. Without it, `--model_name_or_path` and `--num_agents` make the team.
+        reward_funcs (`list[str]`, *optional*):
+            Names of TRL's rewards, or dotted paths. Defaults to the task's own.
+        dataset_kwargs (`dict`, *optional*):
+            Settings of a reasoning-gym task.
+        dataset_size, eval_size (`int`):
+            Rows of a generated task for training and for evaluation.
+        dataset_seed (`int`):
+            Seed of a generated task; evaluation uses the next one.
+        eval_dataset_name (`str`, *optional*):
+            Dataset for evaluation, where it is another one.
+    """
+
+    agents: str | None = field(default=None, metadata={"help": "The team: a list of mappings, or `link:<n>`."})
+    reward_funcs: list[str] | None = field(default=None, metadata={"help": "Reward functions."})
+    dataset_kwargs: str | None = field(default=None, metadata={"help": "Settings of a reasoning-gym task (a mapping)."})
+    dataset_size: int = field(default=10_000, metadata={"help": "Rows of a generated task, for training."})
+    eval_size: int = field(default=200, metadata={"help": "Rows of a generated task, for evaluation."})
+    dataset_seed: int = field(default=0, metadata={"help": "Seed of a generated task."})
+    eval_dataset_name: str | None = field(default=None, metadata={"help": "Dataset for evaluation, if another one."})
+
+
+def make_agents(specification, training_args):
+    """The value of `agents`, from YAML or JSON, as a list of `Agent`."""
+    from peft import LoraConfig
+
+    from trl_teamtr import Agent
+    from trl_teamtr.tasks import link
+
+    if isinstance(specification, str):
+        kind, _, count = specification.partition(":")
+        if kind == "link":
+            return link.make_team(int(count), training_args.output_dir, training_args.seed)
+        specification = json.loads(specification)
+    agents = []
+    for entry in specification:
+        entry = dict(entry)
+        peft = entry.pop("peft", None)
+        agents.append(Agent(**entry, peft_config=LoraConfig(task_type="CAUSAL_LM", **peft) if peft else None))
+    return agents
+
+
+def load_data(script_args, training_args):
+    """The training and, if it is asked for, the evaluation dataset."""
+    from trl_teamtr.tasks.loading import load_split
+
+    kwargs = script_args.dataset_kwargs or {}
+    kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
+    seed = script_args.dataset_seed
+    train = load_split(
+        script_args.dataset_name, script_args.dataset_train_split, script_args.dataset_size, seed, **options
+    )
+    if training_args.eval_strategy == "no" and not training_args.do_eval:
+        return train, None
+    name = script_args.eval_dataset_name or script_args.dataset_name
+    return train, load_split(name, script_args.dataset_test_split, script_args.eval_size, seed + 1, **options)
+
+
+def make_trainer(script_args, training_args, model_args):
+    """The trainer that the arguments describe."""
+    from trl import get_peft_config, get_quantization_config
+
+    from trl_teamtr import TeamTRTrainer
+    from trl_teamtr.tasks.loading import default_reward, load_reward
+
+    if script_args.dataset_name is None:
+        raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
+    names = script_args.reward_funcs or [default_reward(script_args.dataset_name)]
+    if names == [None]:
+        raise ValueError(f"{script_args.dataset_name!r} comes without a reward: set `reward_funcs`.")
+    if script_args.agents is not None:
+        team = make_agents(script_args.agents, training_args)
+    elif model_args.model_name_or_path is not None:
+        team = model_args.model_name_or_path
+    else:
+        raise ValueError("Set `agents` in the YAML file, or `--model_name_or_path`.")
+    init = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+    }
+    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
+    train_dataset, eval_dataset = load_data(script_args, training_args)
+    return TeamTRTrainer(
+        model=team,
+        reward_funcs=[load_reward(name) for name in names],
+        args=training_args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        quantization_config=get_quantization_config(model_args),
+        peft_config=get_peft_config(model_args),
+    )
+
+
+def main(script_args, training_args, model_args):
+    from transformers.trainer_callback import ProgressCallback
+
+    from trl_teamtr.callbacks import TeamProgressCallback
+
+    trainer = make_trainer(script_args, training_args, model_args)
+    if not training_args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(TeamProgressCallback)
+    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    trainer.accelerator.print("Training completed.")
+    trainer.save_model(training_args.output_dir)
+    trainer.accelerator.print(f"Team saved to {training_args.output_dir}.")
+    if training_args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    trainer.end()
+
+
+def make_parser(subparsers: argparse._SubParsersAction | None = None, prog: str | None = None):
+    from trl import TrlParser
+
+    from trl_teamtr import TeamTRConfig
+
+    dataclass_types = (TeamScriptArguments, TeamTRConfig, ModelConfig)
+    if subparsers is not None:
+        return subparsers.add_parser("teamtr", help="Train a team with TeamTR", dataclass_types=dataclass_types)
+    return TrlParser(dataclass_types, prog=prog)
+
+
+if __name__ == "__main__":
+    script_arguments, training_arguments, model_arguments = make_parser().parse_args_and_config()
+    main(script_arguments, training_arguments, model_arguments)

@@ -1,0 +1,109 @@
+"""A team of one, without penalty and radius, is TRL's `GRPOTrainer`."""
+
+import copy
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import make_config, make_model, make_tokenizer
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from trl_teamtr import TeamTRTrainer
+from trl_teamtr.teamtr_trainer import AgentTrainer
+
+
+LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
+DATASET = Dataset.from_dict({"prompt": ["a", "aa", "u", "ua", "au", "uu", "aau", "auu"]})
+
+
+def reward(completions, **kwargs):
+    return [text.count("a") - 0.3 * text.count("u") for text in completions]
+
+
+class KeepGradients(TrainerCallback):
+    def __init__(self):
+        self.gradients = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradients.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
+
+
+def fixed_completions(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    """Completions that depend on the prompt and the call alone, of one to three tokens."""
+    self.calls = self.__dict__.get("calls", 0) + 1
+    generator = torch.Generator().manual_seed(self.calls)
+    completions = []
+    for ids in prompt_ids:
+        length = 1 + (sum(ids) + int(torch.randint(3, (), generator=generator))) % 3
+        completions.append(torch.randint(0, 3, (length,), generator=generator).tolist())
+    return completions, None
+
+
+def train(trainer_class, args, monkeypatch, model):
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fixed_completions)
+    keep = KeepGradients()
+    trainer = trainer_class(
+        copy.deepcopy(model), reward, args, train_dataset=DATASET, processing_class=make_tokenizer(), callbacks=[keep]
+    )
+    trainer.train()
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    return trainer.model, keep.gradients, losses
+
+
+CASES = [(loss_type, "token", 0.0) for loss_type in LOSS_TYPES]
+CASES += [("grpo", "sequence", 0.0), ("luspo", "sequence", 0.0), ("dapo", "token", 0.1), ("grpo", "sequence", 0.1)]
+
+
+@pytest.mark.parametrize("loss_type, level, beta", CASES)
+def test_team_of_one_makes_the_updates_of_grpo(tmp_path, monkeypatch, loss_type, level, beta):
+    shared = {
+        "loss_type": loss_type,
+        "importance_sampling_level": level,
+        "beta": beta,
+        "num_iterations": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_completion_length": 3,
+        "top_entropy_quantile": 0.8,
+        "learning_rate": 1e-3,
+    }
+    model = make_model(seed=3)
+    model.save_pretrained(tmp_path / "initial")
+    model.config._name_or_path = str(tmp_path / "initial")  # where TRL loads the reference model from
+    ours = make_config(tmp_path / "ours", num_stages=2, trust_region_radius=None, kl_coef=0.0, **shared)
+    names = ("use_cpu", "bf16", "gradient_checkpointing", "report_to", "disable_tqdm", "save_strategy")
+    names += ("logging_steps", "num_generations", "lr_scheduler_type")
+    theirs = GRPOConfig(
+        str(tmp_path / "theirs"), max_steps=4, disable_dropout=True, **shared, **{n: getattr(ours, n) for n in names}
+    )
+    # The advantages are eq. 9's by design; here they are TRL's
+    monkeypatch.setattr(AgentTrainer, "_team_advantages", lambda self, advantages: advantages)
+
+    their_model, their_gradients, their_losses = train(GRPOTrainer, theirs, monkeypatch, model)
+    our_model, our_gradients, our_losses = train(TeamTRTrainer, ours, monkeypatch, model)
+
+    assert len(our_gradients) == len(their_gradients) == 4
+    assert min(gradient.norm() for gradient in their_gradients) > 1e-6
+    for ours_, theirs_ in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(ours_, theirs_, atol=1e-6, rtol=1e-5)
+    # Ours logs one loss per update, the mean over its inner steps
+    means = [(their_losses[i] + their_losses[i + 1]) / 2 for i in (0, 2)]
+    assert our_losses == pytest.approx(means, abs=1e-6)
+    moved = 0.0
+    for start, a, b in zip(model.parameters(), our_model.parameters(), their_model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+        moved = max(moved, (a - start).abs().max().item())
+    assert moved > 1e-3
+
+
+def test_plain_and_chat_prompts_get_the_ids_of_grpo(tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}b{% endfor %}"
+    chat = Dataset.from_dict({"prompt": [[{"role": "user", "content": "aau"}], [{"role": "user", "content": "u"}]]})
+    for dataset in (DATASET, chat):
+        args = make_config(tmp_path, per_device_train_batch_size=4)
+        trainer = TeamTRTrainer(make_model(), reward, args, train_dataset=dataset, processing_class=tokenizer)
+        prompts = [dataset[0]["prompt"], dataset[1]["prompt"]]
+        views = trainer.collect_rollouts([{"prompt": prompt} for prompt in prompts]).views["agent"]
+        assert [view.prompt_ids for view in views] == trainer._tokenize_prompts(prompts)[0]

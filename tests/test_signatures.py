@@ -1,0 +1,81 @@
+"""The methods of TRL and transformers that are overridden or called have the signatures that the code was written for."""
+
+import inspect
+
+import pytest
+import transformers
+import trl
+from transformers import Trainer
+from trl import GRPOTrainer
+
+from trl_teamtr.agent_trainer import AgentTrainer
+from trl_teamtr.teamtr_trainer import TeamTRTrainer
+
+
+OVERRIDDEN = {
+    "_generate": "self, prompts",
+    "_generate_and_score_completions": "self, inputs",
+    "_calculate_rewards": "self, inputs, prompts, completions, completion_ids_list",
+    "_compute_loss": "self, model, inputs",
+    "_prepare_inputs": "self, generation_batch",
+    "_set_signature_columns_if_needed": "self",
+    "_inner_training_loop": "self, batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval",
+    "evaluate": "self, eval_dataset, ignore_keys, metric_key_prefix",
+    "save_model": "self, output_dir, _internal_call",
+    "_save_checkpoint": "self, model, trial",
+    "_load_from_checkpoint": "self, resume_from_checkpoint, model",
+    "_load_best_model": "self",
+    "_get_per_token_logps_and_entropies": "self, model, input_ids, attention_mask, logits_to_keep, batch_size, "
+    "compute_entropy, compute_aux_loss, pixel_values, image_grid_thw, num_images, pixel_attention_mask, "
+    "spatial_shapes, num_tiles, image_sizes, token_type_ids, mm_token_type_ids, image_position_ids",
+}
+
+CALLED = {
+    "_generate_single_turn": "self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images",
+    "training_step": "self, model, inputs, num_items_in_batch",
+    "_init_training_state": "self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial",
+    "_prepare_for_training": "self, max_steps, train_dataloader, resume_from_checkpoint",
+    "_maybe_log_save_evaluate": "self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, "
+    "learning_rate",
+    "_finalize_training": "self, trial, num_train_samples, start_time",
+    "_evaluate": "self, trial, ignore_keys_for_eval, skip_scheduler",
+    "_clip_grad_norm": "self, model",
+    "_get_grad_norm": "self, model, grad_norm",
+    "_get_learning_rate": "self",
+    "_get_output_dir": "self, trial",
+    "_save_optimizer_and_scheduler": "self, output_dir",
+    "_save_scaler": "self, output_dir",
+    "_save_rng_state": "self, output_dir",
+    "_load_rng_state": "self, checkpoint",
+    "_push_from_checkpoint": "self, checkpoint_folder",
+    "_log_completion_extra": "self, column, values",
+    "store_flos": "self",
+    "push_to_hub": "self, commit_message, blocking, token, revision, private, kwargs",
+    "create_model_card": "self, model_name, dataset_name, tags",
+    "get_train_dataloader": "self",
+}
+
+
+@pytest.mark.parametrize("name, expected", (OVERRIDDEN | CALLED).items())
+def test_signature_is_the_expected_one(name, expected):
+    actual = ", ".join(inspect.signature(getattr(GRPOTrainer, name)).parameters)
+    assert actual == expected, (
+        f"`{name}` of TRL {trl.__version__} / transformers {transformers.__version__} now takes ({actual}); trl_teamtr "
+        f"was written for ({expected}). Check what changed before widening the version range in pyproject.toml."
+    )
+
+
+def test_every_overridden_method_is_guarded():
+    inherited = {name for name in vars(GRPOTrainer) | vars(Trainer) if callable(getattr(GRPOTrainer, name))}
+    own = {name for cls in (AgentTrainer, TeamTRTrainer) for name, value in vars(cls).items() if callable(value)}
+    assert {name for name in own & inherited if not name.startswith("__")} == set(OVERRIDDEN)
+
+
+def test_overridden_methods_are_listed_in_the_docstrings():
+    text = AgentTrainer.__doc__ + TeamTRTrainer.__doc__
+    assert [name for name in OVERRIDDEN if f"`{name}`" not in text] == []
+
+
+def test_constructor_takes_the_arguments_of_grpo_in_their_order():
+    theirs = list(inspect.signature(GRPOTrainer.__init__).parameters)
+    assert list(inspect.signature(TeamTRTrainer.__init__).parameters)[: len(theirs)] == theirs

@@ -1,0 +1,123 @@
+import pytest
+
+from trl_teamtr import TeamTRConfig
+from trl_teamtr.teamtr_config import check_radius
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    def make(**kwargs):
+        return TeamTRConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **kwargs)
+
+    return make
+
+
+def test_defaults(make_config):
+    args = make_config()
+    assert args.num_iterations == 4 and args.disable_dropout is True
+    assert args.num_stages is None and args.update_order == "sequential"
+    assert args.num_agents is None and args.num_rounds == 1 and args.max_turns is None
+    assert args.router == "round_robin" and args.stop_string is None and args.max_context_length is None
+    assert args.allow_silent_agents is False and args.share_base_model is True
+    assert args.trust_region_radius == 0.01 and args.kl_estimator == "k3"
+    assert args.kl_coef == 0.1 and args.kl_controller == "adaptive" and args.kl_controller_gain == 1.0
+    assert args.max_backtracks == 10 and args.advantage_clip == 3.0 and args.advantage_epsilon == 1e-6
+
+
+# Numbers of micro-batches: batches of 4 rollouts, groups of 2
+
+
+def accumulation(args):
+    return args.steps_per_generation, args.gradient_accumulation_steps, args.generation_batch_size
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, (1, 1, 4)),
+        ({"steps_per_generation": 3}, (3, 3, 12)),
+        ({"generation_batch_size": 8}, (2, 2, 8)),
+        ({"gradient_accumulation_steps": 5}, (5, 5, 20)),
+        ({"gradient_accumulation_steps": 3, "steps_per_generation": 3}, (3, 3, 12)),
+        ({"gradient_accumulation_steps": 2, "generation_batch_size": 8}, (2, 2, 8)),
+    ],
+)
+def test_a_pass_over_the_generation_batch_is_one_optimizer_step(make_config, given, expected):
+    args = make_config(per_device_train_batch_size=4, num_generations=2, **given)
+    assert accumulation(args) == expected
+
+
+@pytest.mark.parametrize("given", [{"steps_per_generation": 4}, {"generation_batch_size": 16}])
+def test_accumulation_that_splits_a_pass_raises(make_config, given):
+    message = "`gradient_accumulation_steps` is 2 and `steps_per_generation` is 4. Set only one of the two"
+    with pytest.raises(ValueError, match=message):
+        make_config(per_device_train_batch_size=4, num_generations=2, gradient_accumulation_steps=2, **given)
+
+
+REFUSED = [
+    ({"num_stages": 2, "max_steps": 3}, r"Both `num_stages` \(2\) and `max_steps` \(3\) are set"),
+    ({"num_stages": 0}, "`num_stages` must be at least 1, got 0"),
+    ({"num_iterations": 0}, "`num_iterations` must be at least 1, got 0"),
+    ({"update_order": "shuffled"}, "`update_order` is 'shuffled'; .* one of 'sequential', 'reversed', 'random'"),
+    ({"num_agents": 0}, "`num_agents` must be at least 1 or `None`, got 0"),
+    ({"max_turns": 0}, "`max_turns` must be at least 1 or `None`, got 0"),
+    ({"max_context_length": -1}, "`max_context_length` must be at least 1 or `None`, got -1"),
+    ({"num_rounds": 0}, "`num_rounds` must be at least 1, got 0"),
+    ({"router": "star"}, "`router` is 'star'; it must be one of 'round_robin', 'random'"),
+    ({"trust_region_radius": 0.0}, "`trust_region_radius` of the config is 0.0"),
+    ({"trust_region_radius": -1.0}, "`trust_region_radius` of the config is -1.0"),
+    ({"kl_estimator": "k1"}, "`kl_estimator` is 'k1'; it must be one of 'k3', 'exact'"),
+    ({"kl_controller": "off"}, "`kl_controller` is 'off'; it must be one of 'adaptive', 'fixed'"),
+    ({"kl_coef": -0.1}, "`kl_coef` must be at least 0, got -0.1"),
+    ({"kl_controller_gain": 0.0}, "`kl_controller_gain` must lie between 0 and 5 .* got 0.0"),
+    ({"kl_controller_gain": 5.0}, "`kl_controller_gain` must lie between 0 and 5 .* got 5.0"),
+    ({"max_backtracks": -1}, "`max_backtracks` must be at least 0, got -1"),
+    ({"advantage_clip": 0.0}, "`advantage_clip` must be positive or `None`, got 0.0"),
+    ({"advantage_epsilon": 0.0}, "`advantage_epsilon` must be positive, got 0.0"),
+    ({"use_vllm": True}, "`use_vllm=True` is not supported"),
+    ({"sync_ref_model": True}, "`sync_ref_model=True` is not supported"),
+    ({"use_liger_kernel": True}, "`use_liger_kernel=True` is not supported"),
+]
+
+
+@pytest.mark.parametrize(
+    "given, message", REFUSED, ids=[",".join(f"{k}={v}" for k, v in g.items()) for g, _ in REFUSED]
+)
+def test_bad_values_are_refused_by_name(make_config, given, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_stages": 1},
+        {"max_steps": 3},
+        {"num_iterations": 1},
+        {"update_order": "reversed"},
+        {"update_order": "random"},
+        {"num_agents": 1, "max_turns": 1, "max_context_length": 1},
+        {"router": "random"},
+        {"trust_region_radius": None},
+        {"kl_estimator": "exact"},
+        {"kl_coef": 0.0, "kl_controller": "fixed"},
+        {"kl_controller_gain": 4.9},
+        {"max_backtracks": 0},
+        {"advantage_clip": None},
+    ],
+    ids=str,
+)
+def test_values_at_the_edge_are_kept(make_config, given):
+    args = make_config(**given)
+    assert {name: getattr(args, name) for name in given} == given
+
+
+@pytest.mark.parametrize("radius", [None, 0.01, 1e-12, float("inf")])
+def test_check_radius_accepts_positive_numbers_and_none(radius):
+    assert check_radius(radius, "agent 'a'") is None
+
+
+@pytest.mark.parametrize("radius", [0, -0.5, float("nan")])
+def test_check_radius_names_the_owner(radius):
+    with pytest.raises(ValueError, match=f"`trust_region_radius` of agent 'a' is {radius}"):
+        check_radius(radius, "agent 'a'")

@@ -1,0 +1,174 @@
+"""Teams so small that every rollout can be listed with its exact probability, and configs for them."""
+
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from trl_teamtr import Agent, Message, TeamTRConfig, TeamTRTrainer, Transcript
+from trl_teamtr.rollout import Rollouts
+from trl_teamtr.view import View
+
+
+def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
+    """`size` tokens: "u" for every unknown character, "." for the end of a turn, and letters."""
+    vocab = {token: i for i, token in enumerate(["u", ".", "a", "b"][:size])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="u"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=".", pad_token=".", padding_side="left")
+
+
+def make_model(size: int = 3, seed: int = 0) -> Qwen3ForCausalLM:
+    """A Qwen3 model whose distributions are far from uniform and differ between contexts."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=128,
+        initializer_range=0.4,
+        tie_word_embeddings=False,
+        eos_token_id=1,
+        pad_token_id=1,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def make_team(num_agents: int = 2, size: int = 3, seed: int = 0, **fields) -> list[Agent]:
+    tokenizer = make_tokenizer(size)
+    return [
+        Agent("xyz"[i], make_model(size, seed + i), processing_class=tokenizer, **fields) for i in range(num_agents)
+    ]
+
+
+def answer_reward(completions, transcripts, **kwargs):
+    """Depends on every message, and differs between most rollouts."""
+    rewards = []
+    for messages in transcripts:
+        letters = "".join(message["content"] for message in messages)
+        rewards.append((letters.count("a") - 0.5 * letters.count("u") + 0.1 * len(messages[0]["content"])) / 4)
+    return rewards
+
+
+def make_config(output_dir, **fields) -> TeamTRConfig:
+    defaults = {
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 2,
+        "num_stages": 1,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+    }
+    return TeamTRConfig(str(output_dir), **(defaults | fields))
+
+
+PROMPTS = ["a", "aa", "u", "ua", "au", "uu", "aau", "auu"]
+
+
+def make_trainer(output_dir, team, reward_funcs=answer_reward, dataset=None, **fields) -> TeamTRTrainer:
+    arguments = {name: fields.pop(name) for name in ("router", "stop_condition", "callbacks") if name in fields}
+    if "router_kind" in fields:  # the config field, whose name the trainer's argument shadows
+        fields["router"] = fields.pop("router_kind")
+    dataset = Dataset.from_dict({"prompt": PROMPTS}) if dataset is None else dataset
+    args = make_config(output_dir, **fields)
+    return TeamTRTrainer(team, reward_funcs, args, train_dataset=dataset, eval_dataset=dataset, **arguments)
+
+
+@dataclass
+class Rollout:
+    """One rollout of an enumerable team: the messages, and the log-probability of each."""
+
+    messages: list[Message]
+    logps: list[float]
+
+    @property
+    def probability(self) -> float:
+        return float(torch.tensor(self.logps, dtype=torch.float64).sum().exp())
+
+    def logp_of(self, name: str) -> float:
+        return sum(lp for message, lp in zip(self.messages, self.logps, strict=True) if message.agent == name)
+
+
+def context_of(trainer, prompt: str, name: str, messages: list[Message]) -> list[int]:
+    """
+    What agent `name` reads, written down here a second time: the plain rendering as documented, own messages as ids.
+    """
+    tokenizer = trainer.members[0]._tokenizer
+    ids, text = [], prompt
+    for message in messages:
+        if message.agent == name:
+            ids += tokenizer(f"{text}\n\n{name}:")["input_ids"] + list(message.ids)
+            text = ""
+        else:
+            text += f"\n\n{message.agent}: {message.text}"
+    return ids + tokenizer(f"{text}\n\n{name}:")["input_ids"]
+
+
+def next_logps(model, context: list[int], temperature: float = 1.0) -> torch.Tensor:
+    with torch.no_grad():
+        return (model(torch.tensor([context])).logits[0, -1].double() / temperature).log_softmax(-1)
+
+
+def messages_of(trainer, model, name, context, cache) -> list[tuple[Message, float]]:
+    """Every message of at most two tokens, with its log-probability."""
+    key = (name, tuple(context))
+    if key not in cache:
+        eos, tokenizer = trainer._tokenizer.eos_token_id, trainer._tokenizer
+        found, first = [], next_logps(model, context)
+        for i, lp in enumerate(first.tolist()):
+            if i == eos:
+                found.append(((i,), lp))
+                continue
+            second = next_logps(model, context + [i])
+            found += [((i, j), lp + lp2) for j, lp2 in enumerate(second.tolist())]
+        cache[key] = [
+            (Message(name, tokenizer.decode(ids, skip_special_tokens=True), ids, ids[-1] == eos), lp)
+            for ids, lp in found
+        ]
+    return cache[key]
+
+
+def enumerate_rollouts(trainer, prompt: str) -> list[Rollout]:
+    """All rollouts of the team with its present weights."""
+    models, cache = {m.name: m.model for m in trainer.members}, {}
+    done, open_ = [], [Rollout([], [])]
+    while open_:
+        rollout = open_.pop()
+        transcript = Transcript(prompt, trainer.team_names, messages=rollout.messages)
+        name = trainer.rules.next_speaker(transcript)
+        if name is None:
+            done.append(rollout)
+            continue
+        context = context_of(trainer, prompt, name, rollout.messages)
+        for message, lp in messages_of(trainer, models[name], name, context, cache):
+            open_.append(Rollout([*rollout.messages, message], [*rollout.logps, lp]))
+    return done
+
+
+def replay(trainer, prompt: str, rollouts: list[Rollout]) -> Rollouts:
+    """The given rollouts with every agent's view of them, as `collect_rollouts` would have left them."""
+    transcripts = [Transcript(prompt, trainer.team_names) for _ in rollouts]
+    views = {member.name: [View() for _ in rollouts] for member in trainer.members}
+    members = {member.name: member for member in trainer.members}
+    for row, (rollout, transcript) in enumerate(zip(rollouts, transcripts, strict=True)):
+        for message in rollout.messages:
+            view = views[message.agent][row]
+            assert view.read(transcript, members[message.agent].renderer_for(prompt), room=10**6)
+            transcript.messages.append(message)
+            view.write(list(message.ids))
+    return Rollouts(transcripts, views)

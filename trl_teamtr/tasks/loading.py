@@ -1,0 +1,77 @@
+"""Datasets and rewards by name, for the scripts: the hub, local files, reasoning-gym, LINK."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from trl.rewards import accuracy_reward, reasoning_accuracy_reward, think_format_reward
+
+from . import link, reasoning_gym
+
+
+FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+
+REWARDS = {
+    "accuracy_reward": accuracy_reward,
+    "reasoning_accuracy_reward": reasoning_accuracy_reward,
+    "think_format_reward": think_format_reward,
+    "link": link.link_reward,
+    "reasoning_gym": reasoning_gym.reasoning_gym_reward,
+}
+
+
+def load_split(
+    name: str, split: str, size: int, seed: int, config: str | None = None, streaming: bool = False, **task_kwargs
+) -> Dataset:
+    """
+    A dataset by name.
+
+    Args:
+        name (`str`): `reasoning_gym:<task>`, `link:<number of agents>`, a local JSON, JSON-lines, parquet or CSV file,
+            or a dataset on the hub.
+        split (`str`): Split of a hub dataset; a local file has only `"train"`.
+        size, seed (`int`): Number of rows and seed of a generated task.
+        config (`str`, *optional*): Configuration of a hub dataset.
+        streaming (`bool`): Whether to stream a hub dataset.
+        task_kwargs: Settings of a reasoning-gym task.
+
+    Raises:
+        `FileNotFoundError`: If `name` looks like a local file and there is none.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "reasoning_gym":
+        return reasoning_gym.make_dataset(rest, size, seed, **task_kwargs)
+    if kind == "link":
+        return link.make_dataset(int(rest), size, seed)
+    extension = os.path.splitext(name)[1]
+    if extension in FORMATS:
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f"There is no file {name!r}. Give its path from {os.getcwd()!r}, or a full one.")
+        return load_dataset(FORMATS[extension], data_files=name, split="train")
+    return load_dataset(name, name=config, split=split, streaming=streaming)
+
+
+def default_reward(dataset_name: str) -> str | None:
+    """The reward that comes with a task, if the dataset is one."""
+    kind = dataset_name.partition(":")[0]
+    return kind if kind in ("reasoning_gym", "link") else None
+
+
+def load_reward(name: str) -> Callable[..., Any]:
+    """
+    A reward function by its name in `REWARDS`, or by the dotted path of a function of one's own.
+
+    Raises:
+        `ValueError`: If `name` is neither.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    module, _, function = name.rpartition(".")
+    if not module:
+        raise ValueError(f"There is no reward function {name!r}. Use {', '.join(REWARDS)}, or a dotted path.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return getattr(importlib.import_module(module), function)
