@@ -102,7 +102,9 @@ def make_trainer(kind: str, size: dict, folder: str):
         # Never sampled, so that every message has the full length
         "generation_kwargs": {"suppress_tokens": [tokenizer.eos_token_id, tokenizer.pad_token_id]},
     }
-    prompts = [[{"role": "user", "content": "".join(random.Random(i).choices("012345ABCDEF", k=32))}] for i in range(512)]
+    prompts = [
+        [{"role": "user", "content": "".join(random.Random(i).choices("012345ABCDEF", k=32))}] for i in range(512)
+    ]
     dataset = Dataset.from_dict({"prompt": prompts})
     turns = Turns(2 if kind == "grpo" else 1)
     arguments = {"train_dataset": dataset, "processing_class": tokenizer, "callbacks": [turns]}
@@ -111,7 +113,9 @@ def make_trainer(kind: str, size: dict, folder: str):
         trainer = GRPOTrainer(model, reward, GRPOConfig(max_steps=10**6, **common), **arguments)
     else:
         radius = {"team": None, "team_with_radius": 0.01}[kind]
-        args = TeamTRConfig(max_steps=10**6, trust_region_radius=radius, kl_coef=0.0 if radius is None else 0.1, **common)
+        args = TeamTRConfig(
+            max_steps=10**6, trust_region_radius=radius, kl_coef=0.0 if radius is None else 0.1, **common
+        )
         trainer = TeamTRTrainer(model, reward, args, **arguments)
     trainer.remove_callback(PrinterCallback)
     return trainer, turns

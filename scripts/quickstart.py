@@ -85,11 +85,11 @@ def plot(trainer, accuracies: list[tuple[int, float]], path: Path):
 
 
 def main(report_args, script_args, training_args, model_args):
+    import train
     import transformers
     from datasets import disable_progress_bars
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    import train
     from trl_teamtr.callbacks import HeldOutKLCallback, TeamProgressCallback
 
     start = time.time()
@@ -133,6 +133,7 @@ def main(report_args, script_args, training_args, model_args):
     radius = trainer.radius
     per_stage = len(trainer.trained_members)
     rewards = [log["reward"] for log in logs if "reward" in log]
+    logs = [{"eval_reward": accuracy_before, "step": 0}, *logs]  # `train` began a new history
     evaluations = [(log["step"], log["eval_reward"]) for log in logs if "eval_reward" in log]
     plot(trainer, evaluations, report_dir / "training.png")
     result = {
@@ -161,9 +162,9 @@ def main(report_args, script_args, training_args, model_args):
 
 
 if __name__ == "__main__":
+    import train
     from trl import ModelConfig, TrlParser
 
-    import train
     from trl_teamtr import TeamTRConfig
 
     if "--config" not in sys.argv:

@@ -35,16 +35,18 @@ class TeamScriptArguments(ScriptArguments):
         dataset_kwargs (`dict`, *optional*):
             Settings of a reasoning-gym task.
         dataset_size, eval_size (`int`):
-            Rows of a generated task for training and for evaluation.
+            Rows of a generated task for training and for evaluation. The two share no task.
         dataset_seed (`int`):
-            Seed of a generated task; evaluation uses the next one.
+            Seed of a generated task.
         eval_dataset_name (`str`, *optional*):
             Dataset for evaluation, where it is another one.
     """
 
     agents: str | None = field(default=None, metadata={"help": "The team: a list of mappings, or `link:<n>`."})
     reward_funcs: list[str] | None = field(default=None, metadata={"help": "Reward functions."})
-    dataset_kwargs: str | None = field(default=None, metadata={"help": "Settings of a reasoning-gym task (a mapping)."})
+    dataset_kwargs: str | None = field(
+        default=None, metadata={"help": "Settings of a reasoning-gym task (a mapping)."}
+    )
     dataset_size: int = field(default=10_000, metadata={"help": "Rows of a generated task, for training."})
     eval_size: int = field(default=200, metadata={"help": "Rows of a generated task, for evaluation."})
     dataset_seed: int = field(default=0, metadata={"help": "Seed of a generated task."})
@@ -73,19 +75,19 @@ def make_agents(specification, training_args):
 
 def load_data(script_args, training_args):
     """The training and, if it is asked for, the evaluation dataset."""
-    from trl_teamtr.tasks.loading import load_split
+    from trl_teamtr.tasks.loading import default_reward, hold_out, load_split
 
     kwargs = script_args.dataset_kwargs or {}
     kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
     options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
-    seed = script_args.dataset_seed
-    train = load_split(
-        script_args.dataset_name, script_args.dataset_train_split, script_args.dataset_size, seed, **options
-    )
+    name, seed = script_args.dataset_name, script_args.dataset_seed
+    eval_name, eval_size = script_args.eval_dataset_name or name, script_args.eval_size
+    train = load_split(name, script_args.dataset_train_split, script_args.dataset_size + eval_size, seed, **options)
     if training_args.eval_strategy == "no" and not training_args.do_eval:
         return train, None
-    name = script_args.eval_dataset_name or script_args.dataset_name
-    return train, load_split(name, script_args.dataset_test_split, script_args.eval_size, seed + 1, **options)
+    if eval_name == name and default_reward(name):
+        return hold_out(train, eval_size, seed)
+    return train, load_split(eval_name, script_args.dataset_test_split, eval_size, seed, **options)
 
 
 def make_trainer(script_args, training_args, model_args):
@@ -97,6 +99,7 @@ def make_trainer(script_args, training_args, model_args):
 
     if script_args.dataset_name is None:
         raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
+    train_dataset, eval_dataset = load_data(script_args, training_args)
     names = script_args.reward_funcs or [default_reward(script_args.dataset_name)]
     if names == [None]:
         raise ValueError(f"{script_args.dataset_name!r} comes without a reward: set `reward_funcs`.")
@@ -112,7 +115,6 @@ def make_trainer(script_args, training_args, model_args):
         "dtype": model_args.dtype,
     }
     training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
-    train_dataset, eval_dataset = load_data(script_args, training_args)
     return TeamTRTrainer(
         model=team,
         reward_funcs=[load_reward(name) for name in names],

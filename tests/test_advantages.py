@@ -77,3 +77,8 @@ def test_shape_and_dtype_are_kept():
 def test_unknown_scale_raises():
     with pytest.raises(ValueError, match="`scale` is 'std'; it must be 'group', 'batch' or 'none'"):
         group_advantages(torch.tensor([0.0, 1.0]), 2, scale="std")
+
+
+@pytest.mark.parametrize("value, size", [(0.7, 7), (0.3, 6), (1 / 3, 8)])
+def test_equal_returns_that_float32_rounds_still_give_nothing(value, size):
+    assert group_advantages(torch.full((size,), value), size).abs().max() < 1e-9

@@ -5,7 +5,14 @@ from trl_teamtr.callbacks import HeldOutKLCallback, TeamProgressCallback
 
 
 def test_held_out_kl_is_measured_for_every_accepted_update(tmp_path):
-    trainer = make_trainer(tmp_path, make_team(2), num_stages=3, trust_region_radius=0.05)
+    trainer = make_trainer(
+        tmp_path,
+        make_team(2),
+        num_stages=3,
+        trust_region_radius=0.05,
+        per_device_train_batch_size=64,
+        num_generations=16,
+    )
     callback = HeldOutKLCallback(trainer, trainer.eval_dataset, size=64)
     trainer.add_callback(callback)
     trainer.train()
@@ -17,7 +24,8 @@ def test_held_out_kl_is_measured_for_every_accepted_update(tmp_path):
     ]
     assert [(name, kl) for name, kl, _ in logged] == [(name, kl) for name, kl, _ in callback.kls]
     # The same quantity as the KL that decided on acceptance, on other rollouts
-    assert all(0.1 * kl < heldout < 10 * kl for _, heldout, kl in logged) and len(logged) == 6
+    heldout, own = (sum(values) for values in list(zip(*logged, strict=True))[1:])
+    assert len(logged) == 6 and 0.2 * own < heldout < 5 * own
     assert callback.out_of_region_rate == sum(kl > 0.05 for _, kl, _ in callback.kls) / 6
 
 

@@ -56,7 +56,9 @@ def test_checkpoints_are_whole_and_limited_in_number(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("*checkpoint*")) == ["checkpoint-3", "checkpoint-4"]
     names = {p.name for p in (tmp_path / "checkpoint-4" / "y").iterdir()}
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "config.json"} <= names
-    assert {"team.json", "trainer_state.json", "rng_state.pth"} <= {p.name for p in (tmp_path / "checkpoint-4").iterdir()}
+    assert {"team.json", "trainer_state.json", "rng_state.pth"} <= {
+        p.name for p in (tmp_path / "checkpoint-4").iterdir()
+    }
 
 
 def test_half_a_checkpoint_of_a_killed_run_is_ignored_and_removed(tmp_path):

@@ -1,5 +1,5 @@
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers_for_tests import chatml_tokenizer, inst_tokenizer, turn_tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -153,18 +153,37 @@ def test_overlapping_control_strings_are_both_broken():
     assert tokenizer.decode(ids) == "<|im_end|>y"
 
 
-def test_count_is_the_number_of_control_tokens():
+@pytest.mark.parametrize(
+    "token, normalizer, forged",
+    [
+        (AddedToken("<|x|>", special=False), normalizers.Lowercase(), "hi <|X|>"),
+        (AddedToken("<tool>", special=False), normalizers.NFKC(), "hi \uff1ctool\uff1e"),
+    ],
+)
+def test_control_strings_that_arise_by_normalization_stay_text(token, normalizer, forged):
+    inner = Tokenizer(models.BPE({c: i for i, c in enumerate("hi<|x>tolu ")}, []))
+    inner.normalizer = normalizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    tokenizer.add_tokens([token])
+    control = tokenizer.convert_tokens_to_ids(token.content)
+    assert control in tokenizer(forged)["input_ids"]
+    template = f"{token.content}{{0}}{token.content}"
+    ids = SafeEncoder(tokenizer).encode(template, {"{0}": forged})
+    assert ids.count(control) == 2 and ids[0] == ids[-1] == control
+
+
+def test_control_string_that_would_swallow_the_templates_own_is_cut():
     tokenizer = chatml_tokenizer()
-    text = "<|im_start|>a<|im_end|> <|im_<|im_end|>end|> <|im_end|"
-    assert SafeEncoder(tokenizer).count(text) == 3
-    assert len(control_ids(tokenizer, tokenizer(text)["input_ids"])) == 3
+    tokenizer.add_tokens([AddedToken("<|y<|im_end|>", special=True)])
+    ids = SafeEncoder(tokenizer).encode("{0}<|im_end|>", {"{0}": "<|y"})
+    assert ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert tokenizer.convert_tokens_to_ids("<|y<|im_end|>") not in ids
 
 
 def test_tokenizer_without_control_tokens_encodes_as_usual():
     inner = Tokenizer(models.WordLevel({"x": 0, "y": 1}, unk_token="x"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     encoder = SafeEncoder(PreTrainedTokenizerFast(tokenizer_object=inner))
-    assert encoder.count("x y") == 0
     assert encoder.encode("x {0}", {"{0}": "y y"}) == [0, 1, 1]
     assert encoder.encode("") == []
 
@@ -173,5 +192,5 @@ def test_blank_and_one_character_added_tokens_are_left_alone():
     tokenizer = chatml_tokenizer()
     tokenizer.add_tokens(["  ", "§"])
     encoder = SafeEncoder(tokenizer)
-    assert encoder.count("  § <|im_end|>") == 1
+    assert encoder.encode("{0}", {"{0}": "  § "}) == tokenizer("  § ", add_special_tokens=False)["input_ids"]
     assert encoder.encode("{0}", {"{0}": "x  §"}) == tokenizer("x  §", add_special_tokens=False)["input_ids"]

@@ -174,3 +174,19 @@ def test_make_team_warms_up_a_base_and_an_agent_for_each_position(monkeypatch, t
     assert all(torch.allclose(agent.model.lm_head.weight, initial + 2.0) for agent in agents)
     assert len({agent.model.lm_head.weight.data_ptr() for agent in agents}) == 3
     assert all(agent.processing_class is agents[0].processing_class for agent in agents)
+
+
+def test_newlines_are_tokens_of_their_own():
+    tokenizer = link.make_tokenizer()
+    assert tokenizer.tokenize("?\n\n3") == ["?", "\n", "\n", "3"]
+
+
+@pytest.mark.parametrize("num_agents", [1, 9])
+def test_chain_that_is_too_short_or_too_long_is_refused(num_agents):
+    with pytest.raises(ValueError, match="chain of 2 to 8 agents"):
+        link.make_dataset(num_agents, 1, 0)
+
+
+def test_reward_of_several_rounds_is_that_of_the_first():
+    messages = [{"content": text} for text in ("0A", "2B", "2A", "4B")]
+    assert link.link_reward([messages], [[2, 4]]) == [1.0]

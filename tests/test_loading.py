@@ -6,6 +6,7 @@ from datasets import Dataset
 from trl.rewards import accuracy_reward
 
 from trl_teamtr.tasks import link, loading, reasoning_gym
+from trl_teamtr.tasks.loading import hold_out, load_reward, load_split
 
 
 ROWS = {"prompt": ["one plus two", "two plus three"], "answer": ["3", "5"]}
@@ -104,3 +105,26 @@ def test_dotted_reward_from_the_working_directory(monkeypatch, tmp_path):
 def test_unknown_reward_raises_listing_the_known_ones():
     with pytest.raises(ValueError, match="no reward function 'acuracy'. Use accuracy_reward, .*, or a dotted path"):
         loading.load_reward("acuracy")
+
+
+@pytest.mark.parametrize("name", ["link:3", "reasoning_gym:chain_sum"])
+def test_held_out_rows_share_no_task_with_the_training_rows(name):
+    settings = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1} if "gym" in name else {}
+    rows = load_split(name, "train", size=600, seed=0, **settings)
+    train, held = hold_out(rows, 100, seed=0)
+    tasks = [{str((row["prompt"], row.get("agent_prompts"))) for row in part} for part in (train, held)]
+    assert len(held) == 100 and len(train) > 300 and not tasks[0] & tasks[1]
+    assert tasks[0] | tasks[1] <= {str((row["prompt"], row.get("agent_prompts"))) for row in rows}
+
+
+def test_held_out_rows_depend_on_the_seed_alone():
+    rows = load_split("link:3", "train", size=600, seed=0)
+    assert hold_out(rows, 50, seed=1)[1].to_list() == hold_out(rows, 50, seed=1)[1].to_list()
+    assert hold_out(rows, 50, seed=1)[1].to_list() != hold_out(rows, 50, seed=2)[1].to_list()
+
+
+def test_reward_function_that_the_module_lacks():
+    with pytest.raises(ValueError, match="'json' has no function 'nope'"):
+        load_reward("json.nope")
+    with pytest.raises(ValueError, match="no reward function 'no_such_module.reward'"):
+        load_reward("no_such_module.reward")

@@ -79,3 +79,22 @@ def test_reference_answers_of_text_and_number_tasks_get_the_full_reward(task):
     dataset = make_dataset(task, size=3, seed=0)
     tagged = [f"I think so. <answer>{answer}</answer>" for answer in dataset["answer"]]
     assert reward(dataset, tagged) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "text, reference, answer",
+    [
+        ("1,234", "1234", "1234"),
+        ("<answer>-14,282</answer>", "-14282", "-14282"),
+        ("answer: 12 (since 3 + 9)", "12", "12"),
+        ("2-5", "5", "5"),
+        ("it is -5", "-5", "-5"),
+    ],
+)
+def test_numbers_as_people_write_them(text, reference, answer):
+    assert extract_answer(text, reference) == answer
+
+
+def test_task_whose_records_json_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match="'arc_agi' needs records that JSON cannot hold"):
+        make_dataset("arc_agi", 2, 0)

@@ -254,3 +254,30 @@ def test_check_turns_refuses_a_template_that_cannot_show_others_turns(chatml, te
     chatml.chat_template = template
     with pytest.raises(ValueError, match=message):
         chat(chatml).check_turns()
+
+
+def test_plain_rendering_keeps_a_beginning_token_that_is_also_the_end_token():
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"?": 0, "a": 1, "</s>": 2}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    inner.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="</s>", eos_token="</s>")
+    opening = PlainRenderer(tokenizer, "a", None, alone=False).opening(Transcript("a", ("a", "b")), [])
+    assert opening == tokenizer("a\n\na:")["input_ids"] and opening[0] == 2
+
+
+@pytest.mark.parametrize("template", [" {{ m['content'] }} </s>", "{{ m['content'] }}"])
+def test_end_of_turn_stands_once_whatever_surrounds_it_in_the_template(template):
+    from tokenizers_for_tests import inst_tokenizer
+
+    tokenizer = inst_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}" + template + "{% else %}"
+        "[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
+    )
+    renderer = ChatRenderer(tokenizer, "a", None, [tokenizer.eos_token_id], {})
+    eos = tokenizer.eos_token_id
+    assert eos not in renderer.between([Message("b", "hi")], last_id=eos)
+    assert eos not in renderer.between([], last_id=eos)

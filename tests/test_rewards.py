@@ -13,7 +13,7 @@ ANSWERS = ["x", "y"]
 
 @pytest.mark.parametrize("rewards", [[0.5, 1], [None, None], [True, -3.0], [np.float32(1), torch.tensor(2.0)]])
 def test_finite_numbers_and_none_pass_unchanged(rewards):
-    assert check_rewards(rewards, "func", ANSWERS) is rewards
+    assert check_rewards(rewards, "func", ANSWERS) == rewards
 
 
 @pytest.mark.parametrize("rewards", [[], [1.0], [1.0, 1.0, 1.0]])
@@ -68,3 +68,14 @@ def test_checked_awaits_an_async_reward():
     assert asyncio.run(call(prompts=["p"], completions=["good"])) == [1.0]
     with pytest.raises(ValueError, match=r"'slow_reward' returned nan for row 0 \(answer: 'bad'\)"):
         asyncio.run(call(prompts=["p"], completions=["bad"]))
+
+
+@pytest.mark.parametrize("answer", [0.5, None, "10"])
+def test_answer_that_is_no_list_is_refused_by_name(answer):
+    with pytest.raises(TypeError, match="'func' returned"):
+        check_rewards(answer, "func", ANSWERS)
+
+
+def test_number_in_a_string_is_refused():
+    with pytest.raises(TypeError, match="'func' returned '1' for row 1"):
+        check_rewards([1.0, "1"], "func", ANSWERS)

@@ -5,8 +5,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tiny import PROMPTS, answer_reward, make_config, make_model, make_team, make_tokenizer, make_trainer, next_logps
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
-from transformers import TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    TrainerCallback,
+)
 from trl import GRPOTrainer
 
 from trl_teamtr import Agent, TeamTRTrainer, load_team
@@ -64,13 +69,6 @@ def test_each_update_changes_its_agent_and_no_other(tmp_path, monkeypatch, order
     trainer.train()
     assert recorder.updates == [(name, [name], [name]) for name in expected * 2]
     assert trainer.state.global_step == 6
-
-
-def test_random_order_is_a_permutation_that_varies_and_can_be_asked_again(tmp_path):
-    trainer = make_trainer(tmp_path, make_team(3), update_order="random")
-    orders = ["".join(m.name for m in trainer.stage_order(stage)) for stage in range(20)]
-    assert all(sorted(order) == ["x", "y", "z"] for order in orders) and len(set(orders)) > 3
-    assert orders == ["".join(m.name for m in trainer.stage_order(stage)) for stage in range(20)]
 
 
 def test_rollouts_that_train_an_agent_come_from_the_team_as_updated_so_far(tmp_path, monkeypatch):
@@ -247,9 +245,7 @@ def test_lora_agents_share_one_base_and_update_their_own_adapter(tmp_path, monke
     lora = LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     team = [Agent(name, str(tmp_path / "base"), peft_config=lora) for name in "xyz"]
     trainer = make_trainer(tmp_path / "run", team, num_stages=1, trust_region_radius=1.0)
-    storages = [
-        {p.data_ptr() for n, p in m.model.named_parameters() if "lora" not in n} for m in trainer.members
-    ]
+    storages = [{p.data_ptr() for n, p in m.model.named_parameters() if "lora" not in n} for m in trainer.members]
     assert storages[0] == storages[1] == storages[2]
     recorder = record(trainer, monkeypatch)
     trainer.train()

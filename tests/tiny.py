@@ -16,7 +16,7 @@ def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
     """`size` tokens: "u" for every unknown character, "." for the end of a turn, and letters."""
     vocab = {token: i for i, token in enumerate(["u", ".", "a", "b"][:size])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="u"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=".", pad_token=".", padding_side="left")
 

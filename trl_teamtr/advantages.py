@@ -29,16 +29,17 @@ def group_advantages(
     Returns:
         `torch.Tensor` of the same shape and dtype.
     """
-    groups = returns.view(-1, num_generations)
+    # Equal returns must give exactly 0, which rounding in float32 would not
+    groups = returns.double().view(-1, num_generations)
     deviations = groups - groups.nanmean(dim=1, keepdim=True)
     if scale == "group":
         sigma = (deviations.square().nanmean(dim=1, keepdim=True) + epsilon).sqrt()
     elif scale == "batch":
-        centred = returns - returns.nanmean()
+        centred = groups - groups.nanmean()
         sigma = (centred.square().nanmean() + epsilon).sqrt()
     elif scale == "none":
         sigma = torch.ones_like(deviations)
     else:
         raise ValueError(f"`scale` is {scale!r}; it must be 'group', 'batch' or 'none'.")
-    advantages = (deviations / sigma).nan_to_num(nan=0.0).view(-1)
+    advantages = (deviations / sigma).nan_to_num(nan=0.0).view(-1).to(returns.dtype)
     return advantages if clip is None else advantages.clamp(-clip, clip)

@@ -10,9 +10,9 @@ class SafeEncoder:
     Encodes rendered templates in which untrusted text stands.
 
     A tokenizer turns every occurrence of one of its added tokens (`<|im_end|>`, `</s>`, ...) into that token's id,
-    wherever the string came from. Here only the template's own occurrences become control tokens; those in a message
-    are broken up and encoded as ordinary text. Text without control strings is encoded in one piece, exactly as the
-    chat template of transformers would.
+    wherever the string came from. Here only the template's own occurrences become control tokens: where one would
+    begin in, or reach into, untrusted text, the text is cut within it, and the pieces are encoded one by one. Text
+    without such strings is encoded in one piece, exactly as the chat template of transformers would.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The reader's tokenizer.
@@ -20,14 +20,13 @@ class SafeEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        # Blank and one-character added tokens (runs of spaces, say) open no turn and cannot be broken up.
-        controls = [t.content for t in tokenizer.added_tokens_decoder.values() if len(t.content.strip()) > 1]
-        controls.sort(key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, controls))) if controls else None
-
-    def count(self, text: str) -> int:
-        """Number of control tokens that the tokenizer would read in `text`."""
-        return len(self._control.findall(text)) if self._control else 0
+        # Blank and one-character added tokens (runs of spaces, say) open no turn and cannot be cut.
+        controls = {i: t for i, t in tokenizer.added_tokens_decoder.items() if len(t.content.strip()) > 1}
+        strings = sorted((token.content for token in controls.values()), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, strings))) if strings else None
+        self._control_ids = set(controls) - {tokenizer.unk_token_id}  # any unknown character has that one
+        # Such tokens are looked for after normalization (lower case, NFKC), in which other strings become theirs.
+        self._normalized = any(token.normalized for token in controls.values())
 
     def encode(self, template: str, untrusted: dict[str, str] | None = None) -> list[int]:
         """
@@ -39,32 +38,51 @@ class SafeEncoder:
 
         Returns:
             `list[int]`: Token ids, without special tokens at the ends.
+
+        Raises:
+            `ValueError`: If the tokenizer reads a control token even into the single characters of the text.
         """
-        text = self._fill(template, untrusted)
-        if not untrusted or self.count(text) == self.count(template):
-            return self._encode(text)
-        ids, start = [], 0
-        for match in self._control.finditer(template):
-            ids += self._encode_as_text(self._fill(template[start : match.start()], untrusted))
-            ids.append(self.tokenizer.convert_tokens_to_ids(match.group()))
-            start = match.end()
-        return ids + self._encode_as_text(self._fill(template[start:], untrusted))
-
-    def _fill(self, template: str, untrusted: dict[str, str] | None) -> str:
         if not untrusted:
-            return template
-        # One pass: a placeholder that an agent manages to write is not replaced in its turn
-        pattern = "|".join(map(re.escape, untrusted))
-        return re.sub(pattern, lambda match: untrusted[match.group()], template)
+            return self._encode(template)
+        text, spans = self._fill(template, untrusted)
+        ids = self._encode_in_pieces(text, self._find_cuts(text, spans))
+        if self._normalized and self._controls(ids) != (wanted := self._controls(self._encode(template))):
+            every_character = [i for start, end in spans for i in range(start, end + 1)]
+            ids = self._encode_in_pieces(text, every_character)
+            if self._controls(ids) != wanted:
+                raise ValueError(
+                    "The tokenizer reads control tokens into single characters of a message, so that other agents' "
+                    "messages cannot be shown as text. Use a tokenizer whose control tokens are not normalized."
+                )
+        return ids
 
-    def _encode_as_text(self, text: str) -> list[int]:
-        # Cutting a control string after its first character leaves two pieces that the tokenizer cannot recognise
-        ids, start, search = [], 0, 0
-        while (match := self._control.search(text, search)) is not None:
-            cut = match.start() + 1
-            ids += self._encode(text[start:cut])
-            start = search = cut
-        return ids + self._encode(text[start:])
+    def _controls(self, ids: list[int]) -> list[int]:
+        return [i for i in ids if i in self._control_ids]
+
+    @staticmethod
+    def _fill(template: str, untrusted: dict[str, str]) -> tuple[str, list[tuple[int, int]]]:
+        """The filled template, and where the untrusted text stands in it."""
+        text, spans, start = "", [], 0
+        # One pass: a placeholder that an agent manages to write is not replaced in its turn
+        for match in re.finditer("|".join(map(re.escape, untrusted)), template):
+            text += template[start : match.start()]
+            spans.append((len(text), len(text) + len(untrusted[match.group()])))
+            text, start = text + untrusted[match.group()], match.end()
+        return text + template[start:], spans
+
+    def _find_cuts(self, text: str, spans: list[tuple[int, int]]) -> list[int]:
+        """Where to cut `text`: after the first character of each control string that touches untrusted text."""
+        cuts, search = [], 0
+        while self._control and (match := self._control.search(text, search)) is not None:
+            forged = any(match.start() < end and start < match.end() for start, end in spans)
+            search = match.start() + 1 if forged else match.end()
+            if forged:
+                cuts.append(search)
+        return cuts
+
+    def _encode_in_pieces(self, text: str, cuts: list[int]) -> list[int]:
+        edges = [0, *cuts, len(text)]
+        return [i for start, end in zip(edges, edges[1:], strict=False) for i in self._encode(text[start:end])]
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

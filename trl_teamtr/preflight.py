@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset, IterableDataset
 from trl.data_utils import is_conversational
 
-from .rollout import RolloutRules, Speaker
+from .rollout import RolloutRules
 from .router import find_silent_agents
 from .team import base_is_lost
 from .teamtr_config import TeamTRConfig
@@ -38,7 +38,7 @@ def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[
     Raise `ValueError` if the router, in a dry run of empty messages on prompts of `dataset`, names an unknown agent or
     never calls one of `trainable`.
     """
-    silent = find_silent_agents(rules.router, names, probe_prompts(dataset), rules.max_turns)
+    silent = find_silent_agents(rules.router, names, [row["prompt"] for row in dataset.take(64)], rules.max_turns)
     silent = [name for name in silent if name in trainable]
     if silent and not args.allow_silent_agents:
         raise ValueError(
@@ -61,7 +61,7 @@ def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], max
                 stacklevel=4,
             )
     for split, dataset in splits.items():
-        prompt = probe_prompts(dataset, 1)[0]
+        prompt = next(iter(dataset))["prompt"]
         for member in members:
             renderer = member.renderer_for(prompt)
             if max_turns > len(members) and not isinstance(prompt, str):
@@ -105,7 +105,7 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
         )
 
 
-def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[Speaker], split: str):
+def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence["AgentTrainer"], split: str):
     """
     Raise `ValueError` if a prompt of a map-style `dataset`, with room for one message, exceeds an agent's context.
 
@@ -131,8 +131,3 @@ def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[
 
 
 _READ = ("prompt", "agent_prompts")
-
-
-def probe_prompts(dataset: Dataset | IterableDataset, count: int = 64) -> list[str | list[dict]]:
-    """The first prompts of `dataset`, for a dry run of the router."""
-    return [row["prompt"] for row, _ in zip(dataset, range(count), strict=False)]

@@ -1,7 +1,7 @@
 """How an agent reads the shared transcript: through its chat template, or as plain text."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -13,14 +13,6 @@ from .transcript import Message, Transcript
 # Private-use characters: no template and no dataset writes them, and they survive any rendering.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _OWN = f"{_OPEN}own{_CLOSE}"
-
-
-class Renderer(Protocol):
-    """What a view needs: the token ids before an agent's first message, and those between two of its own."""
-
-    def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]: ...
-
-    def between(self, messages: Sequence[Message], last_id: int) -> list[int]: ...
 
 
 def _join(parts: Sequence[str | None]) -> str:
@@ -56,9 +48,9 @@ class PlainRenderer:
         self.name = name
         self.cue = None if alone else f"{name}:"
         # Beginning-of-sequence and the like, which the tokenizer puts in front of a prompt
-        self._prefix = tokenizer("", add_special_tokens=True)["input_ids"]
-        if self._prefix and self._prefix[-1] == tokenizer.eos_token_id:
-            self._prefix = self._prefix[:-1]
+        with_special, bare = tokenizer("x")["input_ids"], tokenizer("x", add_special_tokens=False)["input_ids"]
+        starts = (i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
+        self._prefix = with_special[: next(starts, 0)]
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
         private = transcript.private.get(self.name)
@@ -126,9 +118,10 @@ class ChatRenderer:
         lines, untrusted = _quote(messages)
         suffix = self._render_after_own(_join(lines))
         ids = self.encoder.encode(suffix, untrusted)
-        # The agent's own end-of-turn token already closes its message, if it sampled one
-        closed = last_id in self.eos_token_ids and ids[0] in self.eos_token_ids
-        return ids[1:] if closed else ids
+        closing = next((i for i, token in enumerate(ids) if token in self.eos_token_ids), None)
+        if last_id not in self.eos_token_ids or closing is None or self.tokenizer.decode(ids[:closing]).strip():
+            return ids
+        return ids[closing + 1 :]  # the end-of-turn token that the agent sampled already closes its message
 
     def check_turns(self):
         """Raise `ValueError` unless the template can show other agents' messages after one of the agent's own."""
@@ -190,3 +183,7 @@ class ChatRenderer:
             turns[0]["content"] = _join([system, turns[0]["content"]])
         else:
             turns.insert(0, {"role": "system", "content": system})
+
+
+# What a view needs: the ids before an agent's first message, and those between two of its own
+Renderer = PlainRenderer | ChatRenderer

@@ -1,7 +1,8 @@
 """Reward functions that answer wrongly are stopped at once, by name and row."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import SupportsFloat
 
 from trl.trainer.utils import get_callable_name, is_async_callable
 
@@ -14,6 +15,9 @@ def check_rewards(rewards: list, name: str, completions: list) -> list:
         `ValueError`: If their number is wrong, or one of them is NaN or infinite.
         `TypeError`: If one of them is no number.
     """
+    if not isinstance(rewards, Iterable) or isinstance(rewards, str):
+        raise TypeError(f"The reward function {name!r} returned {rewards!r}; it must return a list of numbers.")
+    rewards = list(rewards)
     if len(rewards) != len(completions):
         raise ValueError(
             f"The reward function {name!r} returned {len(rewards)} rewards for {len(completions)} rollouts. It must "
@@ -22,12 +26,11 @@ def check_rewards(rewards: list, name: str, completions: list) -> list:
     for row, reward in enumerate(rewards):
         if reward is None:
             continue
-        try:
-            value = float(reward)
-        except (TypeError, ValueError) as error:
+        if not isinstance(reward, SupportsFloat):
             raise TypeError(
                 f"The reward function {name!r} returned {reward!r} for row {row}; a reward is a number or `None`."
-            ) from error
+            )
+        value = float(reward)
         if not math.isfinite(value):
             raise ValueError(
                 f"The reward function {name!r} returned {value} for row {row} (answer: {completions[row]!r}). A "

@@ -2,27 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from .rendering import Renderer
 from .router import Router, next_speaker
-from .transcript import Message, Transcript
+from .transcript import Transcript
 from .view import View
 
 
-class Speaker(Protocol):
-    """What the turn loop needs of an agent; `AgentTrainer` is one."""
-
-    name: str
-    max_view_length: int
-    max_completion_length: int
-
-    def renderer_for(self, prompt: str | list[dict]) -> Renderer: ...
-
-    def speak(self, contexts: list[list[int]]) -> list[Message]: ...
+if TYPE_CHECKING:
+    from .agent_trainer import AgentTrainer
 
 
 @dataclass
@@ -76,7 +67,7 @@ class RolloutRules:
 
 
 def collect_rollouts(
-    transcripts: list[Transcript], speakers: Sequence[Speaker], rules: RolloutRules, accelerator: Accelerator
+    transcripts: list[Transcript], speakers: Sequence["AgentTrainer"], rules: RolloutRules, accelerator: Accelerator
 ) -> Rollouts:
     """
     Let the team write each of `transcripts` to its end.
@@ -86,7 +77,7 @@ def collect_rollouts(
 
     Args:
         transcripts (`list[Transcript]`): One per row of this process, without messages.
-        speakers (`Sequence[Speaker]`): The team, in team order.
+        speakers (`Sequence[AgentTrainer]`): The team, in team order.
         rules (`RolloutRules`): Who speaks, and when a rollout ends.
         accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
     """
@@ -106,7 +97,7 @@ def collect_rollouts(
     return rollouts
 
 
-def _take_turn(speaker: Speaker, rows: list[int], rollouts: Rollouts) -> list[int]:
+def _take_turn(speaker: "AgentTrainer", rows: list[int], rollouts: Rollouts) -> list[int]:
     """Let `speaker` write one message in each of `rows`; returns the rows in which it had no room to."""
     room = speaker.max_view_length - speaker.max_completion_length
     ready, full = [], []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peft import PeftConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 from trl.trainer.utils import create_model_from_path, get_config_model_id
 
@@ -54,7 +54,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
             for agent in agents[1:]:
                 agent.model = copy.deepcopy(model)
     for agent in agents:
-        if agent.peft_config is None and agent.trainable and not _is_adapter(agent.model):
+        if peft_config and agent.peft_config is None and agent.trainable and not _is_adapter(agent.model):
             agent.peft_config = peft_config
     _check_shared_instances(agents)
     return agents
@@ -95,6 +95,9 @@ def load_models(agents: Sequence[Agent], args: TeamTRConfig, **load_kwargs):
     """
     bases: dict[Any, PreTrainedModel] = {}
     for agent in agents:
+        if isinstance(agent.model, str) and agent.model.count("/") != 1 and os.path.dirname(agent.model):
+            if not os.path.isdir(agent.model):  # a hub id has one slash at most
+                raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {agent.model!r}.")
         if isinstance(agent.model, str) and find_adapter_config_file(agent.model) is not None:
             path = agent.model
             base = PeftConfig.from_pretrained(path).base_model_name_or_path
@@ -116,7 +119,9 @@ def _shared_base(
         if isinstance(base, str):
             kwargs = {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})}
             base = create_model_from_path(base, **kwargs, **load_kwargs)
-        bases[key] = base if args.share_base_model else copy.deepcopy(base)
+        elif not args.share_base_model:
+            base = copy.deepcopy(base)
+        bases[key] = base
     # Clones are made of the untouched model: wrapping one must not show in the next
     return clone_sharing_weights(bases[key])
 
@@ -155,7 +160,7 @@ def check_sampling(args: TeamTRConfig, name: str):
     """
     truncations = {
         "top_p": args.top_p < 1.0,
-        "top_k": args.top_k > 0,
+        "top_k": args.top_k is not None and args.top_k > 0,
         "min_p": args.min_p is not None and args.min_p > 0,
         "repetition_penalty": args.repetition_penalty != 1.0,
     }
@@ -226,6 +231,11 @@ def base_is_lost(model: Any) -> bool:
     return isinstance(model, PeftModel) and not get_config_model_id(model.get_base_model().config)
 
 
-def pick_processing_class(agent: Agent, default: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
-    """The agent's own tokenizer, else the trainer's; `None` lets `GRPOTrainer` load the model's."""
-    return agent.processing_class if agent.processing_class is not None else default
+def grpo_arguments(agent: Agent, args: TeamTRConfig, processing_class, lead: bool, num_trained: int) -> dict[str, Any]:
+    """What `GRPOTrainer` is given for a member; its own tokenizer, else the trainer's, else `GRPOTrainer` loads one."""
+    return {
+        "model": agent.model,
+        "args": agent_args(args, agent, lead, num_trained),
+        "processing_class": agent.processing_class if agent.processing_class is not None else processing_class,
+        "peft_config": agent.peft_config,
+    }

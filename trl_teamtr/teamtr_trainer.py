@@ -1,16 +1,14 @@
 """TeamTR: sequential trust-region updates of a team, each on fresh rollouts (Algorithm 1)."""
 
-import itertools
 import math
 import os
-import random
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
@@ -20,7 +18,7 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
-from transformers.trainer_utils import TrainOutput, has_length
+from transformers.trainer_utils import TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from trl.trainer.utils import get_config_model_id
 
@@ -31,12 +29,13 @@ from .preflight import check_columns, check_members, check_router, name_splits, 
 from .rewards import checked
 from .rollout import RolloutRules, Rollouts, collect_rollouts
 from .router import Router, make_router
+from .stages import count_stages, order_agents, stage_rows
 from .team import (
     agent_args,
     check_same_team,
     check_sampling,
+    grpo_arguments,
     load_models,
-    pick_processing_class,
     resolve_team,
 )
 from .teamtr_config import TeamTRConfig
@@ -70,16 +69,12 @@ class TeamTRTrainer(AgentTrainer):
     >>> from datasets import load_dataset
 
     >>> trainer = TeamTRTrainer(
-    ...     model=[
-    ...         Agent("planner", "Qwen/Qwen3-1.7B", system_prompt="You plan."),
-    ...         Agent("solver", "Qwen/Qwen3-8B", system_prompt="You solve.", learning_rate=1e-6),
-    ...     ],
+    ...     model=[Agent("planner", "Qwen/Qwen3-1.7B"), Agent("solver", "Qwen/Qwen3-8B")],
     ...     reward_funcs=accuracy_reward,
     ...     args=TeamTRConfig(output_dir="run", num_stages=40, trust_region_radius=0.01),
     ...     train_dataset=load_dataset("trl-lib/DeepMath-103K", split="train"),
     ... )
     >>> trainer.train()
-    >>> trainer.save_model()
     ```
 
     Args:
@@ -130,12 +125,7 @@ class TeamTRTrainer(AgentTrainer):
         reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         args: TeamTRConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset
-        | IterableDataset
-        | DatasetDict
-        | IterableDatasetDict
-        | dict[str, Dataset | IterableDataset]
-        | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -183,7 +173,7 @@ class TeamTRTrainer(AgentTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
             **common,
-            **_agent_arguments(lead, args, processing_class, is_lead=True, num_trained=len(trainable)),
+            **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self.members: list[AgentTrainer] = []
         for agent in agents:
@@ -196,7 +186,7 @@ class TeamTRTrainer(AgentTrainer):
                     reward_funcs=list(self.reward_funcs),
                     reward_processing_classes=list(self.reward_processing_classes),
                     **common,
-                    **_agent_arguments(agent, args, processing_class, is_lead=False, num_trained=len(trainable)),
+                    **grpo_arguments(agent, args, processing_class, lead=False, num_trained=len(trainable)),
                 )
             )
         self.trained_members = [member for member in self.members if member.agent.trainable]
@@ -251,23 +241,13 @@ class TeamTRTrainer(AgentTrainer):
         transcripts = [self.new_transcript(row, self.team_names) for row in rows]
         return collect_rollouts(transcripts, self.members, self.rules, self.accelerator)
 
-    def stage_order(self, stage: int) -> list[AgentTrainer]:
-        """The order σ in which stage number `stage` updates the trainable agents."""
-        order = list(self.trained_members)
-        if self.args.update_order == "reversed":
-            order.reverse()
-        elif self.args.update_order == "random":
-            # A function of the stage alone, so that a resumed run goes on in the same order
-            random.Random(f"{self.args.seed}/{stage}").shuffle(order)
-        return order
-
     def _inner_training_loop(
         self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None
     ) -> TrainOutput:
         self.accelerator.free_memory()
         dataloader = self.get_train_dataloader()
         num_agents = len(self.trained_members)
-        stages_per_epoch, max_steps = self._count_stages(dataloader)
+        stages_per_epoch, max_steps = count_stages(dataloader, self.args, num_agents)
         epochs = math.ceil(max_steps / (stages_per_epoch * num_agents)) if stages_per_epoch else 1
         self._init_training_state(
             max_steps, (stages_per_epoch or max_steps) * num_agents, epochs, resume_from_checkpoint, trial
@@ -285,38 +265,23 @@ class TeamTRTrainer(AgentTrainer):
             self._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
 
         stage, position = divmod(self.state.global_step, num_agents)
-        batches, rows = self._stage_rows(dataloader), None
+        batches, rows = stage_rows(dataloader, self.args.steps_per_generation), None
         for _ in range(stage + (position > 0)):
             rows = next(batches)
         if resume_from_checkpoint is not None:
             self._load_rng_state(resume_from_checkpoint)
         while self.state.global_step < max_steps and not self.control.should_training_stop:
             rows = rows if position > 0 else next(batches)
+            order = order_agents(self.trained_members, self.args.update_order, self.args.seed, stage)
             self._run_stage(
                 rows,
-                self.stage_order(stage)[position:][: max_steps - self.state.global_step],
+                order[position:][: max_steps - self.state.global_step],
                 trial=trial,
                 ignore_keys_for_eval=ignore_keys_for_eval,
                 start_time=start_time,
             )
             stage, position = stage + 1, 0
         return self._finalize_training(trial, max_steps * self.args.generation_batch_size, start_time)
-
-    def _count_stages(self, dataloader) -> tuple[int | None, int]:
-        """Stages in an epoch (`None` for a stream), and updates in the run."""
-        args, num_agents = self.args, len(self.trained_members)
-        # TRL's sampler repeats each batch for its micro-batches
-        per_epoch = len(dataloader) // args.steps_per_generation if has_length(dataloader) else None
-        if per_epoch == 0:
-            prompts = args.generation_batch_size // args.num_generations
-            raise ValueError(
-                f"The train dataset has {len(self.train_dataset)} rows, but one stage needs {prompts} prompts "
-                f"(`generation_batch_size` {args.generation_batch_size} / `num_generations` {args.num_generations}). "
-                "Use more rows, or a smaller batch."
-            )
-        if args.max_steps > 0:
-            return per_epoch, args.max_steps
-        return per_epoch, math.ceil(args.num_train_epochs * per_epoch) * num_agents
 
     def _prepare_members(self, max_steps: int, dataloader, resume_from_checkpoint: str | None):
         """Optimizers, schedules and engines of all agents that are trained."""
@@ -331,13 +296,6 @@ class TeamTRTrainer(AgentTrainer):
             if folder:
                 checkpoint.load_member_state(member, folder)
 
-    def _stage_rows(self, dataloader) -> Iterator[list[dict[str, Any]]]:
-        """The rows of each stage, epoch after epoch."""
-        for _ in itertools.count():
-            for i, rows in enumerate(dataloader):
-                if i % self.args.steps_per_generation == 0:
-                    yield rows
-
     def _begin_update(self, agent: AgentTrainer):
         self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
         agent.model.train()
@@ -348,7 +306,8 @@ class TeamTRTrainer(AgentTrainer):
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
         learning_rate, self.last_report = agent._get_learning_rate(), report
-        self._log_update(agent, report)
+        for key, value in report.as_metrics(agent.name, agent.radius, agent.controller.coef).items():
+            self._metrics["train"][key].append(value)
         agent.lr_scheduler.step()
         self._tr_loss += report.loss
         self.state.global_step += 1
@@ -365,26 +324,6 @@ class TeamTRTrainer(AgentTrainer):
             start_time,
             learning_rate=learning_rate,
         )
-
-    def _log_update(self, agent: AgentTrainer, report: UpdateReport):
-        values = {
-            "kl_coef": agent.controller.coef,
-            "kl_last_pass": report.kl_last_pass,
-            "inner_steps": report.inner_steps,
-        }
-        if agent.radius is not None:
-            values |= {
-                "kl": report.kl,
-                "kl_per_token": report.kl * report.num_messages / max(report.num_tokens, 1),
-                "kl_proposed": report.kl_proposed,
-                "radius": agent.radius,
-                "backtracks": report.backtracks,
-                "rejected": float(report.rejected),
-            }
-            if not report.rejected:
-                self._metrics["train"]["out_of_region_rate"].append(float(report.kl > agent.radius))
-        for key, value in values.items():
-            self._metrics["train"][f"agent/{agent.name}/{key}"].append(float(value))
 
     # Evaluation
 
@@ -445,14 +384,3 @@ def _make_rules(args: TeamTRConfig, names: tuple[str, ...], router: Router | Non
     max_turns = args.max_turns if args.max_turns is not None else args.num_rounds * len(names)
     router = router if router is not None else make_router(args.router, max_turns)
     return RolloutRules(router, max_turns, args.stop_string, stop_condition)
-
-
-def _agent_arguments(
-    agent: Agent, args: TeamTRConfig, processing_class, is_lead: bool, num_trained: int
-) -> dict[str, Any]:
-    return {
-        "model": agent.model,
-        "args": agent_args(args, agent, is_lead, num_trained),
-        "processing_class": pick_processing_class(agent, processing_class),
-        "peft_config": agent.peft_config,
-    }

@@ -143,6 +143,18 @@ class UpdateReport:
     num_messages: int = 0
     num_tokens: int = 0
 
+    def as_metrics(self, name: str, radius: float | None, kl_coef: float) -> dict[str, float]:
+        """The update under its logged names, for agent `name` with `radius` (nats per message) and coefficient β."""
+        values = {"kl_coef": kl_coef, "kl_last_pass": self.kl_last_pass, "inner_steps": self.inner_steps}
+        if radius is not None:
+            per_token = self.kl * self.num_messages / max(self.num_tokens, 1)
+            values |= {"kl": self.kl, "kl_per_token": per_token, "kl_proposed": self.kl_proposed, "radius": radius}
+            values |= {"backtracks": self.backtracks, "rejected": self.rejected}
+        metrics = {f"agent/{name}/{key}": float(value) for key, value in values.items()}
+        if radius is not None and not self.rejected:
+            metrics["out_of_region_rate"] = float(self.kl > radius)
+        return metrics
+
 
 def backtrack(
     snapshot: Snapshot, measure: Callable[[], float], radius: float, max_backtracks: int, report: UpdateReport

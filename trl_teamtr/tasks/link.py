@@ -39,7 +39,12 @@ def make_dataset(num_agents: int, size: int, seed: int) -> Dataset:
         num_agents (`int`): Number n of agents, 2 to 8.
         size (`int`): Number of rows.
         seed (`int`): Seed of the digits.
+
+    Raises:
+        `ValueError`: If there are too few or too many agents.
     """
+    if not 2 <= num_agents <= len(NAMES):
+        raise ValueError(f"LINK is a chain of 2 to {len(NAMES)} agents, got {num_agents}.")
     rng = random.Random(seed)
     digits = [[rng.randrange(6) for _ in range(num_agents)] for _ in range(size)]
     private = [{name: str(d) for name, d in zip(NAMES, row, strict=False)} for row in digits]
@@ -47,10 +52,10 @@ def make_dataset(num_agents: int, size: int, seed: int) -> Dataset:
 
 
 def link_reward(transcripts: list[list[dict]], digits: list[list[int]], **kwargs) -> list[float]:
-    """Share of the links that were read correctly: agent i's first symbol is agent i - 1's digit."""
+    """Share of the links that the first round read correctly: agent i's first symbol is agent i - 1's digit."""
     rewards = []
     for messages, own in zip(transcripts, digits, strict=True):
-        read = [message["content"][:1] == str(d) for message, d in zip(messages[1:], own, strict=False)]
+        read = [message["content"][:1] == str(d) for message, d in zip(messages[1:], own[:-1], strict=False)]
         rewards.append(sum(read) / (len(own) - 1))
     return rewards
 
@@ -60,7 +65,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     special = ["<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
     vocab = {token: i for i, token in enumerate([*special, *"012345", *LETTERS, *NAMES, *": \n?"])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<|unk|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -1,7 +1,10 @@
 """Datasets and rewards by name, for the scripts: the hub, local files, reasoning-gym, LINK."""
 
 import importlib
+import importlib.util
+import json
 import os
+import random
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +57,26 @@ def load_split(
     return load_dataset(name, name=config, split=split, streaming=streaming)
 
 
+def hold_out(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
+    """
+    Split a generated task into training and held-out rows that share no task: no prompt, with its private prompts, is
+    in both. At most a quarter of the distinct tasks is held out.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): Rows with `prompt`, and `agent_prompts` if there are any.
+        size (`int`): Largest number of held-out rows.
+        seed (`int`): Which tasks are held out.
+    """
+    columns = [name for name in ("prompt", "agent_prompts") if name in dataset.column_names]
+    keys = [json.dumps(row, sort_keys=True) for row in dataset.select_columns(columns)]
+    distinct = sorted(set(keys))
+    random.Random(seed).shuffle(distinct)
+    held = set(distinct[: min(size, max(1, len(distinct) // 4))])
+    inside = [i for i, key in enumerate(keys) if key in held]
+    outside = [i for i, key in enumerate(keys) if key not in held]
+    return dataset.select(outside), dataset.select(inside[:size])
+
+
 def default_reward(dataset_name: str) -> str | None:
     """The reward that comes with a task, if the dataset is one."""
     kind = dataset_name.partition(":")[0]
@@ -70,8 +93,11 @@ def load_reward(name: str) -> Callable[..., Any]:
     if name in REWARDS:
         return REWARDS[name]
     module, _, function = name.rpartition(".")
-    if not module:
-        raise ValueError(f"There is no reward function {name!r}. Use {', '.join(REWARDS)}, or a dotted path.")
-    if os.getcwd() not in sys.path:
+    if module and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    return getattr(importlib.import_module(module), function)
+    if not module or importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise ValueError(f"There is no reward function {name!r}. Use {', '.join(REWARDS)}, or a dotted path.")
+    functions = vars(importlib.import_module(module))
+    if function not in functions:
+        raise ValueError(f"The module {module!r} has no function {function!r}.")
+    return functions[function]

@@ -10,17 +10,16 @@ from datasets import Dataset
 # message whose reference is a number, else the whole message.
 TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 LABEL = re.compile(r"answer(?: is)?\s*[:=]\s*(.+)", re.IGNORECASE)
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+NUMBER = re.compile(r"(?:(?<!\w)-)?\d[\d,]*(?:\.\d+)?")
 
 
 def extract_answer(text: str, reference: str) -> str:
     """The answer in `text`, to be compared with `reference`."""
-    for pattern in (TAG, LABEL):
-        if found := pattern.findall(text):
-            text = found[-1]
-            break
+    tagged, labelled = TAG.findall(text), LABEL.findall(text)
+    text = (tagged or labelled or [text])[-1]
     if NUMBER.fullmatch(reference.strip()) and (numbers := NUMBER.findall(text)):
-        return numbers[-1]
+        number = numbers[0] if labelled and not tagged else numbers[-1]
+        return number.replace(",", "")
     return text.strip()
 
 
@@ -31,19 +30,29 @@ def make_dataset(task: str, size: int, seed: int, **task_kwargs) -> Dataset:
     Args:
         task (`str`): Name of the task, e.g. `"chain_sum"`.
         size (`int`): Number of rows.
-        seed (`int`): Seed of the generator; different seeds give disjoint sets for large tasks.
+        seed (`int`): Seed of the generator. Row i depends on `seed + i`, so that neighbouring seeds share rows: take
+            held-out rows from the same set (`tasks.loading.hold_out`), not from another seed.
         task_kwargs: Difficulty and other settings of the task.
+
+    Raises:
+        `ValueError`: If the task's scorer cannot work with a record that went through JSON.
     """
     import reasoning_gym
 
     entries = list(reasoning_gym.create_dataset(task, size=size, seed=seed, **task_kwargs))
-    return Dataset.from_dict(
+    rows = Dataset.from_dict(
         {
             "prompt": [[{"role": "user", "content": entry["question"]}] for entry in entries],
             "answer": [str(entry["answer"]) for entry in entries],
             "entry": [json.dumps(entry, default=str) for entry in entries],
         }
     )
+    score, first = reasoning_gym.get_score_answer_fn(entries[0]["metadata"]["source_dataset"]), entries[0]
+    if score(first["answer"], first) != score(first["answer"], json.loads(rows[0]["entry"])):
+        raise ValueError(
+            f"The scorer of reasoning-gym's {task!r} needs records that JSON cannot hold. Choose another task."
+        )
+    return rows
 
 
 def reasoning_gym_reward(completions: list, answer: list[str], entry: list[str], **kwargs) -> list[float]:

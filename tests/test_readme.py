@@ -1,0 +1,63 @@
+"""The README's code and commands."""
+
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from tiny import make_model, make_tokenizer
+
+import trl_teamtr
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_example_of_the_readme_runs(tmp_path, monkeypatch):
+    """As printed, but for the two models, the dataset and the sizes, which stand for those of the hub."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}.{% endfor %}"
+    for i, name in enumerate(("Qwen3-1.7B", "Qwen3-8B")):
+        make_model(seed=i).save_pretrained(tmp_path / "Qwen" / name)
+        tokenizer.save_pretrained(tmp_path / "Qwen" / name)
+    rows = [{"prompt": [{"role": "user", "content": "ua" * n}], "solution": str(n)} for n in range(1, 9)]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
+
+    small = {"num_stages": 1, "max_completion_length": 2, "use_cpu": True, "bf16": False, "report_to": "none"}
+    config = trl_teamtr.TeamTRConfig
+    monkeypatch.setattr(trl_teamtr, "TeamTRConfig", lambda **fields: config(**fields | small))
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    namespace = {}
+    exec(example, namespace)
+    trainer = namespace["trainer"]
+    assert trainer.state.global_step == 2 and trainer.radius == 0.01
+    assert trainer.members[1].args.learning_rate == 1e-6
+    assert (tmp_path / "run" / "team.json").is_file()
+    loaded = trl_teamtr.load_team("run")
+    assert [agent.name for agent in loaded] == ["planner", "solver"]
+    assert torch.is_tensor(next(trainer.model.parameters()))
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_links_of_the_readme_lead_somewhere(target):
+    assert target.startswith("https://") or (ROOT / target).is_file()
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"make ([a-z]+)", README)) - {"sure"}))
+def test_make_targets_of_the_readme_exist(command):
+    assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_algorithm_is_one_function_of_at_most_sixty_lines():
+    import inspect
+
+    source = inspect.getsource(trl_teamtr.TeamTRTrainer._run_stage)
+    assert source.count("\n") <= 60 and "collect_rollouts" in source and "agent.update" in source
+
+
+def test_package_stays_small():
+    lines = {path: path.read_text().count("\n") for path in (ROOT / "trl_teamtr").rglob("*.py")}
+    assert max(lines.values()) <= 400 and sum(lines.values()) < 3000
