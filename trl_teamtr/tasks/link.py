@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..agent import Agent
@@ -158,7 +159,9 @@ def _fit(model, tokenizer, demonstrations: Dataset, steps: int, learning_rate: f
         disable_tqdm=True,
         seed=seed,
     )
-    SFTTrainer(model, args, train_dataset=demonstrations, processing_class=tokenizer).train()
+    trainer = SFTTrainer(model, args, train_dataset=demonstrations, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
 
 
 def make_team(num_agents: int, output_dir: str, seed: int, names: Sequence[str] = NAMES) -> list[Agent]:
