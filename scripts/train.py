@@ -15,6 +15,8 @@ A model of the hub as a team of three, from the command line alone:
 
 import argparse
 import json
+import os
+import sys
 from dataclasses import dataclass, field
 
 from trl import ModelConfig, ScriptArguments
@@ -58,12 +60,14 @@ def make_agents(specification, training_args):
     from peft import LoraConfig
 
     from trl_teamtr import Agent
-    from trl_teamtr.tasks import link
 
     if isinstance(specification, str):
         kind, _, count = specification.partition(":")
         if kind == "link":
-            return link.make_team(int(count), training_args.output_dir, training_args.seed)
+            sys.path.insert(0, os.path.dirname(__file__))
+            from warm_start_link import make_team
+
+            return make_team(int(count), training_args.seed)
         specification = json.loads(specification)
     agents = []
     for entry in specification:

@@ -21,6 +21,7 @@ OVERRIDDEN = {
     "_set_signature_columns_if_needed": "self",
     "_inner_training_loop": "self, batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval",
     "evaluate": "self, eval_dataset, ignore_keys, metric_key_prefix",
+    "create_model_card": "self, model_name, dataset_name, tags",
     "save_model": "self, output_dir, _internal_call",
     "_save_checkpoint": "self, model, trial",
     "_load_from_checkpoint": "self, resume_from_checkpoint, model",
@@ -51,7 +52,6 @@ CALLED = {
     "_log_completion_extra": "self, column, values",
     "store_flos": "self",
     "push_to_hub": "self, commit_message, blocking, token, revision, private, kwargs",
-    "create_model_card": "self, model_name, dataset_name, tags",
     "get_train_dataloader": "self",
 }
 

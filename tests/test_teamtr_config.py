@@ -20,7 +20,7 @@ def test_defaults(make_config):
     assert args.router == "round_robin" and args.stop_string is None and args.max_context_length is None
     assert args.allow_silent_agents is False and args.share_base_model is True
     assert args.trust_region_radius == 0.01 and args.kl_estimator == "k3"
-    assert args.kl_coef == 0.1 and args.kl_controller == "adaptive" and args.kl_controller_gain == 1.0
+    assert args.kl_coef == 0.1 and args.kl_controller == "adaptive"
     assert args.max_backtracks == 10 and args.advantage_clip == 3.0 and args.advantage_epsilon == 1e-6
 
 
@@ -69,8 +69,6 @@ REFUSED = [
     ({"kl_estimator": "k1"}, "`kl_estimator` is 'k1'; it must be one of 'k3', 'exact'"),
     ({"kl_controller": "off"}, "`kl_controller` is 'off'; it must be one of 'adaptive', 'fixed'"),
     ({"kl_coef": -0.1}, "`kl_coef` must be at least 0, got -0.1"),
-    ({"kl_controller_gain": 0.0}, "`kl_controller_gain` must lie between 0 and 5 .* got 0.0"),
-    ({"kl_controller_gain": 5.0}, "`kl_controller_gain` must lie between 0 and 5 .* got 5.0"),
     ({"max_backtracks": -1}, "`max_backtracks` must be at least 0, got -1"),
     ({"advantage_clip": 0.0}, "`advantage_clip` must be positive or `None`, got 0.0"),
     ({"advantage_epsilon": 0.0}, "`advantage_epsilon` must be positive, got 0.0"),
@@ -101,7 +99,6 @@ def test_bad_values_are_refused_by_name(make_config, given, message):
         {"trust_region_radius": None},
         {"kl_estimator": "exact"},
         {"kl_coef": 0.0, "kl_controller": "fixed"},
-        {"kl_controller_gain": 4.9},
         {"max_backtracks": 0},
         {"advantage_clip": None},
     ],

@@ -385,13 +385,6 @@ def test_metrics_follow_the_model(tmp_path):
         assert logs[0][0][key] != logs[1][0][key]
 
 
-def test_model_card_cites_the_paper(tmp_path):
-    trainer = make_trainer(tmp_path, make_team(2))
-    trainer.create_model_card("my-team")
-    card = (tmp_path / "README.md").read_text()
-    assert "2605.15207" in card and "TeamTR" in card and "teamtr" in card
-
-
 def test_team_is_pushed_to_the_hub_as_one_repository(tmp_path, monkeypatch):
     uploads = []
 

@@ -63,9 +63,7 @@ class AgentTrainer(GRPOTrainer):
         # which the first pass yields for nothing, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
         self.radius = self.args.trust_region_radius if agent.trust_region_radius is None else agent.trust_region_radius
-        self.controller = KLController(
-            self.args.kl_coef, self.radius, self.args.kl_controller_gain, self.args.kl_controller == "adaptive"
-        )
+        self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.max_view_length = self._find_max_view_length()
         self.num_updates = 0  # length of this agent's learning-rate schedule; set by the lead
         self._renderers: dict[bool, Renderer] = {}

@@ -7,6 +7,7 @@ from trl import GRPOConfig
 
 # What each option may be; `_check` turns a miss into a message that lists them.
 UPDATE_ORDERS = ("sequential", "reversed", "random")
+RESAMPLINGS = ("full",)
 ROUTERS = ("round_robin", "random")
 KL_CONTROLLERS = ("adaptive", "fixed")
 KL_ESTIMATORS = ("k3", "exact")
@@ -57,6 +58,8 @@ class TeamTRConfig(GRPOConfig):
             Number of agents of a homogeneous team, when `model` is a single model.
         num_rounds (`int`, *optional*, defaults to `1`):
             Number of rounds. A rollout has at most `num_rounds * number of agents` turns.
+        resampling (`str`, *optional*, defaults to `"full"`):
+            `"full"`: before each update the team writes all rollouts anew (intermediate occupancy).
         max_turns (`int`, *optional*):
             Number of turns after which a rollout ends, if it should differ from `num_rounds * number of agents`.
         router (`str`, *optional*, defaults to `"round_robin"`):
@@ -85,10 +88,8 @@ class TeamTRConfig(GRPOConfig):
         kl_coef (`float`, *optional*, defaults to `0.1`):
             Initial coefficient β of the KL penalty. 0 for no penalty.
         kl_controller (`str`, *optional*, defaults to `"adaptive"`):
-            `"adaptive"` moves β after each update, up if the update left the radius before backtracking, else down.
-            `"fixed"` keeps it.
-        kl_controller_gain (`float`, *optional*, defaults to `1.0`):
-            Gain of the adaptive controller: β is multiplied by `1 + gain * clip(KL / radius - 1, -0.2, 0.2)`.
+            `"adaptive"` multiplies β by `1 + clip(KL / radius - 1, -0.2, 0.2)` after each update, with the KL before
+            backtracking. `"fixed"` keeps it.
         max_backtracks (`int`, *optional*, defaults to `10`):
             Number of times an update that is out of region is halved before it is rejected.
 
@@ -126,6 +127,9 @@ class TeamTRConfig(GRPOConfig):
     num_agents: int | None = field(
         default=None, metadata={"help": "Number of agents of a homogeneous team, when `model` is a single model."}
     )
+    resampling: str = field(
+        default="full", metadata={"help": "What is written anew before each update.", "choices": list(RESAMPLINGS)}
+    )
     num_rounds: int = field(default=1, metadata={"help": "Number of rounds of a rollout."})
     max_turns: int | None = field(
         default=None,
@@ -162,7 +166,6 @@ class TeamTRConfig(GRPOConfig):
         default="adaptive",
         metadata={"help": "Whether the KL coefficient adapts to the radius.", "choices": list(KL_CONTROLLERS)},
     )
-    kl_controller_gain: float = field(default=1.0, metadata={"help": "Gain of the adaptive KL controller."})
     max_backtracks: int = field(
         default=10, metadata={"help": "Halvings of an update that is out of region, before it is rejected."}
     )
@@ -209,17 +212,13 @@ class TeamTRConfig(GRPOConfig):
             _check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
         _check(self.num_rounds >= 1, f"`num_rounds` must be at least 1, got {self.num_rounds}.")
         self._check_choice("router", ROUTERS)
+        self._check_choice("resampling", RESAMPLINGS)
 
     def _check_trust_region(self):
         check_radius(self.trust_region_radius, "the config")
         self._check_choice("kl_estimator", KL_ESTIMATORS)
         self._check_choice("kl_controller", KL_CONTROLLERS)
         _check(self.kl_coef >= 0, f"`kl_coef` must be at least 0, got {self.kl_coef}.")
-        _check(
-            0 < self.kl_controller_gain < 5,
-            f"`kl_controller_gain` must lie between 0 and 5 (at 5 the coefficient would reach 0), got "
-            f"{self.kl_controller_gain}.",
-        )
         _check(self.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {self.max_backtracks}.")
         _check(
             self.advantage_clip is None or self.advantage_clip > 0,

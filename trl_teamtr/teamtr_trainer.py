@@ -25,6 +25,7 @@ from trl.trainer.utils import get_config_model_id
 from . import checkpoint
 from .agent import Agent
 from .agent_trainer import AgentTrainer
+from .model_card import describe_team
 from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
 from .rewards import checked
 from .rollout import RolloutRules, Rollouts, collect_rollouts
@@ -59,6 +60,7 @@ class TeamTRTrainer(AgentTrainer):
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
     - `_set_signature_columns_if_needed` keeps the private prompts.
     - `evaluate` puts all agents into evaluation mode.
+    - `create_model_card` describes the team.
     - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
 
     Example:
@@ -359,6 +361,11 @@ class TeamTRTrainer(AgentTrainer):
             checkpoint.write_team_file(output_dir, [member.agent for member in self.members], self.args)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def create_model_card(self, *args, **kwargs):
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            describe_team(os.path.join(self.args.output_dir, "README.md"), self.members, self.hub_model_id)
 
     def _save_checkpoint(self, model, trial):
         checkpoint.save(self, self._get_output_dir(trial))
