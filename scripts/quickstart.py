@@ -60,24 +60,24 @@ def show(title: str, transcripts: list[dict]):
             print(f"    {message!r}")
 
 
-def plot(trainer, accuracies: list[tuple[int, float]], path: Path):
-    """Reward, held-out accuracy, and each agent's KL against its radius, over updates."""
+def plot(logs: list[dict], names: list[str], path: Path):
+    """Reward, held-out accuracy, and each agent's KL against its radius, over updates, from the trainer's logs."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    logs = [log for log in trainer.state.log_history if "reward" in log]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    left.plot([log["step"] for log in logs], [log["reward"] for log in logs], label="reward (training rollouts)")
-    left.plot(*zip(*accuracies, strict=True), "o-", label="accuracy (held-out prompts)")
-    left.set(xlabel="update", ylabel="mean return", title="The team learns")
+    for axis, key, style, label in (
+        (left, "reward", "-", "reward (training rollouts)"),
+        (left, "eval_reward", "o-", "accuracy (held-out prompts)"),
+        *((right, f"agent/{name}/kl", ".-", name) for name in names),
+        *((right, f"agent/{name}/radius", "k--", None if i else "radius δ") for i, name in enumerate(names)),
+    ):
+        points = [(log["step"], log[key]) for log in logs if key in log]
+        axis.plot(*zip(*points, strict=True), style, label=label)
+    left.set(xlabel="update", ylabel="mean return", title="Return")
     left.legend()
-    for member in trainer.trained_members:
-        key = f"agent/{member.name}/kl"
-        steps = [log["step"] for log in logs if key in log]
-        right.plot(steps, [log[key] for log in logs if key in log], ".-", label=member.name)
-        right.axhline(member.radius, color="black", linestyle="--", linewidth=1)
     right.set(xlabel="update", ylabel="KL(before ‖ after), nats per message", title="Accepted updates and the radius")
     right.set_ylim(bottom=0)
     right.legend()
@@ -134,8 +134,7 @@ def main(report_args, script_args, training_args, model_args):
     per_stage = len(trainer.trained_members)
     rewards = [log["reward"] for log in logs if "reward" in log]
     logs = [{"eval_reward": accuracy_before, "step": 0}, *logs]  # `train` began a new history
-    evaluations = [(log["step"], log["eval_reward"]) for log in logs if "eval_reward" in log]
-    plot(trainer, evaluations, report_dir / "training.png")
+    plot(logs, [member.name for member in trainer.trained_members], report_dir / "training.png")
     result = {
         "accuracy_before": round(accuracy_before, 4),
         "accuracy_after": round(accuracy_after, 4),

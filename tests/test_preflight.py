@@ -61,6 +61,16 @@ def test_faults_of_an_evaluation_dataset_name_it(tmp_path):
         )
 
 
+def test_missing_reward(tmp_path):
+    with pytest.raises(ValueError, match="No reward source"):
+        TeamTRTrainer(make_team(2), args=make_config(tmp_path), train_dataset=rows("a"))
+
+
+def test_team_without_config_is_checked_too():
+    with pytest.raises(ValueError, match="team is empty"):
+        TeamTRTrainer([], answer_reward, train_dataset=rows("a"))
+
+
 def test_missing_dataset(tmp_path):
     with pytest.raises(ValueError, match="train dataset is empty"):
         TeamTRTrainer(make_team(2), answer_reward, make_config(tmp_path))

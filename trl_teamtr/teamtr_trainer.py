@@ -23,7 +23,7 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from trl.trainer.utils import get_config_model_id
 
 from . import checkpoint
-from .agent import Agent
+from .agent import Agent, check_names
 from .agent_trainer import AgentTrainer
 from .model_card import describe_team
 from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
@@ -163,7 +163,8 @@ class TeamTRTrainer(AgentTrainer):
         load_models(agents, args, **load_kwargs)
 
         lead = trainable[0]
-        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        if not isinstance(reward_funcs, list):
+            reward_funcs = [] if reward_funcs is None else [reward_funcs]
         common = {"team_size": len(agents), "train_dataset": train_dataset}
         common |= {"quantization_config": quantization_config}
         super().__init__(
@@ -382,8 +383,10 @@ class TeamTRTrainer(AgentTrainer):
 
 
 def _default_args(model: Any) -> TeamTRConfig:
-    first = model[0].model if isinstance(model, (list, tuple)) and model else model
-    name = first if isinstance(first, str) else get_config_model_id(first.config)
+    if isinstance(model, (list, tuple)):
+        check_names(model)
+        model = model[0].model
+    name = model if isinstance(model, str) else get_config_model_id(model.config)
     return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
 
 
