@@ -38,8 +38,8 @@ class TeamScriptArguments(ScriptArguments):
             Settings of a reasoning-gym task.
         dataset_size, eval_size (`int`):
             Rows of a generated task for training and for evaluation. The two share no task.
-        dataset_seed (`int`):
-            Seed of a generated task.
+        dataset_seed (`int`, *optional*):
+            Seed of a generated task. Defaults to `--seed`.
         eval_dataset_name (`str`, *optional*):
             Dataset for evaluation, where it is another one.
     """
@@ -51,7 +51,7 @@ class TeamScriptArguments(ScriptArguments):
     )
     dataset_size: int = field(default=10_000, metadata={"help": "Rows of a generated task, for training."})
     eval_size: int = field(default=200, metadata={"help": "Rows of a generated task, for evaluation."})
-    dataset_seed: int = field(default=0, metadata={"help": "Seed of a generated task."})
+    dataset_seed: int | None = field(default=None, metadata={"help": "Seed of a generated task; else `--seed`."})
     eval_dataset_name: str | None = field(default=None, metadata={"help": "Dataset for evaluation, if another one."})
 
 
@@ -84,7 +84,8 @@ def load_data(script_args, training_args):
     kwargs = script_args.dataset_kwargs or {}
     kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
     options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
-    name, seed = script_args.dataset_name, script_args.dataset_seed
+    name = script_args.dataset_name
+    seed = training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
     eval_name, eval_size = script_args.eval_dataset_name or name, script_args.eval_size
     train = load_split(name, script_args.dataset_train_split, script_args.dataset_size + eval_size, seed, **options)
     if training_args.eval_strategy == "no" and not training_args.do_eval:

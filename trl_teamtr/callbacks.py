@@ -23,6 +23,9 @@ class TeamProgressCallback(ProgressCallback):
         shown |= {key.split("/")[1] + " KL": value for key, value in logs.items() if key.endswith("/kl")}
         self.training_bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items() if value is not None})
 
+    def on_prediction_step(self, args, state, control, **kwargs):
+        pass  # an evaluation is a few batches: a second bar within the first says nothing
+
 
 class HeldOutKLCallback(TrainerCallback):
     """
