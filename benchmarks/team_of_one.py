@@ -9,7 +9,8 @@ order that is drawn anew each round; the ratio is the median over rounds. Every 
 (no end-of-turn token is sampled), so that all do the same work. `num_iterations=2` everywhere: for TRL a batch serves two
 optimizer steps, for a team of one it is one update of two inner steps.
 
-Prints where the time goes, and one JSON object last: `ratio` (radius None), `ratio_with_radius` (k3, one forward pass
+Prints where the time goes ("scoring" is a forward pass without gradient: of TRL, for the old log-probabilities; of the
+team with a radius, to measure the KL), and one JSON object last: `ratio` (radius None), `ratio_with_radius` (k3, one forward pass
 more), and the sizes.
 """
 
@@ -121,7 +122,7 @@ def make_trainer(kind: str, size: dict, folder: str):
     return trainer, turns
 
 
-PARTS = ("generation", "old log-probs", "forward with gradient", "backward", "measuring the KL")
+PARTS = ("generation", "scoring", "forward with gradient", "backward")
 
 
 def time_parts(trainer) -> dict[str, float]:
@@ -141,13 +142,11 @@ def time_parts(trainer) -> dict[str, float]:
         setattr(owner, name, call)
 
     def scoring() -> str:
-        return "forward with gradient" if torch.is_grad_enabled() else "old log-probs"
+        return "forward with gradient" if torch.is_grad_enabled() else "scoring"
 
     watch(trainer, "_generate_single_turn", lambda: "generation")
     watch(trainer, "_get_per_token_logps_and_entropies", scoring)
     watch(trainer.accelerator, "backward", lambda: "backward")
-    if isinstance(trainer, TeamTRTrainer):
-        watch(trainer, "_k3_kl", lambda: "measuring the KL")
     return seconds
 
 
