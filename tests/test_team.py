@@ -16,8 +16,8 @@ from trl_teamtr.team import (
     check_sampling,
     clone_sharing_weights,
     describe_team,
+    grpo_arguments,
     load_models,
-    pick_processing_class,
     resolve_team,
 )
 
@@ -456,8 +456,25 @@ def test_another_team_raises_naming_the_difference(saved_team, names):
         check_same_team(saved_team, [Agent(name, "x") for name in names])
 
 
-def test_own_tokenizer_goes_before_the_trainers():
-    own, default = make_tokenizer(), make_tokenizer()
-    assert pick_processing_class(Agent("a", "m", processing_class=own), default) is own
-    assert pick_processing_class(Agent("a", "m"), default) is default
-    assert pick_processing_class(Agent("a", "m"), None) is None
+@pytest.mark.parametrize("lead", [True, False])
+def test_own_tokenizer_goes_before_the_trainers(make_config, lead):
+    own, default, args = make_tokenizer(), make_tokenizer(), make_config()
+
+    def chosen(agent, processing_class):
+        return grpo_arguments(agent, args, processing_class, lead, num_trained=1)["processing_class"]
+
+    assert chosen(Agent("a", "m", processing_class=own), default) is own
+    assert chosen(Agent("a", "m"), default) is default
+    assert chosen(Agent("a", "m"), None) is None
+
+
+def test_stages_become_updates_and_the_peers_leave_reports_to_the_lead(make_config):
+    args = make_config(num_stages=4, log_completions=True)
+    lead, peer = (agent_args(args, Agent("a", "m"), is_lead, num_trained=3) for is_lead in (True, False))
+    assert lead.max_steps == peer.max_steps == 12 and args.max_steps == -1
+    assert (lead.log_completions, peer.log_completions, peer.report_to) == (True, False, [])
+
+
+def test_missing_model_directory_is_named(make_config):
+    with pytest.raises(FileNotFoundError, match="Agent 'a': there is no model directory './no/such'"):
+        load_models([Agent("a", "./no/such")], make_config())
