@@ -5,6 +5,8 @@ import torch
 from tiny import make_team, make_trainer
 from transformers import TrainerCallback
 
+from trl_teamtr import TeamTRTrainer
+
 
 class StopAfter(TrainerCallback):
     def __init__(self, updates):
@@ -100,3 +102,16 @@ def test_best_team_is_loaded_at_the_end(tmp_path):
     again._load_best_model()
     for a, b in zip(trainer.members, again.members, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
+
+
+def test_whole_team_is_pushed_with_each_checkpoint(tmp_path, monkeypatch):
+    pushed = []
+
+    def push(self, checkpoint):
+        files = {path.name for path in tmp_path.rglob("*") if "checkpoint" not in str(path.relative_to(tmp_path))}
+        pushed.append((checkpoint, {"team.json", "model.safetensors", "x", "y"} <= files))
+
+    monkeypatch.setattr(TeamTRTrainer, "_push_from_checkpoint", push)
+    monkeypatch.setattr(TeamTRTrainer, "init_hf_repo", lambda self, **kwargs: setattr(self, "hub_model_id", "me/team"))
+    make_trainer(tmp_path, make_team(2), push_to_hub=True, **SETTINGS | {"num_stages": 1}).train()
+    assert pushed == [(str(tmp_path / f"checkpoint-{update}"), True) for update in (1, 2)]

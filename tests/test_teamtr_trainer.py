@@ -265,6 +265,16 @@ def test_reference_kl_is_logged_and_starts_at_zero(tmp_path, peft):
     assert kl[:2] == pytest.approx([0, 0], abs=1e-6) and max(kl[2:]) > 1e-7
 
 
+def test_frozen_agents_need_no_reference_model(tmp_path):
+    team = make_team(2)
+    for agent in team:
+        agent.model.save_pretrained(tmp_path / agent.name)
+        agent.model = str(tmp_path / agent.name)
+    team[0].trainable = False
+    frozen, trained = make_trainer(tmp_path / "run", team, beta=0.1).members
+    assert frozen.ref_model is None and trained.ref_model is not None
+
+
 @pytest.mark.parametrize("team_size, num_agents", [(1, None), (3, 3)])
 def test_single_model_makes_a_team_of_one_or_of_equals(tmp_path, team_size, num_agents):
     trainer = TeamTRTrainer(

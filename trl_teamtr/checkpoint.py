@@ -59,6 +59,7 @@ def save(trainer: "TeamTRTrainer", run_dir: str):
         )
     trainer.accelerator.wait_for_everyone()
     if trainer.args.push_to_hub:
+        trainer.save_model(_internal_call=True)  # what is pushed is the output directory, less its checkpoints
         trainer._push_from_checkpoint(final)
 
 

@@ -144,6 +144,8 @@ def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 
         own.learning_rate = agent.learning_rate
     if not isinstance(agent.model, str):
         own.model_init_kwargs = None  # already used, by `load_models` or by the user
+    if not agent.trainable:
+        own.beta = 0.0  # no update, and so no reference model
     if not lead:
         own.report_to, own.log_completions, own.push_to_hub = [], False, False
         own.eval_strategy, own.do_eval, own.load_best_model_at_end = "no", False, False
