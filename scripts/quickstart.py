@@ -84,6 +84,28 @@ def plot(logs: list[dict], names: list[str], path: Path):
     figure.savefig(path, dpi=110)
 
 
+def summarize(trainer, logs: list[dict], monitor) -> dict:
+    """The figures of a run, from the logs (one per update) and the held-out monitor."""
+    updates = [(name, log) for log in logs for name in trainer.team_names if f"agent/{name}/kl" in log]
+    accepted = [log[f"agent/{name}/kl"] for name, log in updates if log[f"agent/{name}/rejected"] == 0]
+    rewards = [log["reward"] for log in logs if "reward" in log]
+    evaluations = [log["eval_reward"] for log in logs if "eval_reward" in log]
+    three_stages = 3 * len(trainer.trained_members)
+    return {
+        "accuracy_before": round(evaluations[0], 4),
+        "accuracy_after": round(evaluations[-1], 4),
+        "reward_first_3_stages": round(sum(rewards[:three_stages]) / three_stages, 4),
+        "reward_last_3_stages": round(sum(rewards[-three_stages:]) / three_stages, 4),
+        "updates": len(updates),
+        "rejected": len(updates) - len(accepted),
+        "backtracked": sum(log[f"agent/{name}/backtracks"] > 0 for name, log in updates),
+        "out_of_region": sum(kl > trainer.radius for kl in accepted) / max(len(accepted), 1),
+        "out_of_region_heldout": round(monitor.out_of_region_rate, 4) if monitor else None,
+        "kl_mean": round(sum(accepted) / max(len(accepted), 1), 5),
+        "radius": trainer.radius,
+    }
+
+
 def main(report_args, script_args, training_args, model_args):
     import train
     import transformers
@@ -127,26 +149,9 @@ def main(report_args, script_args, training_args, model_args):
     after = sample_transcripts(trainer, report_args.num_transcripts)
     show(f"After {trainer.state.global_step} updates: held-out accuracy {accuracy_after:.3f}", after)
 
-    logs = trainer.state.log_history
-    updates = [(name, log) for log in logs for name in trainer.team_names if f"agent/{name}/kl" in log]
-    accepted = [log[f"agent/{name}/kl"] for name, log in updates if log[f"agent/{name}/rejected"] == 0]
-    radius = trainer.radius
-    per_stage = len(trainer.trained_members)
-    rewards = [log["reward"] for log in logs if "reward" in log]
-    logs = [{"eval_reward": accuracy_before, "step": 0}, *logs]  # `train` began a new history
+    logs = [{"eval_reward": accuracy_before, "step": 0}, *trainer.state.log_history]  # `train` began a new history
     plot(logs, [member.name for member in trainer.trained_members], report_dir / "training.png")
-    result = {
-        "accuracy_before": round(accuracy_before, 4),
-        "accuracy_after": round(accuracy_after, 4),
-        "reward_first_3_stages": round(sum(rewards[: 3 * per_stage]) / (3 * per_stage), 4),
-        "reward_last_3_stages": round(sum(rewards[-3 * per_stage :]) / (3 * per_stage), 4),
-        "updates": len(updates),
-        "rejected": len(updates) - len(accepted),
-        "backtracked": sum(log[f"agent/{name}/backtracks"] > 0 for name, log in updates),
-        "out_of_region": sum(kl > radius for kl in accepted) / max(len(accepted), 1),
-        "out_of_region_heldout": round(monitor.out_of_region_rate, 4) if monitor else None,
-        "kl_mean": round(sum(accepted) / max(len(accepted), 1), 5),
-        "radius": radius,
+    result = summarize(trainer, logs, monitor) | {
         "seed": training_args.seed,
         "train_seconds": round(train_seconds, 1),
         "seconds": round(time.time() - start, 1),

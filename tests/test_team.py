@@ -278,9 +278,21 @@ def test_saved_adapter_prefers_the_tokenizer_beside_it(make_config, adapter_path
 
 def test_model_init_kwargs_reach_the_base(make_config, base_path):
     agents = [Agent("a", base_path, peft_config=lora()), Agent("b", base_path)]
-    load_models(agents, make_config(model_init_kwargs={"dtype": "bfloat16"}), attn_implementation="eager")
+    load_models(agents, make_config(model_init_kwargs={"dtype": "bfloat16", "attn_implementation": "eager"}))
     assert next(agents[0].model.parameters()).dtype == torch.bfloat16
     assert agents[0].model.config._attn_implementation == "eager"
+
+
+def test_quantization_config_reaches_the_base(make_config, base_path, monkeypatch):
+    given = {}
+
+    def load(path, **kwargs):
+        given.update(kwargs)
+        return make_model(make_tokenizer(), seed=0)
+
+    monkeypatch.setattr("trl_teamtr.team.create_model_from_path", load)
+    load_models([Agent("a", base_path, peft_config=lora())], make_config(), "the quantization")
+    assert given["quantization_config"] == "the quantization"
 
 
 def test_base_is_lost_where_the_base_has_no_path(make_config, model, adapter_path):

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
+from torch import nn
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 
@@ -54,3 +55,10 @@ def checked(reward_func: Callable) -> Callable:
 
     call.__name__ = name  # TRL names the reward's metrics after it
     return call
+
+
+def check_reward_funcs(reward_funcs: Any) -> list:
+    """The rewards as a list, in which functions are [`checked`]; models and their paths are left as they are."""
+    if not isinstance(reward_funcs, list):
+        reward_funcs = [] if reward_funcs is None else [reward_funcs]
+    return [func if isinstance(func, str | nn.Module) else checked(func) for func in reward_funcs]

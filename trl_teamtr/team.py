@@ -87,12 +87,12 @@ def clone_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def load_models(agents: Sequence[Agent], args: TeamTRConfig, **load_kwargs):
+def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config: Any = None):
     """
     Replace, in `agents`, the paths of models that need more than `GRPOTrainer` does: adapters are put on their base,
     and LoRA agents with the same base share it. Paths of whole models are left for `GRPOTrainer` to load.
-    `load_kwargs` are for `from_pretrained`, on top of `args.model_init_kwargs`.
     """
+    load_kwargs = {} if quantization_config is None else {"quantization_config": quantization_config}
     bases: dict[Any, PreTrainedModel] = {}
     for agent in agents:
         if isinstance(agent.model, str) and agent.model.count("/") != 1 and os.path.dirname(agent.model):

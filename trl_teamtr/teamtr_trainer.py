@@ -27,7 +27,7 @@ from .agent import Agent, check_names
 from .agent_trainer import AgentTrainer
 from .model_card import describe_team
 from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
-from .rewards import checked
+from .rewards import check_reward_funcs
 from .rollout import RolloutRules, Rollouts, collect_rollouts
 from .router import Router, make_router
 from .stages import count_stages, order_agents, stage_rows
@@ -159,18 +159,14 @@ class TeamTRTrainer(AgentTrainer):
         check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
         for agent in agents:
             check_sampling(agent_args(args, agent, lead=False), agent.name)
-        load_kwargs = {} if quantization_config is None else {"quantization_config": quantization_config}
-        load_models(agents, args, **load_kwargs)
+        load_models(agents, args, quantization_config)
 
         lead = trainable[0]
-        if not isinstance(reward_funcs, list):
-            reward_funcs = [] if reward_funcs is None else [reward_funcs]
-        common = {"team_size": len(agents), "train_dataset": train_dataset}
-        common |= {"quantization_config": quantization_config}
+        common = {"train_dataset": train_dataset, "quantization_config": quantization_config, "team_size": len(agents)}
         super().__init__(
             agent=lead,
             lead=None,
-            reward_funcs=[checked(f) if callable(f) and not isinstance(f, nn.Module) else f for f in reward_funcs],
+            reward_funcs=check_reward_funcs(reward_funcs),
             eval_dataset=eval_dataset,
             reward_processing_classes=reward_processing_classes,
             callbacks=callbacks,
@@ -178,20 +174,13 @@ class TeamTRTrainer(AgentTrainer):
             **common,
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
+        # The peers get the lead's reward models, loaded, since TRL logs each batch's rewards from the member's own list
+        common["reward_funcs"] = list(self.reward_funcs)
+        common["reward_processing_classes"] = list(self.reward_processing_classes)
         self.members: list[AgentTrainer] = []
         for agent in agents:
-            self.members.append(
-                self
-                if agent is lead
-                else AgentTrainer(
-                    agent=agent,
-                    lead=self,
-                    reward_funcs=list(self.reward_funcs),
-                    reward_processing_classes=list(self.reward_processing_classes),
-                    **common,
-                    **grpo_arguments(agent, args, processing_class, lead=False, num_trained=len(trainable)),
-                )
-            )
+            arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=len(trainable))
+            self.members.append(self if agent is lead else AgentTrainer(agent, lead=self, **common, **arguments))
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
         self.active_agent: AgentTrainer = self  # the agent of the update in progress, and what its last one did
