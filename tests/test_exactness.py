@@ -10,7 +10,8 @@ from tiny import answer_reward, enumerate_rollouts, make_team, make_trainer, nex
 
 from trl_teamtr.advantages import group_advantages
 from trl_teamtr.agent_trainer import _loss_mask, _sequence
-from trl_teamtr.trust_region import Snapshot, exact_kl, k1_kl, k3_kl
+from trl_teamtr.snapshot import Snapshot
+from trl_teamtr.trust_region import exact_kl, k1_kl, k3_kl
 
 
 PROMPT = "ua"
@@ -114,7 +115,7 @@ def test_kl_of_messages_is_the_sum_over_tokens_and_its_estimators_are_unbiased(t
     p = torch.tensor([r.probability for r in rollouts], dtype=torch.float64)
     for agent in team.members:
         batch = agent.view_batch(replay(team, PROMPT, rollouts))
-        mask, snapshot = _loss_mask(batch), Snapshot(agent.model)
+        mask, snapshot = _loss_mask(batch), Snapshot(agent.engine, with_optimizer=False)
         old = token_logps(agent, batch)
         nudge(agent.model)
         new = token_logps(agent, batch)
@@ -134,7 +135,7 @@ def test_kl_of_messages_is_the_sum_over_tokens_and_its_estimators_are_unbiased(t
 def test_exact_kl_in_chunks_is_that_of_one_piece(team, monkeypatch):
     agent = team.members[0]
     batch = agent.view_batch(replay(team, PROMPT, enumerate_rollouts(team, PROMPT)[:30]))
-    snapshot = Snapshot(agent.model)
+    snapshot = Snapshot(agent.engine, with_optimizer=False)
     nudge(agent.model)
     whole = agent.measure_kl([batch], snapshot, "exact")
     monkeypatch.setattr("trl_teamtr.agent_trainer.LOGITS_PER_CHUNK", 1)

@@ -59,7 +59,7 @@ def moved():
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-    snapshot = Snapshot(model, optimizer)
+    snapshot = Snapshot(SimpleEngine(model, optimizer))
     optimizer.step()
     return model, optimizer, snapshot, before
 

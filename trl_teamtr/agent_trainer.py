@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType
-from torch.func import functional_call
-from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import pad, shuffle_sequence_dict, split_tensor_dict
+from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from .advantages import group_advantages
 from .agent import Agent
+from .engines import PlainEngine, make_engine
 from .rendering import ChatRenderer, PlainRenderer, Renderer
 from .rollout import Rollouts
+from .snapshot import Snapshot
 from .transcript import Message, Transcript
-from .trust_region import KLController, Snapshot, UpdateReport, backtrack, exact_kl, k3_kl
+from .trust_region import KLController, UpdateReport, backtrack, exact_kl, k3_kl
+from .view import stack_views
 
 
 # Most logits of one policy that the exact KL holds at a time: 256 MiB in float32.
@@ -44,6 +45,8 @@ class AgentTrainer(GRPOTrainer):
     - `_compute_loss` adds that penalty (eq. 10).
     - `_prepare_inputs` hands through micro-batches, since the passes over them are made by [`~AgentTrainer.update`].
     - `_inner_training_loop` prepares the model and the optimizer and leaves the loop to the lead.
+    - `_prepare_for_training` then looks at the engine it got (DDP, ZeRO), which an update needs to know.
+    - `_build_accelerator_args` lets all members share the lead's DeepSpeed plugin.
 
     Args:
         agent (`Agent`): The member. Its model is passed to [`~trl.GRPOTrainer`] with the other arguments.
@@ -70,6 +73,7 @@ class AgentTrainer(GRPOTrainer):
         self._rollouts: Rollouts | None = None
         self._last_logps: torch.Tensor | None = None
         self._kl_sum = 0.0
+        self.engine = PlainEngine(self)
 
     # Speaking
 
@@ -119,23 +123,10 @@ class AgentTrainer(GRPOTrainer):
             `tool_mask` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages` `(rows,)`.
         """
         views = rollouts.views[self.name]
-        num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)
         for view in views:
             view.end(self._tokenizer.pad_token_id)
-
-        def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
-            padded = pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
-            return padded.to(self.accelerator.device)
-
-        fill = self._tokenizer.pad_token_id
-        return {
-            "prompt_ids": stack([view.prompt_ids for view in views], fill, "left"),
-            "prompt_mask": stack([[1] * len(view.prompt_ids) for view in views], 0, "left"),
-            "completion_ids": stack([view.completion_ids for view in views], fill, "right"),
-            "completion_mask": stack([[1] * len(view.completion_ids) for view in views], 0, "right"),
-            "tool_mask": stack([view.mask for view in views], 0, "right"),
-            "num_messages": num_messages,
-        }
+        batch = stack_views(views, self._tokenizer.pad_token_id)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     # TRL's hooks
 
@@ -257,6 +248,17 @@ class AgentTrainer(GRPOTrainer):
     ):
         self._prepare_for_training(self.num_updates, None, resume_from_checkpoint)
 
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        output = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self.engine = make_engine(self)
+        return output
+
+    def _build_accelerator_args(self, **kwargs):
+        arguments = super()._build_accelerator_args(**kwargs)
+        if self.lead is not self:
+            arguments["deepspeed_plugin"] = None  # accelerate takes it from the first accelerator, the lead's
+        return arguments
+
     # The update
 
     def update(self, batch: dict[str, torch.Tensor | Any]) -> UpdateReport:
@@ -277,7 +279,7 @@ class AgentTrainer(GRPOTrainer):
         if num_messages == 0:
             return report
         micro_batches = split_tensor_dict(shuffle_sequence_dict(batch), self.args.steps_per_generation)
-        snapshot = Snapshot(self.model, self.optimizer) if self.radius is not None else None
+        snapshot = Snapshot(self.engine) if self.radius is not None else None
         losses, left = [], False
         while report.inner_steps < self.args.num_iterations and not left:
             loss, kl = self._accumulate(micro_batches, num_messages)
@@ -286,7 +288,8 @@ class AgentTrainer(GRPOTrainer):
             if not left:
                 report.grad_norm = self._optimizer_step()
                 report.inner_steps += 1
-            self.model_wrapped.zero_grad()
+            else:
+                self.engine.discard_gradients()
         report.loss, report.kl_last_pass = sum(losses) / len(losses), kl
         if snapshot is not None:
             backtracking = left and self.args.kl_estimator == "k3"  # then the early stop has measured it already
@@ -323,12 +326,10 @@ class AgentTrainer(GRPOTrainer):
     def _optimizer_step(self) -> float:
         """Clip and step; returns the norm of the gradient before clipping."""
         handler, state = self.lead.callback_handler, self.state
-        grad_norm = self._clip_grad_norm(self.model_wrapped) if self.args.max_grad_norm > 0 else None
-        grad_norm = self._get_grad_norm(self.model_wrapped, grad_norm=grad_norm)
         self.lead.control = handler.on_pre_optimizer_step(self.args, state, self.lead.control)
-        self.optimizer.step()
+        grad_norm = self.engine.step()
         self.lead.control = handler.on_optimizer_step(self.args, state, self.lead.control)
-        return float(grad_norm)
+        return grad_norm
 
     @torch.no_grad()
     def measure_kl(self, micro_batches: list[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
@@ -358,18 +359,21 @@ class AgentTrainer(GRPOTrainer):
 
     def _exact_kl(self, inputs: dict, snapshot: Snapshot) -> torch.Tensor:
         """Over chunks of rows, so that the full-vocabulary logits of both policies fit into `LOGITS_PER_CHUNK`."""
-        model: PreTrainedModel = self.accelerator.unwrap_model(self.model_wrapped)
         input_ids, attention_mask, keep = _sequence(inputs)
         vocab_size = self.model.config.get_text_config().vocab_size
-        size = max(1, LOGITS_PER_CHUNK // ((keep + 1) * vocab_size))
+        longest = self.accelerator.gather(torch.tensor([keep], device=input_ids.device)).max().item()
+        size = max(1, LOGITS_PER_CHUNK // ((longest + 1) * vocab_size))  # as many chunks on every process
         chunks = []
         for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
             call = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep + 1, "use_cache": False}
-            with self.accelerator.autocast():
-                new = model(**call).logits[:, :-1] / self.temperature
-                old = functional_call(model, snapshot.weights, kwargs=call).logits[:, :-1] / self.temperature
-            chunks.append(exact_kl(old, new))
+            new = self._logits(call)
+            with snapshot.current_policy():
+                chunks.append(exact_kl(self._logits(call), new))
         return torch.cat(chunks)
+
+    def _logits(self, call: dict[str, Any]) -> torch.Tensor:
+        with self.accelerator.autocast():
+            return self.model_wrapped(**call).logits[:, :-1] / self.temperature
 
     def new_transcript(self, row: dict[str, Any], agents: tuple[str, ...]) -> Transcript:
         """An empty transcript for a row of the dataset."""

@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from .trust_region import Snapshot
+from .snapshot import Snapshot
 
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class HeldOutKLCallback(TrainerCallback):
         agent = self.trainer.active_agent
         rollouts = self.trainer.collect_rollouts(self.rows)
         self._batch = agent.view_batch(rollouts)
-        self._snapshot = Snapshot(agent.model)
+        self._snapshot = Snapshot(agent.engine, with_optimizer=False)
 
     def on_step_end(self, args, state, control, **kwargs):
         agent, report = self.trainer.active_agent, self.trainer.last_report

@@ -6,12 +6,12 @@ The direction is KL(π_cur ‖ π_new), estimated on samples of π_cur. TRL's `b
 fixed reference, and has nothing to do with it.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+
+from .snapshot import Snapshot
 
 
 def k1_kl(old_logps: torch.Tensor, new_logps: torch.Tensor) -> torch.Tensor:
@@ -81,37 +81,6 @@ class KLController:
             error = max(-0.2, min(0.2, kl / self.radius - 1))
             low, high = self._range
             self.coef = max(low, min(high, self.coef * (1 + self.gain * error)))
-
-
-class Snapshot:
-    """
-    The policy π_cur at the start of an update: its trainable weights, and the state of its optimizer.
-
-    Args:
-        model (`nn.Module`): The policy. Only parameters that require a gradient are copied.
-        optimizer (`torch.optim.Optimizer`, *optional*): Needed for [`~Snapshot.restore`].
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None):
-        self._params = {name: param for name, param in model.named_parameters() if param.requires_grad}
-        self.weights = {name: param.detach().clone() for name, param in self._params.items()}
-        self._optimizer = optimizer
-        self._optimizer_state = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else None
-
-    @torch.no_grad()
-    def halve(self):
-        """Move the weights half of the way back to π_cur. The optimizer keeps its moments."""
-        for name, param in self._params.items():
-            param.lerp_(self.weights[name], 0.5)
-
-    @torch.no_grad()
-    def restore(self):
-        """Put the weights and the optimizer back to where the update began."""
-        for name, param in self._params.items():
-            param.copy_(self.weights[name])
-        if self._optimizer is not None:
-            self._optimizer.load_state_dict(self._optimizer_state)
 
 
 @dataclass

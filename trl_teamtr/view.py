@@ -1,6 +1,10 @@
 """One agent's view of a rollout, exact to the token: what it read, and the ids that it sampled itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import torch
+from trl.trainer.utils import pad
 
 from .rendering import Renderer
 from .transcript import Transcript
@@ -76,3 +80,25 @@ class View:
         """
         if self.num_messages == 0:
             self.prompt_ids, self.completion_ids, self.mask = [dummy_id], [dummy_id], [0]
+
+
+def stack_views(views: Sequence[View], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """
+    Ended views as padded tensors.
+
+    Returns:
+        `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `completion_mask`, `tool_mask`
+        (padded on the right), each int64 of shape `(rows, length)`, and `num_messages` `(rows,)`.
+    """
+
+    def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
+        return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+
+    return {
+        "prompt_ids": stack([view.prompt_ids for view in views], pad_token_id, "left"),
+        "prompt_mask": stack([[1] * len(view.prompt_ids) for view in views], 0, "left"),
+        "completion_ids": stack([view.completion_ids for view in views], pad_token_id, "right"),
+        "completion_mask": stack([[1] * len(view.completion_ids) for view in views], 0, "right"),
+        "tool_mask": stack([view.mask for view in views], 0, "right"),
+        "num_messages": torch.tensor([view.num_messages for view in views]),
+    }

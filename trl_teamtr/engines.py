@@ -1,0 +1,147 @@
+"""What an update needs from the engine under an agent: plain PyTorch and DDP, or DeepSpeed's ZeRO stages 1 to 3."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import DistributedType
+from trl.models.utils import prepare_deepspeed
+
+
+if TYPE_CHECKING:
+    from .agent_trainer import AgentTrainer
+
+
+class PlainEngine:
+    """
+    One process, or DDP: every process holds all weights, and the optimizer works on them directly.
+
+    Args:
+        trainer (`AgentTrainer`): The agent. Its optimizer may be made later.
+    """
+
+    def __init__(self, trainer: "AgentTrainer"):
+        self._trainer = trainer
+        self._params = [param for param in trainer.model.parameters() if param.requires_grad]
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that holds the moments."""
+        return self._trainer.optimizer
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """What decides the policy, as far as this process holds it: the trainable weights in their full precision."""
+        return [param.detach() for param in self._params]
+
+    def publish(self):
+        """Let the policy follow a change of `weights`. Every process calls this together."""
+
+    def step(self) -> float:
+        """Clip and apply the accumulated gradient; returns its norm before clipping."""
+        trainer, args = self._trainer, self._trainer.args
+        norm = trainer._clip_grad_norm(trainer.model_wrapped) if args.max_grad_norm > 0 else None
+        norm = trainer._get_grad_norm(trainer.model_wrapped, grad_norm=norm)
+        trainer.optimizer.step()
+        self.discard_gradients()
+        return float(norm)
+
+    def discard_gradients(self):
+        """Forget the accumulated gradient."""
+        self._trainer.model_wrapped.zero_grad()
+
+
+class ZeroEngine:
+    """
+    ZeRO stage 1 or 2: the float32 master weights and the moments are partitioned, the model's weights are not.
+
+    Args:
+        trainer (`AgentTrainer`): The agent, prepared for training.
+    """
+
+    def __init__(self, trainer: "AgentTrainer"):
+        self._engine = trainer.model_wrapped
+        self._zero: Any = self._engine.optimizer
+        # accelerate steps as soon as the last micro-batch is through, but the trust region decides first
+        trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._zero.optimizer
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        return [partition.detach() for partition in self._zero.single_partition_of_fp32_groups]
+
+    def publish(self):
+        self._zero.update_lp_params()
+
+    def step(self) -> float:
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+    def discard_gradients(self):
+        # What `step` itself clears when it skips a step because of an overflow
+        self._zero.zero_grad(set_to_none=True)
+        self._zero.micro_step_id = -1
+        for group in range(len(self._zero.bit16_groups)):
+            self._zero.averaged_gradients[group] = None
+            self._zero.all_grad_tensors[group] = None
+        self._zero.reset_cpu_buffers()
+
+
+class Zero3Engine(ZeroEngine):
+    """ZeRO stage 3: the model's weights are partitioned too."""
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        return [partition.detach() for partition in self._zero.fp32_partitioned_groups_flat]
+
+    def publish(self):
+        self._zero._partition_all_parameters()
+        for group in range(len(self._zero.fp16_groups)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(group)
+        self._zero._post_step([])  # gathers the small parameters, which stay whole on every process
+
+    def discard_gradients(self):
+        self._zero._overflow_clean_up(prev_scale=1.0)
+
+
+class _StepLater:
+    """A DeepSpeed engine as `Accelerator.backward` sees it, without its step."""
+
+    def __init__(self, engine: Any):
+        self.set_gradient_accumulation_boundary = engine.set_gradient_accumulation_boundary
+        self.backward = engine.backward
+        self.get_global_grad_norm = engine.get_global_grad_norm
+
+    def step(self):
+        pass
+
+
+def make_engine(trainer: "AgentTrainer") -> PlainEngine | ZeroEngine:
+    """
+    The engine of an agent that is prepared for training.
+
+    Raises:
+        `NotImplementedError`: For engines other than plain PyTorch, DDP and ZeRO 1 to 3 on GPU or CPU memory.
+    """
+    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return PlainEngine(trainer)
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    kinds = {DeepSpeedZeroOptimizer: ZeroEngine, DeepSpeedZeroOptimizer_Stage3: Zero3Engine}
+    kind = type(trainer.model_wrapped.optimizer)
+    if kind not in kinds:
+        raise NotImplementedError(
+            f"DeepSpeed made a {kind.__name__} for agent {trainer.name!r}, but the trust region knows how to take back "
+            "a step of ZeRO stages 1, 2 and 3 only. Use one of accelerate_configs/zero1.yaml, zero2.yaml, zero3.yaml."
+        )
+    return kinds[kind](trainer)
+
+
+def prepare_frozen(trainer: "AgentTrainer"):
+    """Put the model of an agent that only speaks where the engine wants it: under ZeRO-3 in partitions."""
+    if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+        trainer.model_wrapped = trainer.deepspeed = prepare_deepspeed(trainer.model, trainer.accelerator)
+        trainer.accelerator.deepspeed_config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config

@@ -1,0 +1,79 @@
+"""The policy before an update, and the ways back to it."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .engines import PlainEngine, ZeroEngine
+
+
+class Snapshot:
+    """
+    The policy π_cur at the start of an update: its trainable weights, and the state of its optimizer.
+
+    Under ZeRO each process keeps its own partition of the float32 master weights, so that no precision is lost and
+    nothing is gathered. The optimizer's state, which only a rejection needs, is kept in the memory of the CPU.
+
+    Args:
+        engine (`PlainEngine` or `ZeroEngine`): The engine of the agent.
+        with_optimizer (`bool`): Whether to keep the optimizer's state, which [`~Snapshot.restore`] needs.
+    """
+
+    def __init__(self, engine: PlainEngine | ZeroEngine, with_optimizer: bool = True):
+        self._engine = engine
+        self._weights = [tensor.clone() for tensor in engine.weights]
+        self._optimizer_state = copy_optimizer_state(engine.optimizer) if with_optimizer else None
+
+    def halve(self):
+        """Move the weights half of the way back to π_cur. The optimizer keeps its moments."""
+        for now, then in zip(self._engine.weights, self._weights, strict=True):
+            now.lerp_(then, 0.5)
+        self._engine.publish()
+
+    def restore(self):
+        """Put the weights, and the optimizer if its state was kept, back to where the update began."""
+        self._write(self._weights)
+        if self._optimizer_state is not None:
+            restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
+
+    @contextlib.contextmanager
+    def current_policy(self) -> Iterator[None]:
+        """Within it the model is π_cur; after it, what it was before, to the bit."""
+        weights = [tensor.clone() for tensor in self._engine.weights]
+        self._write(self._weights)
+        yield
+        self._write(weights)
+
+    def _write(self, weights: list[torch.Tensor]):
+        for now, then in zip(self._engine.weights, weights, strict=True):
+            now.copy_(then)
+        self._engine.publish()
+
+
+def copy_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict, list[dict]]:
+    """The moments by parameter, and the settings of the groups, in the memory of the CPU."""
+    state = {param: {key: _copy(value) for key, value in values.items()} for param, values in optimizer.state.items()}
+    groups = [{k: copy.deepcopy(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    return state, groups
+
+
+def restore_optimizer_state(optimizer: torch.optim.Optimizer, saved: tuple[dict, list[dict]]):
+    """Undo all steps since [`copy_optimizer_state`]. Tensors keep their identity, since ZeRO holds views of them."""
+    state, groups = saved
+    for param, values in optimizer.state.items():
+        for key in list(values):
+            if key not in state.get(param, {}):
+                del values[key]  # the first step of a run made it
+            elif isinstance(values[key], torch.Tensor):
+                values[key].copy_(state[param][key])
+            else:
+                values[key] = copy.deepcopy(state[param][key])
+    for group, values in zip(optimizer.param_groups, groups, strict=True):
+        group.update(copy.deepcopy(values))
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
