@@ -72,6 +72,8 @@ REFUSED = [
     ({"max_backtracks": -1}, "`max_backtracks` must be at least 0, got -1"),
     ({"advantage_clip": 0.0}, "`advantage_clip` must be positive or `None`, got 0.0"),
     ({"advantage_epsilon": 0.0}, "`advantage_epsilon` must be positive, got 0.0"),
+    ({"reward_timeout": 0.0}, "`reward_timeout` must be a positive number of seconds, or `None`.*got 0.0"),
+    ({"enable_jit_checkpoint": True}, "`enable_jit_checkpoint=True` is not supported.*SIGTERM"),
     ({"use_vllm": True}, "`use_vllm=True` is not supported"),
     ({"sync_ref_model": True}, "`sync_ref_model=True` is not supported"),
     ({"use_liger_kernel": True}, "`use_liger_kernel=True` is not supported"),
@@ -101,6 +103,7 @@ def test_bad_values_are_refused_by_name(make_config, given, message):
         {"kl_coef": 0.0, "kl_controller": "fixed"},
         {"max_backtracks": 0},
         {"advantage_clip": None},
+        {"reward_timeout": 0.5},
     ],
     ids=str,
 )

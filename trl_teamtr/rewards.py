@@ -1,7 +1,10 @@
-"""Reward functions that answer wrongly are stopped at once, by name and row."""
+"""Reward functions that answer wrongly, raise or hang are stopped at once, by name."""
 
+import asyncio
 import math
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from typing import Any, SupportsFloat
 
 from torch import nn
@@ -40,25 +43,78 @@ def check_rewards(rewards: list, name: str, completions: list) -> list:
     return rewards
 
 
-def checked(reward_func: Callable) -> Callable:
-    """Wrap a sync or async reward function so that its answers go through [`check_rewards`]."""
+def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
+    """
+    Wrap a sync or async reward function so that its answers go through [`check_rewards`], and its errors name it.
+
+    Args:
+        reward_func (`Callable`): The function.
+        timeout (`float`, *optional*): Seconds that a call may take. With it, a sync function runs in another thread.
+
+    Raises:
+        `RuntimeError`: From the call, if the function raises; its own error is the cause.
+        `TimeoutError`: From the call, if it takes longer than `timeout`.
+    """
     name = get_callable_name(reward_func)
     if is_async_callable(reward_func):
 
         async def call(*args, **kwargs):
-            return check_rewards(await reward_func(*args, **kwargs), name, kwargs["completions"])
+            # The task is not cancelled and awaited, as `asyncio.wait_for` does: it may refuse to end
+            task = asyncio.ensure_future(reward_func(*args, **kwargs))
+            done, _ = await asyncio.wait([task], timeout=timeout)
+            if not done:
+                task.cancel()
+                raise _timed_out(name, timeout)
+            return check_rewards(_result(task.result, name), name, kwargs["completions"])
 
     else:
 
         def call(*args, **kwargs):
-            return check_rewards(reward_func(*args, **kwargs), name, kwargs["completions"])
+            def ask():
+                return reward_func(*args, **kwargs)
+
+            answer = ask if timeout is None else _in_thread(ask, name, timeout)
+            return check_rewards(_result(answer, name), name, kwargs["completions"])
 
     call.__name__ = name  # TRL names the reward's metrics after it
     return call
 
 
-def check_reward_funcs(reward_funcs: Any) -> list:
+def _result(answer: Callable[[], Any], name: str) -> Any:
+    try:
+        return answer()
+    except Exception as error:
+        raise RuntimeError(
+            f"The reward function {name!r} raised {type(error).__name__}: {error}. Mend it and resume the run from its "
+            "last checkpoint."
+        ) from error
+
+
+def _in_thread(ask: Callable[[], Any], name: str, timeout: float) -> Callable[[], Any]:
+    """Run `ask` in a daemon thread, which, unlike an executor's, does not keep the process from ending."""
+    result: Future = Future()
+
+    def run():
+        try:
+            result.set_result(ask())
+        except BaseException as error:  # raised again in the calling thread
+            result.set_exception(error)
+
+    threading.Thread(target=run, name=f"reward {name}", daemon=True).start()
+    if not wait([result], timeout).done:
+        raise _timed_out(name, timeout)
+    return result.result
+
+
+def _timed_out(name: str, timeout: float) -> TimeoutError:
+    return TimeoutError(
+        f"The reward function {name!r} has not answered within `reward_timeout` ({timeout} seconds). Mend it or raise "
+        "the timeout, and resume the run from its last checkpoint."
+    )
+
+
+def check_reward_funcs(reward_funcs: Any, timeout: float | None = None) -> list:
     """The rewards as a list, in which functions are [`checked`]; models and their paths are left as they are."""
     if not isinstance(reward_funcs, list):
         reward_funcs = [] if reward_funcs is None else [reward_funcs]
-    return [func if isinstance(func, str | nn.Module) else checked(func) for func in reward_funcs]
+    return [func if isinstance(func, str | nn.Module) else checked(func, timeout) for func in reward_funcs]

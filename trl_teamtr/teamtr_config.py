@@ -76,6 +76,9 @@ class TeamTRConfig(GRPOConfig):
             a router that calls an agent only on some texts.
         share_base_model (`bool`, *optional*, defaults to `True`):
             Whether LoRA agents that name the same base model share its weights in memory.
+        reward_timeout (`float`, *optional*):
+            Seconds that one call of a reward function may take before the run stops with a `TimeoutError`. With it,
+            functions that are not async are called in a thread of their own. `None` waits forever.
 
         > Parameters that control the trust region
 
@@ -152,6 +155,11 @@ class TeamTRConfig(GRPOConfig):
         metadata={"help": "Whether LoRA agents that name the same base model share its weights in memory."},
     )
 
+    reward_timeout: float | None = field(
+        default=None,
+        metadata={"help": "Seconds that a call of a reward function may take. `None` waits forever."},
+    )
+
     # Parameters that control the trust region
     trust_region_radius: float | None = field(
         default=0.01,
@@ -211,6 +219,11 @@ class TeamTRConfig(GRPOConfig):
             value = getattr(self, name)
             _check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
         _check(self.num_rounds >= 1, f"`num_rounds` must be at least 1, got {self.num_rounds}.")
+        _check(
+            self.reward_timeout is None or self.reward_timeout > 0,
+            f"`reward_timeout` must be a positive number of seconds, or `None` to wait forever, got "
+            f"{self.reward_timeout}.",
+        )
         self._check_choice("router", ROUTERS)
         self._check_choice("resampling", RESAMPLINGS)
 
@@ -235,6 +248,11 @@ class TeamTRConfig(GRPOConfig):
             not self.use_vllm,
             "`use_vllm=True` is not supported by TeamTRTrainer yet: each agent would start an engine of its own. "
             "Leave it `False`; the agents generate with transformers.",
+        )
+        _check(
+            not self.enable_jit_checkpoint,
+            "`enable_jit_checkpoint=True` is not supported: it saves in the middle of an update, each process for "
+            "itself. Leave it `False`; on SIGTERM TeamTRTrainer always ends the update, saves and stops.",
         )
         _check(
             not self.sync_ref_model,
