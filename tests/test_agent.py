@@ -14,7 +14,7 @@ def test_other_names_are_refused(name):
         Agent(name, "model")
 
 
-@pytest.mark.parametrize("name", [*(n for n in RESERVED_NAMES), "checkpoint-10"])
+@pytest.mark.parametrize("name", [*RESERVED_NAMES, "checkpoint-10", "tmp-checkpoint-10"])
 def test_names_that_a_run_uses_are_refused(name):
     with pytest.raises(ValueError, match="is taken by another part of a run's output directory"):
         Agent(name, "model")

@@ -17,6 +17,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 # Directories and files that a saved team or a checkpoint already uses.
 RESERVED_NAMES = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
+RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json")
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Agent:
                 f"An agent's name must start with a letter or digit and hold only letters, digits, '_', '-' and '.', "
                 f"since the agent is saved in a directory of that name. Got {self.name!r}."
             )
-        if self.name in RESERVED_NAMES or self.name.startswith("checkpoint-"):
+        if self.name in RESERVED_NAMES or self.name.startswith(("checkpoint-", "tmp-")):
             raise ValueError(
                 f"The name {self.name!r} is taken by another part of a run's output directory. Choose another."
             )

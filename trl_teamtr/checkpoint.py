@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from transformers.trainer import TRAINER_STATE_NAME, rotate_checkpoints
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import get_last_checkpoint
 
+from . import run_state
 from .agent import Agent
-from .team import TEAM_FILE, describe_team
+from .manifest import flush, verify, write_manifest
+from .team import TEAM_FILE, check_same_team, describe_team
 from .teamtr_config import TeamTRConfig
 
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 
 MEMBER_STATE = "teamtr_state.json"
+
+REPLACED = "tmp-replaced-"  # what a checkpoint is called while one of the same number takes its place
 
 
 def write_team_file(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
@@ -34,23 +40,25 @@ def write_team_file(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
 def save(trainer: "TeamTRTrainer", run_dir: str):
     """
     Write `checkpoint-<updates>` in `run_dir`: every agent with its optimizer, and the state of the run. It is written
-    under another name and renamed when it is whole, so that no kill leaves half a checkpoint behind.
+    under another name and renamed when it is whole, so that neither a kill nor a full disk leaves half a checkpoint.
+
+    Raises:
+        `OSError` or `RuntimeError`: If it cannot be written; what there is of it is removed, and the last one is whole.
     """
     final = os.path.join(run_dir, f"checkpoint-{trainer.state.global_step}")
     folder = os.path.join(run_dir, f"tmp-checkpoint-{trainer.state.global_step}")
     if trainer.args.should_save:
         shutil.rmtree(folder, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.create_model_card(model_name=trainer.args.hub_model_id or os.path.basename(trainer.args.output_dir))
-    trainer.store_flos()
-    trainer.save_model(folder, _internal_call=True)
-    for member in trainer.trained_members:
-        save_member(member, os.path.join(folder, member.name), trainer.args.save_only_model)
-    save_run_state(trainer, folder, final)
-    trainer.accelerator.wait_for_everyone()
+    try:
+        _write(trainer, folder, final)
+    except Exception as error:
+        message = _describe_failure(run_dir, final, error)
+        if trainer.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise (OSError if isinstance(error, OSError) else RuntimeError)(message) from error
     if trainer.args.should_save:
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(folder, final)
+        _put_in_place(folder, final)
         rotate_checkpoints(
             output_dir=run_dir,
             save_total_limit=trainer.args.save_total_limit,
@@ -61,6 +69,80 @@ def save(trainer: "TeamTRTrainer", run_dir: str):
     if trainer.args.push_to_hub:
         trainer.save_model(_internal_call=True)  # what is pushed is the output directory, less its checkpoints
         trainer._push_from_checkpoint(final)
+
+
+def _write(trainer: "TeamTRTrainer", folder: str, final: str):
+    trainer.create_model_card(model_name=trainer.args.hub_model_id or os.path.basename(trainer.args.output_dir))
+    trainer.store_flos()
+    trainer.save_model(folder, _internal_call=True)
+    for member in trainer.trained_members:
+        save_member(member, os.path.join(folder, member.name), trainer.args.save_only_model)
+    save_run_state(trainer, folder, final)
+    trainer.accelerator.wait_for_everyone()
+    write_manifest(folder, trainer.accelerator)
+
+
+def _describe_failure(run_dir: str, final: str, error: Exception) -> str:
+    free = shutil.disk_usage(run_dir).free / 2**20
+    last = get_last_checkpoint(run_dir)
+    return (
+        f"The checkpoint {final!r} could not be written: {type(error).__name__}: {error}. The disk of {run_dir!r} had "
+        f"{free:.0f} MiB left; `save_total_limit` bounds the number of checkpoints, `save_only_model` their size. "
+        + (f"The last whole checkpoint is {last!r}." if last else "There is no earlier checkpoint.")
+    )
+
+
+def _put_in_place(folder: str, final: str):
+    """Rename; a checkpoint of the same number is moved aside first and removed last, so that one of them is there."""
+    run_dir, name = os.path.split(final)
+    aside = os.path.join(run_dir, f"{REPLACED}{name}")
+    if os.path.isdir(final):
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(final, aside)
+    os.rename(folder, final)
+    flush(run_dir)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover(run_dir: str):
+    """Tidy up after a run that was killed while it saved: a checkpoint that was moved aside gets its name back."""
+    if not os.path.isdir(run_dir):
+        return
+    for name in os.listdir(run_dir):
+        if not re.fullmatch(r"tmp-(replaced-)?checkpoint-\d+", name):
+            continue
+        path, final = os.path.join(run_dir, name), os.path.join(run_dir, name.removeprefix(REPLACED))
+        if name.startswith(REPLACED) and not os.path.isdir(final):
+            os.rename(path, final)
+        else:
+            shutil.rmtree(path)
+
+
+def prepare_resume(trainer: "TeamTRTrainer", resume_from_checkpoint: str | bool | None) -> str | None:
+    """
+    The checkpoint to resume from, if any, after a look at whether it is whole and of such a run.
+
+    Raises:
+        `FileNotFoundError`: If there is no such checkpoint.
+        `ValueError`: If it is damaged, of another team, or of a run of another shape.
+    """
+    run_dir = trainer.args.output_dir
+    if trainer.args.should_save:
+        recover(run_dir)
+    trainer.accelerator.wait_for_everyone()
+    if resume_from_checkpoint is None or resume_from_checkpoint is False:
+        return None
+    last = get_last_checkpoint(run_dir) if os.path.isdir(run_dir) else None
+    folder = last if resume_from_checkpoint is True else resume_from_checkpoint
+    if folder is None or not os.path.isdir(folder):
+        raise FileNotFoundError(
+            (f"There is no checkpoint in {run_dir!r}" if folder is None else f"There is no checkpoint {folder!r}")
+            + (f". The last one of this run is {last!r}." if last else ": leave `resume_from_checkpoint` out.")
+        )
+    verify(folder, trainer.accelerator)
+    check_same_team(folder, [member.agent for member in trainer.members])
+    run_state.check(trainer, folder)
+    return folder
 
 
 def save_member(member: "AgentTrainer", folder: str, only_model: bool):
@@ -88,7 +170,7 @@ def load_member_state(member: "AgentTrainer", folder: str):
 
 
 def save_run_state(trainer: "TeamTRTrainer", folder: str, final: str):
-    """Write the random states and the trainer's state, in which `final` is the checkpoint's path."""
+    """Write the random states and the state of the run, in which `final` is the checkpoint's path."""
     if not trainer.args.save_only_model:
         trainer._save_rng_state(folder)
     if not trainer.args.should_save:
@@ -106,3 +188,4 @@ def save_run_state(trainer: "TeamTRTrainer", folder: str, final: str):
             else:
                 state.stateful_callbacks[name] = callback.state()
     state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
+    run_state.write(trainer, folder)
