@@ -140,7 +140,15 @@ def main(script_args, training_args, model_args):
     if not training_args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TeamProgressCallback)
-    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    resume = training_args.resume_from_checkpoint  # text, where it comes from the command line
+    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    if trainer.preemption.stopped_at is not None:
+        trainer.accelerator.print(
+            f"Preempted after update {trainer.preemption.stopped_at}, and saved. Start the same command again with "
+            "`--resume_from_checkpoint true`."
+        )
+        trainer.end()
+        return
     trainer.accelerator.print("Training completed.")
     trainer.save_model(training_args.output_dir)
     trainer.accelerator.print(f"Team saved to {training_args.output_dir}.")
