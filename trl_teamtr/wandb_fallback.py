@@ -1,0 +1,38 @@
+"""A run whose W&B server cannot be reached goes on, with its logs on disk."""
+
+import os
+import warnings
+
+from transformers.integrations import WandbCallback
+from transformers.trainer_callback import CallbackHandler
+
+
+class OfflineWandbCallback(WandbCallback):
+    """
+    [`~transformers.integrations.WandbCallback`] that logs to disk where the server cannot be reached.
+
+    How long it tries is W&B's own setting, e.g. the environment variable `WANDB_INIT_TIMEOUT`, in seconds.
+    """
+
+    def setup(self, args, state, model, **kwargs):
+        try:
+            super().setup(args, state, model, **kwargs)
+        except self._wandb.errors.CommError as error:
+            # A run that is there already is the one that `setup` goes on with
+            run = self._wandb.init(
+                project=os.getenv("WANDB_PROJECT", "huggingface"), name=args.run_name, mode="offline"
+            )
+            folder = run.settings.sync_dir
+            warnings.warn(
+                f"W&B cannot be reached ({error}). Training goes on, and its logs are kept in {folder!r}; send them "
+                f"later with `wandb sync {folder}`.",
+                stacklevel=2,
+            )
+            super().setup(args, state, model, **kwargs)
+
+
+def go_offline_without_server(handler: CallbackHandler):
+    """Put an [`OfflineWandbCallback`] in the place of a plain W&B callback, if there is one among the callbacks."""
+    handler.callbacks = [
+        OfflineWandbCallback() if type(callback) is WandbCallback else callback for callback in handler.callbacks
+    ]
