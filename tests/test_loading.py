@@ -128,3 +128,19 @@ def test_reward_function_that_the_module_lacks():
         load_reward("json.nope")
     with pytest.raises(ValueError, match="no reward function 'no_such_module.reward'"):
         load_reward("no_such_module.reward")
+
+
+def test_dotted_reward_imports_the_named_module_alone(monkeypatch, tmp_path):
+    package = tmp_path / "own_package_for_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "rewards.py").write_text("def reward(completions, **kwargs):\n    return [7.0]\n")
+    for neighbour in (package / "neighbour.py", tmp_path / "own_neighbour_for_test.py", package / "reward.py"):
+        neighbour.write_text("raise RuntimeError('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    assert load_reward("own_package_for_test.rewards.reward")(completions=["x"]) == [7.0]
+    assert set(sys.modules) - before == {"own_package_for_test", "own_package_for_test.rewards"}
+    for name in set(sys.modules) - before:
+        del sys.modules[name]

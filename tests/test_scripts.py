@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ from tiny import make_model, make_tokenizer
 ROOT = Path(__file__).parents[1]
 
 
-def run(*command, cwd=ROOT):
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+def run(*command, cwd=ROOT, **variables):
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"} | variables
     done = subprocess.run(
         [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
     )
@@ -96,6 +97,45 @@ def test_team_of_equals_on_a_local_file_with_a_reward_of_ones_own(tmp_path, base
 def test_script_says_what_is_missing(tmp_path, base, fields, message):
     done = run("scripts/train.py", "--config", write_config(tmp_path / "team.yaml", base, **fields))
     assert done.returncode != 0 and message in done.stderr
+
+
+def test_secrets_are_in_no_file_and_no_output_of_a_run(tmp_path, base):
+    """The environment's, `hub_token`, and one among `model_init_kwargs`; with checkpoints, logs and W&B's own files."""
+    variables = {"HF_TOKEN": "hf_HIDDEN1", "WANDB_API_KEY": "HIDDEN2" + "0" * 33, "OPENAI_API_KEY": "sk-HIDDEN3"}
+    fields = {"hub_token": "hf_HIDDEN4", "model_init_kwargs": {"token": "hf_HIDDEN5"}, "save_strategy": "steps"}
+    fields |= {"save_steps": 1, "report_to": ["wandb", "tensorboard"], "log_completions": True}
+    config = write_config(tmp_path / "team.yaml", base, **fields)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = run("scripts/train.py", "--config", config, WANDB_MODE="offline", WANDB_DIR=str(folder), **variables)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in folder.rglob("*")}
+    assert {"training_args.json", "manifest.json", "wandb", "completions", "checkpoint-2"} <= names
+    assert "training_args.bin" not in names and any(name.startswith("events.out") for name in names)
+    contents = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    contents |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
+    assert [name for name, content in contents.items() if b"HIDDEN" in content] == []
+    assert json.loads((folder / "training_args.json").read_text())["hub_token"] == "<HUB_TOKEN>"
+
+
+def test_preempted_script_says_so_and_is_resumed_by_the_same_command(tmp_path, base):
+    config = write_config(tmp_path / "team.yaml", base, num_stages=3)
+    (tmp_path / "preempted_rewards.py").write_text(
+        "import os, signal\n\n\n"
+        "def reward(completions, **kwargs):\n"
+        "    if not os.path.exists('signalled'):\n"
+        "        open('signalled', 'w').close()\n"
+        f"        os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
+        "    return [float(len(c)) for c in map(str, completions)]\n"
+    )
+    command = [ROOT / "scripts" / "train.py", "--config", config, "--reward_funcs", "preempted_rewards.reward"]
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Preempted after update 1, and saved" in done.stdout and "Training completed" not in done.stdout
+    assert "checkpoint-1" in os.listdir(tmp_path / "run") and "team.json" not in os.listdir(tmp_path / "run")
+    done = run(*command, "--resume_from_checkpoint", "true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Training completed" in done.stdout and "team.json" in os.listdir(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

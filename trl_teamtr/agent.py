@@ -50,6 +50,9 @@ class Agent:
             [`~transformers.GenerationConfig`].
         chat_template_kwargs (`dict`, *optional*):
             Keyword arguments for the agent's chat template, e.g. `{"enable_thinking": False}`.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether to run code that comes with the agent's model. `args.trust_remote_code` allows it for the whole
+            team. It is not saved: whoever loads a saved team decides again.
 
     Raises:
         `ValueError`: If the name cannot be a directory name, or the radius is not positive.
@@ -65,6 +68,7 @@ class Agent:
     trainable: bool = True
     generation_kwargs: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):

@@ -5,9 +5,10 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers.trainer import TRAINER_STATE_NAME, rotate_checkpoints
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME, rotate_checkpoints
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -23,18 +24,26 @@ if TYPE_CHECKING:
     from .teamtr_trainer import TeamTRTrainer
 
 
+ARGS_FILE = "training_args.json"
+
 MEMBER_STATE = "teamtr_state.json"
 
 REPLACED = "tmp-replaced-"  # what a checkpoint is called while one of the same number takes its place
 
 
-def write_team_file(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
-    """Write `team.json`, in one piece."""
+def write_team_files(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
+    """
+    Write `team.json` and `training_args.json`, each in one piece. The latter takes the place of the `training_args.bin`
+    that `Trainer` pickles beside each agent: a pickle runs code where it is loaded, and holds the tokens in clear.
+    """
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, TEAM_FILE)
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        json.dump(describe_team(agents, args), file, indent=2)
-    os.replace(f"{path}.tmp", path)
+    for agent in agents:
+        Path(folder, agent.name, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    for name, content in ((TEAM_FILE, describe_team(agents, args)), (ARGS_FILE, args.to_dict())):
+        path = os.path.join(folder, name)
+        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, default=str)  # e.g. a dtype among `model_init_kwargs`
+        os.replace(f"{path}.tmp", path)
 
 
 def save(trainer: "TeamTRTrainer", run_dir: str):

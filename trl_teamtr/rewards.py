@@ -10,6 +10,9 @@ from typing import Any, SupportsFloat
 from torch import nn
 from trl.trainer.utils import get_callable_name, is_async_callable
 
+from .agent import Agent
+from .teamtr_config import TeamTRConfig
+
 
 def check_rewards(rewards: list, name: str, completions: list) -> list:
     """
@@ -118,3 +121,23 @@ def check_reward_funcs(reward_funcs: Any, timeout: float | None = None) -> list:
     if not isinstance(reward_funcs, list):
         reward_funcs = [] if reward_funcs is None else [reward_funcs]
     return [func if isinstance(func, str | nn.Module) else checked(func, timeout) for func in reward_funcs]
+
+
+def check_trust(reward_funcs: list, processing_classes: Any, lead: Agent, args: TeamTRConfig):
+    """
+    Raise if TRL would load a reward model, or its tokenizer, with a trust in remote code that is the lead's alone.
+
+    Raises:
+        `ValueError`: Naming the reward model.
+    """
+    if args.trust_remote_code or not lead.trust_remote_code:
+        return
+    classes = processing_classes if isinstance(processing_classes, list) else [processing_classes] * len(reward_funcs)
+    for func, processing_class in zip(reward_funcs, classes, strict=True):
+        if isinstance(func, str) or (isinstance(func, nn.Module) and processing_class is None):
+            name = func if isinstance(func, str) else type(func).__name__
+            raise ValueError(
+                f"The reward model {name!r} would be loaded with the `trust_remote_code=True` of agent {lead.name!r}. "
+                "Load it and its tokenizer yourself, and pass them in `reward_funcs` and `reward_processing_classes`; "
+                "or set `args.trust_remote_code` to trust all models of the run."
+            )

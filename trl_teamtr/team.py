@@ -22,6 +22,10 @@ TEAM_FILE = "team.json"
 # there, so that passing it to `generate` alone would sample from another law than the one that is trained.
 CONFIG_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
 
+# What `team.json` says about an agent. `trust_remote_code` is not there: whoever loads a team decides that again.
+SAVED_FIELDS = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
+SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs")
+
 
 def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None = None) -> list[Agent]:
     """
@@ -87,6 +91,15 @@ def clone_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
+def default_args(model: Any) -> TeamTRConfig:
+    """A default config for `model`, which [`resolve_team`] takes; named after its first model."""
+    if isinstance(model, (list, tuple)):
+        check_names(model)
+        model = model[0].model
+    name = model if isinstance(model, str) else get_config_model_id(model.config)
+    return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
+
+
 def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config: Any = None):
     """
     Replace, in `agents`, the paths of models that need more than `GRPOTrainer` does: adapters are put on their base,
@@ -101,29 +114,40 @@ def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config
         if isinstance(agent.model, str) and find_adapter_config_file(agent.model) is not None:
             path = agent.model
             base = PeftConfig.from_pretrained(path).base_model_name_or_path
-            model = _shared_base(base, bases, args, load_kwargs)
+            model = _shared_base(base, agent, bases, args, load_kwargs)
             agent.model = PeftModel.from_pretrained(model, path, is_trainable=agent.trainable)
             if agent.processing_class is None:
                 own = os.path.isfile(os.path.join(path, "tokenizer_config.json"))
-                agent.processing_class = AutoTokenizer.from_pretrained(path if own else base, padding_side="left")
+                agent.processing_class = AutoTokenizer.from_pretrained(
+                    path if own else base,
+                    padding_side="left",
+                    trust_remote_code=args.trust_remote_code or agent.trust_remote_code,
+                )
         elif agent.peft_config is not None and not isinstance(agent.model, PeftModel):
-            agent.model = _shared_base(agent.model, bases, args, load_kwargs)
+            agent.model = _shared_base(agent.model, agent, bases, args, load_kwargs)
 
 
 def _shared_base(
-    base: str | PreTrainedModel, bases: dict, args: TeamTRConfig, load_kwargs: dict[str, Any]
+    base: str | PreTrainedModel, agent: Agent, bases: dict, args: TeamTRConfig, load_kwargs: dict[str, Any]
 ) -> PreTrainedModel:
     """The base model itself, or a clone over its weights if it is in use already."""
-    key = base if isinstance(base, str) else id(base)
+    # Agents that do not trust the code of a model are given none that was loaded with it
+    key = (base, agent.trust_remote_code) if isinstance(base, str) else id(base)
     if key not in bases or not args.share_base_model:
         if isinstance(base, str):
-            kwargs = {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})}
+            kwargs = {"trust_remote_code": args.trust_remote_code, **_init_kwargs(args, agent)}
             base = create_model_from_path(base, **kwargs, **load_kwargs)
         elif not args.share_base_model:
             base = copy.deepcopy(base)
         bases[key] = base
     # Clones are made of the untouched model: wrapping one must not show in the next
     return clone_sharing_weights(bases[key])
+
+
+def _init_kwargs(args: TeamTRConfig, agent: Agent) -> dict[str, Any]:
+    """`args.model_init_kwargs` for one agent: a copy, since TRL writes `trust_remote_code` into the dict it is given."""
+    own = {"trust_remote_code": True} if agent.trust_remote_code else {}
+    return {**(args.model_init_kwargs or {}), **own}
 
 
 def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 1) -> TeamTRConfig:
@@ -142,8 +166,9 @@ def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 
     own.chat_template_kwargs = {**(args.chat_template_kwargs or {}), **(agent.chat_template_kwargs or {})} or None
     if agent.learning_rate is not None:
         own.learning_rate = agent.learning_rate
-    if not isinstance(agent.model, str):
-        own.model_init_kwargs = None  # already used, by `load_models` or by the user
+    own.trust_remote_code = args.trust_remote_code or agent.trust_remote_code
+    # Those of a loaded model are used already, by `load_models` or by the user
+    own.model_init_kwargs = (_init_kwargs(args, agent) or None) if isinstance(agent.model, str) else None
     if not agent.trainable:
         own.beta = 0.0  # no update, and so no reference model
     if not lead:
@@ -176,11 +201,9 @@ def check_sampling(args: TeamTRConfig, name: str):
 
 def describe_team(agents: Sequence[Agent], args: TeamTRConfig) -> dict[str, Any]:
     """The content of `team.json`."""
-    fields = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
-    fields += ("generation_kwargs", "chat_template_kwargs")
     return {
         "format": 1,
-        "agents": [{field: getattr(agent, field) for field in fields} for agent in agents],
+        "agents": [{field: getattr(agent, field) for field in SAVED_FIELDS} for agent in agents],
         "rollout": {
             "num_rounds": args.num_rounds,
             "max_turns": args.max_turns,
@@ -208,7 +231,12 @@ def load_team(path: str) -> list[Agent]:
     """
     if not os.path.isfile(os.path.join(path, TEAM_FILE)):
         raise FileNotFoundError(f"There is no {TEAM_FILE} in {path!r}. Pass the directory that `save_model` wrote.")
-    return [Agent(model=os.path.join(path, entry["name"]), **entry) for entry in read_team_file(path)["agents"]]
+    agents = []
+    for entry in read_team_file(path)["agents"]:
+        # Whoever wrote the file has no say in whether code is run
+        fields = {field: entry[field] for field in SAVED_FIELDS if field in entry}
+        agents.append(Agent(model=os.path.join(path, entry["name"]), **fields))
+    return agents
 
 
 def check_same_team(path: str, agents: Sequence[Agent]):

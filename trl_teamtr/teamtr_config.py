@@ -1,8 +1,11 @@
 """The configuration of a team run: every field of TRL's `GRPOConfig`, and what a team adds to it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import GRPOConfig
+
+from .masking import mask_secrets
 
 
 # What each option may be; `_check` turns a miss into a message that lists them.
@@ -201,6 +204,15 @@ class TeamTRConfig(GRPOConfig):
         self._check_rollouts()
         self._check_trust_region()
         self._refuse_unsupported()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for logs and files: without the values of secrets, at any depth."""
+        return mask_secrets(super().to_dict())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    __str__ = __repr__
 
     def _check_stages(self):
         _check(
