@@ -36,7 +36,9 @@ def save_models(folder: Path):
 
 def lora(**fields) -> LoraConfig:
     # Not the usual zeros for B, so that every weight of the adapter has a gradient at once
-    return LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, **fields)
+    return LoraConfig(
+        task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, **fields
+    )
 
 
 def make_team(kind: str, folder: Path) -> list[Agent]:

@@ -1,0 +1,75 @@
+"""
+Trains teams as told by a JSON file: a list of jobs, each with `output_dir`, config `fields`, and optionally
+`stop_after` (updates), `resume`, or `die` (rank and update: that process ends without a word).
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from teams import make_team, weights_of
+from tiny import PROMPTS, answer_reward, make_config
+from transformers import TrainerCallback
+
+from trl_teamtr import TeamTRTrainer
+
+
+class Interrupt(TrainerCallback):
+    def __init__(self, output_dir, stop_after=None, die=None):
+        self.output_dir, self.stop_after, self.die = Path(output_dir), stop_after, die
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.die and self.die == [int(os.environ["RANK"]), state.global_step]:
+            (self.output_dir / "died").write_text(str(time.time()))
+            os._exit(1)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= state.global_step == self.stop_after
+
+
+def run(models: Path, job: dict, num_processes: int) -> dict:
+    args = make_config(
+        job["output_dir"],
+        **{
+            "per_device_train_batch_size": 8 // num_processes,
+            "num_stages": 2,
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "update_order": "random",
+            "trust_region_radius": 0.02,
+            "report_to": "none",
+        }
+        | job.get("fields", {}),
+    )
+    interrupt = Interrupt(job["output_dir"], job.get("stop_after"), job.get("die"))
+    trainer = TeamTRTrainer(
+        make_team(job.get("kind", "mixed"), models),
+        answer_reward,
+        args,
+        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        callbacks=[interrupt],
+    )
+    trainer.train(resume_from_checkpoint=job.get("resume"))
+    trainer.save_model()
+    timings = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    return {
+        "processes": trainer.accelerator.num_processes,
+        "weights": {member.name: weights_of(member) for member in trainer.members},
+        "moments": {
+            member.name: [v for values in member.engine.optimizer.state.values() for v in values.values()]
+            for member in trainer.trained_members
+        },
+        "coefs": [member.controller.coef for member in trainer.members],
+        "logs": [{k: v for k, v in log.items() if k not in timings} for log in trainer.state.log_history[:-1]],
+    }
+
+
+if __name__ == "__main__":
+    models, jobs, output = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), Path(sys.argv[3])
+    results = [run(models, job, num_processes=2) for job in jobs]
+    torch.save(results, output / f"result-{torch.distributed.get_rank()}.pt")
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,121 @@
+"""Whole runs on two processes: checkpoints, two machines, and a process that dies."""
+
+import json
+import subprocess
+import time
+
+import pytest
+import torch
+from launching import HERE, derive_config, environment, free_port, launch, launch_command
+from run_train import run
+from safetensors.torch import load_file
+from teams import save_models
+from transformers import AutoModelForCausalLM
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_models(folder)
+    return folder
+
+
+def write_jobs(folder, *jobs):
+    path = folder / "jobs.json"
+    path.write_text(json.dumps(jobs))
+    return path
+
+
+@pytest.fixture(scope="module", params=["multi_gpu", "zero2", "zero3"])
+def stopped_and_whole(request, models, tmp_path_factory):
+    """Results of a run, and of one that was stopped in the middle of a stage and resumed; and the engine."""
+    folder = tmp_path_factory.mktemp(request.param)
+    part = {"output_dir": str(folder / "part")}
+    jobs = write_jobs(
+        folder,
+        {"output_dir": str(folder / "whole")},
+        {**part, "stop_after": 4},
+        {**part, "resume": True},
+        {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
+    )
+    launch(derive_config(request.param, folder), "run_train.py", models, jobs, folder)
+    return request.param, folder, [torch.load(folder / f"result-{rank}.pt") for rank in (0, 1)]
+
+
+def test_resumed_run_is_bit_identical(stopped_and_whole):
+    for whole, _, resumed, _ in stopped_and_whole[2]:
+        assert whole["processes"] == 2
+        torch.testing.assert_close(resumed["weights"], whole["weights"], rtol=0, atol=0)
+        torch.testing.assert_close(resumed["moments"], whole["moments"], rtol=0, atol=0)
+        assert resumed["coefs"] == whole["coefs"]
+        assert resumed["logs"] == whole["logs"]
+
+
+def test_saved_team_is_the_trained_one(stopped_and_whole):
+    _, folder, (results, _) = stopped_and_whole
+    for run_name, result, whole, adapters in (("whole", results[0], "xz", "y"), ("shared", results[3], "f", "xy")):
+        for name in whole:
+            saved = AutoModelForCausalLM.from_pretrained(folder / run_name / name)
+            for key, weight in saved.named_parameters():
+                torch.testing.assert_close(weight.detach(), result["weights"][name][key], rtol=0, atol=0)
+        for name in adapters:
+            saved = load_file(folder / run_name / name / "adapter_model.safetensors")
+            weights = {k.replace(".default", ""): v for k, v in result["weights"][name].items() if "lora" in k}
+            torch.testing.assert_close(saved, weights, rtol=0, atol=0)
+
+
+def test_resume_on_one_process(stopped_and_whole, models, tmp_path):
+    """Works for DDP; for ZeRO the error says what DeepSpeed allows."""
+    engine, folder, results = stopped_and_whole
+    job = {"output_dir": str(tmp_path), "resume": str(folder / "part" / "checkpoint-4")}
+    if engine != "multi_gpu":
+        with pytest.raises(ValueError, match="partitioned for 2 process"):
+            run(models, job, num_processes=1)
+        return
+    resumed, whole = run(models, job, num_processes=1), results[0][0]
+    assert len(resumed["logs"]) == len(whole["logs"]) == 6 and resumed["logs"][:4] == whole["logs"][:4]
+    done = [name for name in "xyz" if sum(f"agent/{name}/kl" in log for log in whole["logs"][:4]) == 2]
+    assert resumed["processes"] == 1 and done
+    for name in done:  # the others go on with rollouts drawn otherwise
+        torch.testing.assert_close(resumed["weights"][name], whole["weights"][name], rtol=0, atol=0)
+
+
+def start_machines(folder, models, jobs):
+    """One launcher for each of two machines, which are this one, each with one process."""
+    port, machines = free_port(), []
+    for rank in (0, 1):
+        config = derive_config("multi_node_zero3", folder, num_machines=2, machine_rank=rank)
+        command = launch_command(
+            config,
+            HERE / "run_train.py",
+            models,
+            jobs,
+            folder,
+            port=port,
+            machine_rank=rank,
+            main_process_ip="127.0.0.1",
+        )
+        output = (folder / f"machine-{rank}.log").open("w")
+        machines.append(subprocess.Popen(command, env=environment(), stdout=output, stderr=subprocess.STDOUT))
+    return machines
+
+
+def test_two_machines_train_one_team(models, tmp_path):
+    jobs = write_jobs(tmp_path, {"output_dir": str(tmp_path / "run"), "fields": {"num_stages": 1}})
+    machines = start_machines(tmp_path, models, jobs)
+    codes = [machine.wait(timeout=240) for machine in machines]
+    assert codes == [0, 0], (tmp_path / "machine-0.log").read_text()[-3000:]
+    first, second = [torch.load(tmp_path / f"result-{rank}.pt")[0] for rank in (0, 1)]
+    assert first["processes"] == second["processes"] == 2
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+    assert len(first["logs"]) == 3
+
+
+def test_when_a_process_dies_the_others_end_within_a_minute(models, tmp_path):
+    (tmp_path / "run").mkdir()
+    jobs = write_jobs(tmp_path, {"output_dir": str(tmp_path / "run"), "die": [1, 2]})
+    machines = start_machines(tmp_path, models, jobs)
+    codes = [machine.wait(timeout=240) for machine in machines]
+    died = float((tmp_path / "run" / "died").read_text())
+    assert 0 not in codes and time.time() - died < 60
+    assert (tmp_path / "run" / "checkpoint-2" / "team.json").exists()  # the last whole one
