@@ -2,9 +2,11 @@ import copy
 
 import pytest
 import torch
+from tiny import SimpleEngine
 from torch import nn
 
-from trl_teamtr.trust_region import KLController, Snapshot, UpdateReport, backtrack, k1_kl, k3_kl
+from trl_teamtr.snapshot import Snapshot
+from trl_teamtr.trust_region import KLController, UpdateReport, backtrack, k1_kl, k3_kl
 
 
 def test_estimators_by_hand():

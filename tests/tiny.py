@@ -172,3 +172,17 @@ def replay(trainer, prompt: str, rollouts: list[Rollout]) -> Rollouts:
             transcript.messages.append(message)
             view.write(list(message.ids))
     return Rollouts(transcripts, views)
+
+
+class SimpleEngine:
+    """What `Snapshot` needs of an engine."""
+
+    def __init__(self, model, optimizer):
+        self.model, self.optimizer = model, optimizer
+
+    @property
+    def weights(self):
+        return [param.detach() for param in self.model.parameters()]
+
+    def publish(self):
+        pass

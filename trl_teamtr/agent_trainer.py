@@ -104,6 +104,7 @@ class AgentTrainer(GRPOTrainer):
         """
         if not contexts and self.accelerator.num_processes == 1:
             return []
+        self.lead.residency.use(self)
         # A process without a row still takes part: generation under ZeRO-3 gathers the weights
         dummy = [] if contexts else [[self._tokenizer.pad_token_id]]
         ids, _ = self._generate_single_turn(contexts + dummy, None, {}, self.num_generations)
@@ -135,6 +136,7 @@ class AgentTrainer(GRPOTrainer):
     ) -> dict[str, torch.Tensor | Any]:
         rows = [dict(row) for row in inputs]  # TRL writes the transcripts into the rows, which serve all agents
         self._rollouts = rollouts if rollouts is not None else self.lead.collect_rollouts(rows)
+        self.lead.residency.use(self)
         output = super()._generate_and_score_completions(rows)
         views = self._rollouts.views[self.name]
         num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)

@@ -49,6 +49,12 @@ class PlainEngine:
         """Forget the accumulated gradient."""
         self._trainer.model_wrapped.zero_grad()
 
+    def unlink_moments(self):
+        """Let go of all views of the moments, which are about to leave the device."""
+
+    def link_moments(self):
+        """The moments are back."""
+
 
 class ZeroEngine:
     """
@@ -88,6 +94,13 @@ class ZeroEngine:
             self._zero.all_grad_tensors[group] = None
         self._zero.reset_cpu_buffers()
 
+    def unlink_moments(self):
+        self._zero._clear_hp_buffer_references()
+
+    def link_moments(self):
+        self._zero._link_all_hp_params()
+        self._zero._hp_optimizer_states_linked = False  # the next step does it
+
 
 class Zero3Engine(ZeroEngine):
     """ZeRO stage 3: the model's weights are partitioned too."""
@@ -104,6 +117,12 @@ class Zero3Engine(ZeroEngine):
 
     def discard_gradients(self):
         self._zero._overflow_clean_up(prev_scale=1.0)
+
+    def unlink_moments(self):
+        pass  # stage 3 keeps no views
+
+    def link_moments(self):
+        pass
 
 
 class _StepLater:

@@ -63,14 +63,15 @@ def copy_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict, list[d
 def restore_optimizer_state(optimizer: torch.optim.Optimizer, saved: tuple[dict, list[dict]]):
     """Undo all steps since [`copy_optimizer_state`]. Tensors keep their identity, since ZeRO holds views of them."""
     state, groups = saved
-    for param, values in optimizer.state.items():
-        for key in list(values):
-            if key not in state.get(param, {}):
-                del values[key]  # the first step of a run made it
-            elif isinstance(values[key], torch.Tensor):
-                values[key].copy_(state[param][key])
+    for param in list(optimizer.state):
+        if param not in state:
+            del optimizer.state[param]  # the first step of a run made it
+    for param, values in state.items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                optimizer.state[param][key].copy_(value)
             else:
-                values[key] = copy.deepcopy(state[param][key])
+                optimizer.state[param][key] = copy.deepcopy(value)
     for group, values in zip(optimizer.param_groups, groups, strict=True):
         group.update(copy.deepcopy(values))
 

@@ -163,6 +163,11 @@ class TeamTRConfig(GRPOConfig):
         metadata={"help": "Seconds that a call of a reward function may take. `None` waits forever."},
     )
 
+    offload_idle_agents: bool = field(
+        default=False,
+        metadata={"help": "Whether to keep the weights of agents that neither speak nor train on the CPU."},
+    )
+
     # Parameters that control the trust region
     trust_region_radius: float | None = field(
         default=0.01,
@@ -265,6 +270,11 @@ class TeamTRConfig(GRPOConfig):
             not self.enable_jit_checkpoint,
             "`enable_jit_checkpoint=True` is not supported: it saves in the middle of an update, each process for "
             "itself. Leave it `False`; on SIGTERM TeamTRTrainer always ends the update, saves and stops.",
+        )
+        _check(
+            not (self.offload_idle_agents and self.deepspeed_plugin is not None),
+            "`offload_idle_agents=True` is not supported with DeepSpeed, which keeps the weights in buffers of its own. "
+            "Leave it `False` and use accelerate_configs/zero3_offload.yaml.",
         )
         _check(
             not self.sync_ref_model,

@@ -3,7 +3,6 @@
 import math
 import os
 import textwrap
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +19,16 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
-from trl.trainer.utils import get_config_model_id
 
-from . import checkpoint
-from .agent import Agent, check_names
+from . import checkpoint, hub, run_state
+from .agent import Agent
 from .agent_trainer import AgentTrainer
+from .engines import prepare_frozen
 from .model_card import describe_team
+from .preemption import PreemptionCallback
 from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
-from .rewards import check_reward_funcs
+from .residency import Residency
+from .rewards import check_reward_funcs, check_trust
 from .rollout import RolloutRules, Rollouts, collect_rollouts
 from .router import Router, make_router
 from .stages import count_stages, order_agents, stage_rows
@@ -35,6 +36,7 @@ from .team import (
     agent_args,
     check_same_team,
     check_sampling,
+    default_args,
     grpo_arguments,
     load_models,
     resolve_team,
@@ -42,6 +44,7 @@ from .team import (
 from .teamtr_config import TeamTRConfig
 from .transcript import Transcript
 from .trust_region import UpdateReport
+from .wandb_fallback import go_offline_without_server
 
 
 class TeamTRTrainer(AgentTrainer):
@@ -58,9 +61,12 @@ class TeamTRTrainer(AgentTrainer):
     are those of [`AgentTrainer`], and:
 
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
+    - `train` first looks whether the checkpoint to resume from is whole.
     - `_set_signature_columns_if_needed` keeps the private prompts.
     - `evaluate` puts all agents into evaluation mode.
     - `create_model_card` describes the team.
+    - `_determine_best_metric` lets a run that is preempted save with `save_strategy="best"`.
+    - `_push_from_checkpoint` pushes no pickled arguments, which may hold a token.
     - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
 
     Example:
@@ -140,7 +146,7 @@ class TeamTRTrainer(AgentTrainer):
         router: Router | None = None,
         stop_condition: Callable[[Transcript], bool] | None = None,
     ):
-        args = _default_args(model) if args is None else args
+        args = default_args(model) if args is None else args
         if not isinstance(args, TeamTRConfig):
             raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
         refuse_unsupported(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
@@ -161,12 +167,13 @@ class TeamTRTrainer(AgentTrainer):
             check_sampling(agent_args(args, agent, lead=False), agent.name)
         load_models(agents, args, quantization_config)
 
-        lead = trainable[0]
+        lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
+        check_trust(reward_funcs, reward_processing_classes, lead, args)
         common = {"train_dataset": train_dataset, "quantization_config": quantization_config, "team_size": len(agents)}
         super().__init__(
             agent=lead,
             lead=None,
-            reward_funcs=check_reward_funcs(reward_funcs),
+            reward_funcs=reward_funcs,
             eval_dataset=eval_dataset,
             reward_processing_classes=reward_processing_classes,
             callbacks=callbacks,
@@ -186,6 +193,10 @@ class TeamTRTrainer(AgentTrainer):
         self.active_agent: AgentTrainer = self  # the agent of the update in progress, and what its last one did
         self.last_report = UpdateReport()
         self._share_records()
+        self.residency = Residency(self.members, args.offload_idle_agents)
+        self.preemption = PreemptionCallback(self.accelerator)
+        self.add_callback(self.preemption)
+        go_offline_without_server(self.callback_handler)
         check_members(self.members, splits, self.rules.max_turns)
 
     def _share_records(self):
@@ -233,6 +244,13 @@ class TeamTRTrainer(AgentTrainer):
         transcripts = [self.new_transcript(row, self.team_names) for row in rows]
         return collect_rollouts(transcripts, self.members, self.rules, self.accelerator)
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, ignore_keys_for_eval=None):
+        checkpoint_folder = checkpoint.prepare_resume(self, resume_from_checkpoint)
+        try:
+            return super().train(checkpoint_folder, trial, ignore_keys_for_eval)
+        finally:
+            self.preemption.restore()
+
     def _inner_training_loop(
         self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None
     ) -> TrainOutput:
@@ -247,10 +265,7 @@ class TeamTRTrainer(AgentTrainer):
         self._share_records()
         self._prepare_members(max_steps, dataloader, resume_from_checkpoint)
 
-        start_time = time.time()
-        self._initial_num_input_tokens_seen = self.state.num_input_tokens_seen
-        self._initial_global_step = self._globalstep_last_logged = self.state.global_step
-        self._tr_loss, self._total_loss_scalar = torch.tensor(0.0, device=self.args.device), 0.0
+        start_time = run_state.begin(self, resume_from_checkpoint)
         self._stages_per_epoch = stages_per_epoch
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         if self.args.eval_on_start:
@@ -278,6 +293,10 @@ class TeamTRTrainer(AgentTrainer):
     def _prepare_members(self, max_steps: int, dataloader, resume_from_checkpoint: str | None):
         """Optimizers, schedules and engines of all agents that are trained."""
         num_stages = math.ceil(max_steps / len(self.trained_members))
+        self.residency.release()
+        for member in self.members:
+            if not member.agent.trainable:
+                prepare_frozen(member)
         for member in self.trained_members:
             folder = resume_from_checkpoint and os.path.join(resume_from_checkpoint, member.name)
             member.num_updates = num_stages
@@ -287,10 +306,12 @@ class TeamTRTrainer(AgentTrainer):
                 member.train(resume_from_checkpoint=folder)
             if folder:
                 checkpoint.load_member_state(member, folder)
+        self.residency.start()
 
     def _begin_update(self, agent: AgentTrainer):
         self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
         agent.model.train()
+        self.residency.train(agent)
         handler = self.callback_handler
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
         self.active_agent = agent
@@ -337,6 +358,10 @@ class TeamTRTrainer(AgentTrainer):
 
     # Saving and loading
 
+    def _determine_best_metric(self, *args, **kwargs) -> bool:
+        # With `save_strategy="best"` this decides whether to save
+        return super()._determine_best_metric(*args, **kwargs) or self.preemption.stopped_at is not None
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         """
         Save the team: `team.json`, and one directory per agent that `from_pretrained` loads.
@@ -348,7 +373,7 @@ class TeamTRTrainer(AgentTrainer):
         for member in self.members:
             super(AgentTrainer, member).save_model(os.path.join(output_dir, member.name), _internal_call=True)
         if self.args.should_save:
-            checkpoint.write_team_file(output_dir, [member.agent for member in self.members], self.args)
+            checkpoint.write_team_files(output_dir, [member.agent for member in self.members], self.args)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
@@ -360,23 +385,17 @@ class TeamTRTrainer(AgentTrainer):
     def _save_checkpoint(self, model, trial):
         checkpoint.save(self, self._get_output_dir(trial))
 
+    def _push_from_checkpoint(self, checkpoint_folder: str):
+        hub.push(self, checkpoint_folder)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
         # From `train`, of the lead, with the folder of the team
-        check_same_team(resume_from_checkpoint, [member.agent for member in self.members])
         super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
 
     def _load_best_model(self):
         for member in self.members:
             folder = os.path.join(self.state.best_model_checkpoint, member.name)
             super(AgentTrainer, member)._load_from_checkpoint(folder, member.model)
-
-
-def _default_args(model: Any) -> TeamTRConfig:
-    if isinstance(model, (list, tuple)):
-        check_names(model)
-        model = model[0].model
-    name = model if isinstance(model, str) else get_config_model_id(model.config)
-    return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
 
 
 def _make_rules(args: TeamTRConfig, names: tuple[str, ...], router: Router | None, stop_condition) -> RolloutRules:
