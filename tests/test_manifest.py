@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import sys
 
 import pytest
 from accelerate import Accelerator
@@ -88,6 +90,21 @@ def test_no_other_checkpoint_is_offered_where_none_is_whole(checkpoint, accelera
 def test_checkpoint_of_an_older_version_is_accepted_with_a_warning(checkpoint, accelerator):
     (checkpoint / "manifest.json").unlink()
     with pytest.warns(UserWarning, match="has no manifest.json.*cannot be verified"):
+        verify(str(checkpoint), accelerator)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks up the file behind a descriptor in /proc")
+def test_every_file_and_directory_is_flushed_to_disk(checkpoint, accelerator, monkeypatch):
+    flushed = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.add(os.readlink(f"/proc/self/fd/{descriptor}")))
+    write_manifest(str(checkpoint), accelerator)
+    assert flushed == {str(path) for path in [checkpoint, *checkpoint.rglob("*")]}
+
+
+def test_checkpoint_that_has_lost_its_manifest_is_damaged(checkpoint, accelerator):
+    (checkpoint / "manifest.json").unlink()
+    (checkpoint / "teamtr_run.json").write_text("{}")
+    with pytest.raises(ValueError, match="manifest.json cannot be read.*Resume from '.*checkpoint-9'"):
         verify(str(checkpoint), accelerator)
 
 

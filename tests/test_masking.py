@@ -30,7 +30,13 @@ def test_other_values_are_kept():
 
 def test_config_shows_no_secret(tmp_path):
     args = make_config(tmp_path, hub_token="hidden-1", model_init_kwargs={"token": "hidden-2", "dtype": "float32"})
-    for shown in (json.dumps(args.to_dict()), args.to_json_string(), str(args.to_sanitized_dict()), str(args), repr(args)):
+    for shown in (
+        json.dumps(args.to_dict()),
+        args.to_json_string(),
+        str(args.to_sanitized_dict()),
+        str(args),
+        repr(args),
+    ):
         assert "hidden" not in shown
     assert args.to_dict()["model_init_kwargs"] == {"token": "<TOKEN>", "dtype": "float32"}
     assert args.hub_token == "hidden-1" and args.model_init_kwargs["token"] == "hidden-2"

@@ -46,6 +46,15 @@ def test_links_of_the_readme_lead_somewhere(target):
     assert target.startswith("https://") or (ROOT / target).is_file()
 
 
+def test_tests_that_the_docs_name_exist():
+    text, path = (ROOT / "docs" / "reliability.md").read_text(), ""
+    named = re.findall(r"`(tests/\w[\w/]*\.py)?::(\w+)`", text)
+    assert len(named) > 20
+    for other, name in named:
+        path = other or path
+        assert f"def {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"
+
+
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"make ([a-z]+)", README)) - {"sure"}))
 def test_make_targets_of_the_readme_exist(command):
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

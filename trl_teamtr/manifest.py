@@ -10,6 +10,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
+from .run_state import RUN_STATE
+
 
 MANIFEST = "manifest.json"
 
@@ -23,7 +25,7 @@ def write_manifest(folder: str, accelerator: Accelerator):
         accelerator ([`~accelerate.Accelerator`]): Of the run; every process calls this together.
     """
     files = _from_main([str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()])
-    share = sorted(files)[accelerator.process_index :: accelerator.num_processes]
+    share = sorted({*files} - {MANIFEST})[accelerator.process_index :: accelerator.num_processes]
     entries = gather_object([(name, *_measure(os.path.join(folder, name), flush=True)) for name in share])
     if accelerator.is_main_process:
         path = os.path.join(folder, MANIFEST)
@@ -47,11 +49,10 @@ def verify(folder: str, accelerator: Accelerator):
     Raises:
         `ValueError`: On all processes, if a file is missing, cut off or altered.
     """
-    if not _from_main(os.path.isfile(os.path.join(folder, MANIFEST))):
+    if _from_main(not any(os.path.isfile(os.path.join(folder, name)) for name in (MANIFEST, RUN_STATE))):
         if accelerator.is_main_process:
             warnings.warn(
-                f"{folder!r} has no {MANIFEST}: an older version has written it, or its removal was cut short. Its "
-                "files cannot be verified.",
+                f"{folder!r} has no {MANIFEST}, since an older version has written it. Its files cannot be verified.",
                 stacklevel=2,
             )
         return
@@ -72,8 +73,8 @@ def find_damage(folder: str, accelerator: Accelerator) -> list[str]:
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
             manifest, damage = json.load(file), []
-    except ValueError as error:
-        manifest, damage = {}, [f"{MANIFEST} cannot be read ({error})"]
+    except (FileNotFoundError, ValueError) as error:
+        manifest, damage = {}, [f"{MANIFEST} cannot be read ({type(error).__name__})"]
     share = sorted(manifest)[accelerator.process_index :: accelerator.num_processes]
     damage += [problem for name in share if (problem := _check(folder, name, manifest[name]))]
     return sorted(set(gather_object(damage)))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from .router import Router, next_speaker
+from .router import Router, make_router, next_speaker
+from .teamtr_config import TeamTRConfig
 from .transcript import Transcript
 from .view import View
 
@@ -64,6 +65,13 @@ class RolloutRules:
             if self.stop_condition is not None and self.stop_condition(transcript):
                 return None
         return next_speaker(self.router, transcript)
+
+
+def make_rules(args: TeamTRConfig, names: Sequence[str], router: Router | None, stop_condition) -> RolloutRules:
+    """The rules of `args` for a team of `names`; `router` and `stop_condition` are the user's own, if any."""
+    max_turns = args.max_turns if args.max_turns is not None else args.num_rounds * len(names)
+    router = router if router is not None else make_router(args.router, max_turns)
+    return RolloutRules(router, max_turns, args.stop_string, stop_condition)
 
 
 def collect_rollouts(

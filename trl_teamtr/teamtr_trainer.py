@@ -29,8 +29,8 @@ from .preemption import PreemptionCallback
 from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
 from .residency import Residency
 from .rewards import check_reward_funcs, check_trust
-from .rollout import RolloutRules, Rollouts, collect_rollouts
-from .router import Router, make_router
+from .rollout import Rollouts, collect_rollouts, make_rules
+from .router import Router
 from .stages import count_stages, order_agents, stage_rows
 from .team import (
     agent_args,
@@ -161,7 +161,7 @@ class TeamTRTrainer(AgentTrainer):
             check_columns(dataset, names, split)
 
         self.team_names = names
-        self.rules = _make_rules(args, names, router, stop_condition)
+        self.rules = make_rules(args, names, router, stop_condition)
         check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
         for agent in agents:
             check_sampling(agent_args(args, agent, lead=False), agent.name)
@@ -396,9 +396,3 @@ class TeamTRTrainer(AgentTrainer):
         for member in self.members:
             folder = os.path.join(self.state.best_model_checkpoint, member.name)
             super(AgentTrainer, member)._load_from_checkpoint(folder, member.model)
-
-
-def _make_rules(args: TeamTRConfig, names: tuple[str, ...], router: Router | None, stop_condition) -> RolloutRules:
-    max_turns = args.max_turns if args.max_turns is not None else args.num_rounds * len(names)
-    router = router if router is not None else make_router(args.router, max_turns)
-    return RolloutRules(router, max_turns, args.stop_string, stop_condition)
