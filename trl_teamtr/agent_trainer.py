@@ -15,7 +15,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from .advantages import group_advantages
 from .agent import Agent
-from .engines import PlainEngine, make_engine
+from .engines import PlainEngine, loading_runs_no_code, make_engine
 from .rendering import ChatRenderer, PlainRenderer, Renderer
 from .rollout import Rollouts
 from .snapshot import Snapshot
@@ -251,7 +251,8 @@ class AgentTrainer(GRPOTrainer):
         self._prepare_for_training(self.num_updates, None, resume_from_checkpoint)
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        output = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        with loading_runs_no_code(self):
+            output = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.engine = make_engine(self)
         return output
 

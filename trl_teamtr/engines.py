@@ -1,9 +1,11 @@
 """What an update needs from the engine under an agent: plain PyTorch and DDP, or DeepSpeed's ZeRO stages 1 to 3."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, patch_environment
 from trl.models.utils import prepare_deepspeed
 
 
@@ -157,6 +159,21 @@ def make_engine(trainer: "AgentTrainer") -> PlainEngine | ZeroEngine:
             "a step of ZeRO stages 1, 2 and 3 only. Use one of accelerate_configs/zero1.yaml, zero2.yaml, zero3.yaml."
         )
     return kinds[kind](trainer)
+
+
+@contextlib.contextmanager
+def loading_runs_no_code(trainer: "AgentTrainer") -> Iterator[None]:
+    """Within it DeepSpeed, which unpickles whatever a checkpoint holds, loads tensors and its own records only."""
+    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        yield  # there transformers loads weights only
+        return
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    with torch.serialization.safe_globals(known), patch_environment(torch_force_weights_only_load="1"):
+        yield
 
 
 def prepare_frozen(trainer: "AgentTrainer"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
 from trl import GRPOConfig
 
 from .masking import mask_secrets
@@ -270,6 +271,11 @@ class TeamTRConfig(GRPOConfig):
             not self.enable_jit_checkpoint,
             "`enable_jit_checkpoint=True` is not supported: it saves in the middle of an update, each process for "
             "itself. Leave it `False`; on SIGTERM TeamTRTrainer always ends the update, saves and stops.",
+        )
+        _check(
+            not (self.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")),
+            "FSDP is not supported: the trust region takes updates back on the weights that it finds, and has not been "
+            "taught FSDP's shards. Use ZeRO-3, which shards the same things: accelerate_configs/zero3.yaml.",
         )
         _check(
             not (self.offload_idle_agents and self.deepspeed_plugin is not None),

@@ -1,10 +1,12 @@
 """
 Trains teams as told by a JSON file: a list of jobs, each with `output_dir`, config `fields`, and optionally
-`stop_after` (updates), `resume`, or `die` (rank and update: that process ends without a word).
+`stop_after` (updates), `resume`, `die` (rank and update: that process ends without a word), or `poison` (a file that the
+checkpoint's optimizer states make if they are unpickled).
 """
 
 import json
 import os
+import pickle
 import sys
 import time
 from pathlib import Path
@@ -14,8 +16,10 @@ from datasets import Dataset
 from teams import make_team, weights_of
 from tiny import PROMPTS, answer_reward, make_config
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from trl_teamtr import TeamTRTrainer
+from trl_teamtr.manifest import write_manifest
 
 
 class Interrupt(TrainerCallback):
@@ -29,6 +33,32 @@ class Interrupt(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop |= state.global_step == self.stop_after
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+def poison_and_resume(trainer: TeamTRTrainer, job: dict) -> str:
+    """What is said when the last checkpoint's optimizer states hold code; its manifest knows of nothing."""
+    checkpoint = Path(get_last_checkpoint(job["output_dir"]))
+    if trainer.accelerator.is_main_process:
+        for file in (*checkpoint.rglob("optimizer.pt"), *checkpoint.rglob("*optim_states.pt")):
+            torch.save(Code(job["poison"]), file)
+    trainer.accelerator.wait_for_everyone()
+    write_manifest(str(checkpoint), trainer.accelerator)
+    trainer.accelerator.wait_for_everyone()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    except pickle.UnpicklingError as error:
+        return str(error)
+    return "nothing"
 
 
 def run(models: Path, job: dict, num_processes: int) -> dict:
@@ -53,6 +83,8 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
         callbacks=[interrupt],
     )
+    if "poison" in job:
+        return {"refused": poison_and_resume(trainer, job)}
     trainer.train(resume_from_checkpoint=job.get("resume"))
     trainer.save_model()
     timings = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")

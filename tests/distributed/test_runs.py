@@ -37,13 +37,14 @@ def stopped_and_whole(request, models, tmp_path_factory):
         {**part, "stop_after": 4},
         {**part, "resume": True},
         {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
+        {"output_dir": str(folder / "whole"), "resume": True, "poison": str(folder / "poisoned")},
     )
     launch(derive_config(request.param, folder), "run_train.py", models, jobs, folder)
     return request.param, folder, [torch.load(folder / f"result-{rank}.pt") for rank in (0, 1)]
 
 
 def test_resumed_run_is_bit_identical(stopped_and_whole):
-    for whole, _, resumed, _ in stopped_and_whole[2]:
+    for whole, _, resumed, *_ in stopped_and_whole[2]:
         assert whole["processes"] == 2
         torch.testing.assert_close(resumed["weights"], whole["weights"], rtol=0, atol=0)
         torch.testing.assert_close(resumed["moments"], whole["moments"], rtol=0, atol=0)
@@ -119,3 +120,9 @@ def test_when_a_process_dies_the_others_end_within_a_minute(models, tmp_path):
     died = float((tmp_path / "run" / "died").read_text())
     assert 0 not in codes and time.time() - died < 60
     assert (tmp_path / "run" / "checkpoint-2" / "team.json").exists()  # the last whole one
+
+
+def test_poisoned_checkpoint_runs_no_code(stopped_and_whole):
+    _, folder, results = stopped_and_whole
+    assert all("Weights only load failed" in result[4]["refused"] for result in results)
+    assert not (folder / "poisoned").exists()
