@@ -1,5 +1,6 @@
 """The methods of TRL and transformers that are overridden or called have the signatures that the code was written for."""
 
+import ast
 import inspect
 
 import pytest
@@ -82,3 +83,36 @@ def test_overridden_methods_are_listed_in_the_docstrings():
 def test_constructor_takes_the_arguments_of_grpo_in_their_order():
     theirs = list(inspect.signature(GRPOTrainer.__init__).parameters)
     assert list(inspect.signature(TeamTRTrainer.__init__).parameters)[: len(theirs)] == theirs
+
+
+# What trl_teamtr/engines.py does with DeepSpeed's optimizers
+ZERO_1_AND_2 = {
+    "update_lp_params": "self",
+    "zero_grad": "self, set_to_none",
+    "reset_cpu_buffers": "self",
+    "_clear_hp_buffer_references": "self",
+    "_link_all_hp_params": "self",
+}
+ZERO_3 = {
+    "_partition_all_parameters": "self",
+    "_reassign_or_swap_out_partitioned_parameters": "self, sub_group_id",
+    "_post_step": "self, timer_names",
+    "_overflow_clean_up": "self, prev_scale",
+}
+
+
+@pytest.mark.parametrize("name, expected", (ZERO_1_AND_2 | ZERO_3).items())
+def test_signature_of_deepspeed_is_the_expected_one(name, expected):
+    import deepspeed
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    optimizer = DeepSpeedZeroOptimizer_Stage3 if name in ZERO_3 else DeepSpeedZeroOptimizer
+    # From the source, since a decorator of DeepSpeed hides some signatures
+    (cls,) = ast.parse(inspect.getsource(optimizer)).body
+    (method,) = [node for node in cls.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    actual = ", ".join(argument.arg for argument in method.args.args)
+    assert actual == expected, (
+        f"`{name}` of DeepSpeed {deepspeed.__version__}'s {optimizer.__name__} now takes ({actual}); "
+        f"trl_teamtr/engines.py was written for ({expected}). Check what changed before widening the version range."
+    )
