@@ -329,10 +329,11 @@ class AgentTrainer(GRPOTrainer):
     def _optimizer_step(self) -> float:
         """Clip and step; returns the norm of the gradient before clipping."""
         handler, state = self.lead.callback_handler, self.state
+        self.engine.clip_gradients()
         self.lead.control = handler.on_pre_optimizer_step(self.args, state, self.lead.control)
-        grad_norm = self.engine.step()
+        self.engine.step()
         self.lead.control = handler.on_optimizer_step(self.args, state, self.lead.control)
-        return grad_norm
+        return self.engine.grad_norm
 
     @torch.no_grad()
     def measure_kl(self, micro_batches: list[dict], snapshot: Snapshot, estimator: str | None = None) -> float:

@@ -24,6 +24,7 @@ class PlainEngine:
     def __init__(self, trainer: "AgentTrainer"):
         self._trainer = trainer
         self._params = [param for param in trainer.model.parameters() if param.requires_grad]
+        self.grad_norm = 0.0
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -38,14 +39,16 @@ class PlainEngine:
     def publish(self):
         """Let the policy follow a change of `weights`. Every process calls this together."""
 
-    def step(self) -> float:
-        """Clip and apply the accumulated gradient; returns its norm before clipping."""
-        trainer, args = self._trainer, self._trainer.args
-        norm = trainer._clip_grad_norm(trainer.model_wrapped) if args.max_grad_norm > 0 else None
-        norm = trainer._get_grad_norm(trainer.model_wrapped, grad_norm=norm)
-        trainer.optimizer.step()
+    def clip_gradients(self):
+        """Clip the accumulated gradient, where [`step`] does not do it."""
+        trainer = self._trainer
+        norm = trainer._clip_grad_norm(trainer.model_wrapped) if trainer.args.max_grad_norm > 0 else None
+        self.grad_norm = float(trainer._get_grad_norm(trainer.model_wrapped, grad_norm=norm))
+
+    def step(self):
+        """Apply the accumulated gradient and forget it. `grad_norm` is its norm before clipping then."""
+        self._trainer.optimizer.step()
         self.discard_gradients()
-        return float(norm)
 
     def discard_gradients(self):
         """Forget the accumulated gradient."""
@@ -69,6 +72,7 @@ class ZeroEngine:
     def __init__(self, trainer: "AgentTrainer"):
         self._engine = trainer.model_wrapped
         self._zero: Any = self._engine.optimizer
+        self.grad_norm = 0.0
         # accelerate steps as soon as the last micro-batch is through, but the trust region decides first
         trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
 
@@ -83,9 +87,12 @@ class ZeroEngine:
     def publish(self):
         self._zero.update_lp_params()
 
-    def step(self) -> float:
+    def clip_gradients(self):
+        pass  # DeepSpeed's step does
+
+    def step(self):
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        self.grad_norm = float(self._engine.get_global_grad_norm())
 
     def discard_gradients(self):
         # What `step` itself clears when it skips a step because of an overflow
