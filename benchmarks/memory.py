@@ -1,0 +1,129 @@
+"""
+Peak memory of a team in training, for 1, 2, 3, 5 and 8 agents on SmolLM2-135M-Instruct: all weights trained, LoRA on a
+base for each agent, LoRA on one shared base.
+
+    python scripts/prepare_smollm2.py runs/SmolLM2-135M-Instruct
+    python benchmarks/memory.py                  # about half an hour on two cores, and 18 GiB
+    python benchmarks/memory.py --quick          # 1 and 2 agents with a tiny model of random weights, two minutes
+
+Each cell is a process of its own that trains one stage, so that every agent has its moments, and reports the largest
+resident set that the system saw (`ru_maxrss`), in MiB. On a machine without a GPU the moments of idle agents, which
+leave the device, have nowhere else to go: what grows with full agents here are weights and moments, on a GPU weights
+alone. "libraries" is the resident set before any model is loaded; "above it" subtracts it, which is the stricter ratio.
+
+Prints the table and one JSON object last: `shared_8_over_1`, the ratio of 8 LoRA agents on the shared base to one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+
+
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+os.environ["CI"] = "1"  # no telemetry
+
+COUNTS = (1, 2, 3, 5, 8)
+KINDS = ("full", "lora", "lora on a shared base")
+
+
+def resident() -> float:
+    """Largest resident set of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def save_tiny_model(folder: str) -> str:
+    from trl_teamtr.tasks.link import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer()
+    make_model(tokenizer, 0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run_cell(kind: str, count: int, model: str):
+    """Trains one stage; prints the resident sets before and after as JSON."""
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
+
+    libraries = resident()
+    lora = None if kind == "full" else LoraConfig(task_type="CAUSAL_LM", r=8)
+    team = [Agent(f"agent_{i + 1}", model, peft_config=lora) for i in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        args = TeamTRConfig(
+            folder,
+            num_stages=1,
+            num_generations=4,
+            per_device_train_batch_size=4,
+            max_completion_length=16,
+            num_iterations=2,
+            share_base_model=kind == KINDS[2],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        trainer = TeamTRTrainer(
+            team,
+            lambda completions, **kwargs: [float(len(text) % 7) for text in completions],
+            args,
+            train_dataset=Dataset.from_dict({"prompt": ["What is 3 + 4?", "What is 9 - 5?"]}),
+        )
+        trainer.train()
+    print(json.dumps({"libraries": libraries, "peak": resident()}))
+
+
+def measure(kind: str, count: int, model: str) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", __file__, "--cell", kind, str(count), "--model", model]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(model: str, counts: tuple[int, ...], quick: bool):
+    import torch
+    import transformers
+    import trl
+
+    print(f"peak MiB of one stage ({'tiny model' if quick else os.path.basename(model)})")
+    print(f"{'agents':<24}" + "".join(f"{count:>10}" for count in counts))
+    cells = {}
+    for kind in KINDS:
+        cells[kind] = [measure(kind, count, model) for count in counts]
+        peaks = [cell["peak"] for cell in cells[kind]]
+        above = [cell["peak"] - cell["libraries"] for cell in cells[kind]]
+        print(f"{kind:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
+        print(f"{'  over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
+        print(f"{'  over one, above it':<24}" + "".join(f"{value / above[0]:10.2f}" for value in above), flush=True)
+    print(f"libraries: {cells[KINDS[0]][0]['libraries']:.0f} MiB")
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
+        f"{platform.python_version()}, {os.cpu_count()} cores, no GPU"
+    )
+    shared = cells[KINDS[2]]
+    ratio = shared[-1]["peak"] / shared[0]["peak"]
+    strict = (shared[-1]["peak"] - shared[-1]["libraries"]) / (shared[0]["peak"] - shared[0]["libraries"])
+    result = {f"shared_{counts[-1]}_over_1": round(ratio, 3), f"shared_{counts[-1]}_over_1_above": round(strict, 3)}
+    print(json.dumps(result | {"quick": quick, "cells": cells}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--model", default="runs/SmolLM2-135M-Instruct", help="directory of the base model")
+    parser.add_argument("--cell", nargs=2, metavar=("KIND", "COUNT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        run_cell(options.cell[0], int(options.cell[1]), options.model)
+    elif options.quick:
+        with tempfile.TemporaryDirectory() as tiny:
+            main(save_tiny_model(tiny), COUNTS[:2], quick=True)
+    else:
+        main(options.model, COUNTS, quick=False)
