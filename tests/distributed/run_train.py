@@ -1,12 +1,13 @@
 """
 Trains teams as told by a JSON file: a list of jobs, each with `output_dir`, config `fields`, and optionally
-`stop_after` (updates), `resume`, `die` (rank and update: that process ends without a word), or `poison` (a file that the
+`preempt` (rank and update: that process gets a SIGTERM), `resume`, `die` (rank and update: that process ends without a word), or `poison` (a file that the
 checkpoint's optimizer states make if they are unpickled).
 """
 
 import json
 import os
 import pickle
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,16 +24,16 @@ from trl_teamtr.manifest import write_manifest
 
 
 class Interrupt(TrainerCallback):
-    def __init__(self, output_dir, stop_after=None, die=None):
-        self.output_dir, self.stop_after, self.die = Path(output_dir), stop_after, die
+    def __init__(self, output_dir, preempt=None, die=None):
+        self.output_dir, self.preempt, self.die = Path(output_dir), preempt, die
 
     def on_optimizer_step(self, args, state, control, **kwargs):
-        if self.die and self.die == [int(os.environ["RANK"]), state.global_step]:
+        now = [int(os.environ.get("RANK", 0)), state.global_step]
+        if self.die == now:
             (self.output_dir / "died").write_text(str(time.time()))
             os._exit(1)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= state.global_step == self.stop_after
+        if self.preempt == now:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Code:
@@ -75,7 +76,7 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
         }
         | job.get("fields", {}),
     )
-    interrupt = Interrupt(job["output_dir"], job.get("stop_after"), job.get("die"))
+    interrupt = Interrupt(job["output_dir"], job.get("preempt"), job.get("die"))
     trainer = TeamTRTrainer(
         make_team(job.get("kind", "mixed"), models),
         answer_reward,
@@ -90,6 +91,7 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
     timings = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
     return {
         "processes": trainer.accelerator.num_processes,
+        "preempted": trainer.preemption.stopped_at,
         "weights": {member.name: weights_of(member) for member in trainer.members},
         "moments": {
             member.name: [v for values in member.engine.optimizer.state.values() for v in values.values()]

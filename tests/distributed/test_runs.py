@@ -28,13 +28,16 @@ def write_jobs(folder, *jobs):
 
 @pytest.fixture(scope="module", params=["multi_gpu", "zero2", "zero3"])
 def stopped_and_whole(request, models, tmp_path_factory):
-    """Results of a run, and of one that was stopped in the middle of a stage and resumed; and the engine."""
+    """
+    The engine, and each process's results of: a run; one whose second process is told to go in the middle of a stage;
+    that one resumed; one with a shared base; the first one resumed from a checkpoint that holds code.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     part = {"output_dir": str(folder / "part")}
     jobs = write_jobs(
         folder,
         {"output_dir": str(folder / "whole")},
-        {**part, "stop_after": 4},
+        {**part, "preempt": [1, 3], "fields": {"save_strategy": "no"}},
         {**part, "resume": True},
         {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
         {"output_dir": str(folder / "whole"), "resume": True, "poison": str(folder / "poisoned")},
@@ -44,8 +47,9 @@ def stopped_and_whole(request, models, tmp_path_factory):
 
 
 def test_resumed_run_is_bit_identical(stopped_and_whole):
-    for whole, _, resumed, *_ in stopped_and_whole[2]:
-        assert whole["processes"] == 2
+    for whole, stopped, resumed, *_ in stopped_and_whole[2]:
+        assert whole["processes"] == 2 and whole["preempted"] is None
+        assert stopped["preempted"] == 4 and len(stopped["logs"]) == 4
         torch.testing.assert_close(resumed["weights"], whole["weights"], rtol=0, atol=0)
         torch.testing.assert_close(resumed["moments"], whole["moments"], rtol=0, atol=0)
         assert resumed["coefs"] == whole["coefs"]
