@@ -92,9 +92,8 @@ def run(kind: str, models: Path, output_dir: Path, num_processes: int, **fields)
 
 
 if __name__ == "__main__":
-    models, output = Path(sys.argv[1]), Path(sys.argv[2])
-    for kind in sys.argv[3].split(",") if len(sys.argv) > 3 else KINDS:
-        result = run(kind, models, output / kind, num_processes=2)
-        rank = torch.distributed.get_rank()
-        torch.save(result, output / f"{kind}-{rank}.pt")
+    models, output, bf16 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["bf16"]
+    for kind in KINDS:
+        result = run(kind, models, output / kind, num_processes=2, bf16=bf16)
+        torch.save(result, output / f"{kind}-{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()

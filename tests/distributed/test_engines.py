@@ -102,3 +102,16 @@ def test_rejection_restores_weights_master_weights_and_moments(found):
 def test_other_agents_stay_bit_identical(found):
     for results in found[1].values():
         assert all(entry["others_unchanged"] for result in results for entry in agents_of(result))
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_radius_holds_with_bfloat16_weights_and_float32_masters(engine, models, tmp_path):
+    launch(derive_config(engine, tmp_path, mixed_precision="bf16"), "run_probe.py", models, tmp_path, "bf16")
+    results = [torch.load(tmp_path / f"{kind}-{rank}.pt") for kind in KINDS for rank in (0, 1)]
+    reports = []
+    for entry in [entry for result in results for entry in agents_of(result)]:
+        assert entry["rejection_restores"] and entry["others_unchanged"]
+        assert {weight.dtype for weight in entry["end"].values()} == {torch.bfloat16}
+        reports += entry["reports"]
+    assert all(report["kl"] <= 0.02 for report in reports if not report["rejected"] and report["kl_proposed"] > 0.02)
+    assert any(report["backtracks"] and not report["rejected"] for report in reports)
