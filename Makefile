@@ -4,12 +4,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo test lint format benchmarks clean
+.PHONY: help venv quickstart demo test soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
 	@echo "make demo         train two LoRA agents on SmolLM2-135M-Instruct (about an hour on two cores)"
 	@echo "make test         run the test suite with coverage"
+	@echo "make soak         kill runs and let them hang, many times (about half an hour on two cores)"
 	@echo "make lint         check style; make format to mend it"
 	@echo "make benchmarks   what a team of one costs beside TRL's GRPOTrainer"
 
@@ -36,6 +37,15 @@ demo: .venv/.demo
 # One thread per process: on two cores, more only get in each other's way
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# `set -o pipefail`: a difference must not hide behind tee
+soak: SHELL := bash
+soak: .SHELLFLAGS := -o pipefail -c
+soak: .venv/.dev
+	$(BIN)/python -W ignore tests/soak/kill_runs.py --kills 50 | tee docs/results/soak/kills_1_process.txt
+	$(BIN)/python -W ignore tests/soak/kill_runs.py --kills 10 --processes 2 \
+		| tee docs/results/soak/kills_zero2_2_processes.txt
+	$(BIN)/python -W ignore tests/soak/uneven_turns.py --runs 100 | tee docs/results/soak/uneven_turns.txt
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -244,3 +244,25 @@ def test_resume_with_another_batch_is_refused(run_dir):
     trainer = make_trainer(run_dir, make_team(2), **SETTINGS | {"per_device_train_batch_size": 16})
     with pytest.raises(ValueError, match="`generation_batch_size=8`.*this run has 16"):
         trainer.train(resume_from_checkpoint=True)
+
+
+def test_kill_while_an_old_checkpoint_is_removed_costs_no_whole_one(tmp_path, monkeypatch):
+    """The part that is left has just been modified: it must not count as the newest."""
+    settings = SETTINGS | {"save_total_limit": 2}
+    rmtree = shutil.rmtree
+
+    def cut_short(path, *args, **kwargs):
+        if os.path.basename(path).endswith("checkpoint-1") and os.path.isdir(path):
+            os.unlink(os.path.join(path, "team.json"))
+            raise KeyboardInterrupt  # as good as a kill: nothing below `train` catches it
+        rmtree(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, make_team(2), **settings).train()
+    monkeypatch.undo()
+    for number in (2, 3):  # mtimes that are more than a second apart, as those of real checkpoints
+        os.utime(tmp_path / f"checkpoint-{number}", (number, number))
+    trainer = make_trainer(tmp_path, make_team(2), callbacks=[StopAfter(4)], **settings)
+    trainer.train(resume_from_checkpoint=True)
+    assert sorted(path.name for path in tmp_path.glob("*checkpoint*")) == ["checkpoint-3", "checkpoint-4"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME, rotate_checkpoints
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
 
 from . import run_state
 from .agent import Agent
@@ -29,6 +29,7 @@ ARGS_FILE = "training_args.json"
 MEMBER_STATE = "teamtr_state.json"
 
 REPLACED = "tmp-replaced-"  # what a checkpoint is called while one of the same number takes its place
+REMOVED = "tmp-removed-"  # and while it is removed
 
 
 def write_team_files(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
@@ -68,12 +69,7 @@ def save(trainer: "TeamTRTrainer", run_dir: str):
         raise (OSError if isinstance(error, OSError) else RuntimeError)(message) from error
     if trainer.args.should_save:
         _put_in_place(folder, final)
-        rotate_checkpoints(
-            output_dir=run_dir,
-            save_total_limit=trainer.args.save_total_limit,
-            best_model_checkpoint=trainer.state.best_model_checkpoint,
-            use_mtime=True,
-        )
+        _rotate(run_dir, trainer.args.save_total_limit, trainer.state.best_model_checkpoint)
     trainer.accelerator.wait_for_everyone()
     if trainer.args.push_to_hub:
         trainer.save_model(_internal_call=True)  # what is pushed is the output directory, less its checkpoints
@@ -113,12 +109,28 @@ def _put_in_place(folder: str, final: str):
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _rotate(run_dir: str, limit: int | None, best: str | None):
+    """
+    Remove the oldest checkpoints but `limit`, never the last or the best one, as `rotate_checkpoints` does. That one
+    removes a checkpoint under its own name: killed at it, it leaves a part of one that has just been modified, counts
+    as the newest, and is kept in the next rotation in the place of a whole one.
+    """
+    checkpoints = sort_checkpoints(run_dir, use_mtime=True)
+    kept = {checkpoints[-1], *([str(Path(best))] if best is not None else [])}
+    surplus = len(checkpoints) - max(limit, len(kept)) if limit is not None and limit > 0 else 0
+    for path in [path for path in checkpoints if path not in kept][: max(surplus, 0)]:
+        aside = os.path.join(run_dir, f"{REMOVED}{os.path.basename(path)}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def recover(run_dir: str):
     """Tidy up after a run that was killed while it saved: a checkpoint that was moved aside gets its name back."""
     if not os.path.isdir(run_dir):
         return
     for name in os.listdir(run_dir):
-        if not re.fullmatch(r"tmp-(replaced-)?checkpoint-\d+", name):
+        if not re.fullmatch(r"tmp-((replaced|removed)-)?checkpoint-\d+", name):
             continue
         path, final = os.path.join(run_dir, name), os.path.join(run_dir, name.removeprefix(REPLACED))
         if name.startswith(REPLACED) and not os.path.isdir(final):

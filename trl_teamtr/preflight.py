@@ -69,6 +69,15 @@ def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], max
         check_lengths(dataset, members, split)
 
 
+def check_eval_batch(batch_size: int, group: int):
+    """Raise `ValueError` unless `batch_size` rollouts over all processes are whole groups of `group` of a prompt."""
+    if batch_size % group:
+        raise ValueError(
+            f"The evaluation batch ({batch_size} rollouts over all processes) must hold whole groups of {group} rollouts "
+            "of a prompt. Change `per_device_eval_batch_size` or `num_generations_eval`."
+        )
+
+
 def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[str], split: str):
     """
     Raise `ValueError` unless every row of `dataset` can start a rollout of the team `agents`.

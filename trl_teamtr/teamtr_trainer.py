@@ -20,13 +20,12 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
-from . import checkpoint, hub, run_state
+from . import checkpoint, hub, preflight, run_state
 from .agent import Agent
 from .agent_trainer import AgentTrainer
 from .engines import prepare_frozen
 from .model_card import describe_team
 from .preemption import PreemptionCallback
-from .preflight import check_columns, check_members, check_router, name_splits, refuse_unsupported
 from .residency import Residency
 from .rewards import check_reward_funcs, check_trust
 from .rollout import Rollouts, collect_rollouts, make_rules
@@ -149,20 +148,20 @@ class TeamTRTrainer(AgentTrainer):
         args = default_args(model) if args is None else args
         if not isinstance(args, TeamTRConfig):
             raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
-        refuse_unsupported(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
+        preflight.refuse_unsupported(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
         agents = resolve_team(model, args, peft_config)
         names = tuple(agent.name for agent in agents)
         trainable = [agent for agent in agents if agent.trainable]
         if len(trainable) > 1 and optimizers != (None, None):
             raise ValueError("`optimizers` is one optimizer, but each agent has its own. Set `args.optim` instead.")
         check_same_team(args.output_dir, agents)
-        splits = name_splits(train_dataset, eval_dataset)
+        splits = preflight.name_splits(train_dataset, eval_dataset)
         for split, dataset in splits.items():
-            check_columns(dataset, names, split)
+            preflight.check_columns(dataset, names, split)
 
         self.team_names = names
         self.rules = make_rules(args, names, router, stop_condition)
-        check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
+        preflight.check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
         for agent in agents:
             check_sampling(agent_args(args, agent, lead=False), agent.name)
         load_models(agents, args, quantization_config)
@@ -181,13 +180,19 @@ class TeamTRTrainer(AgentTrainer):
             **common,
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
+        self._add_peers(agents, args, processing_class, common)
+        preflight.check_members(self.members, splits, self.rules.max_turns)
+
+    def _add_peers(self, agents: list[Agent], args: TeamTRConfig, processing_class, common: dict[str, Any]):
+        """The trainers of the other agents, and what the lead keeps for all."""
+        num_trained = sum(agent.trainable for agent in agents)
         # The peers get the lead's reward models, loaded, since TRL logs each batch's rewards from the member's own list
-        common["reward_funcs"] = list(self.reward_funcs)
-        common["reward_processing_classes"] = list(self.reward_processing_classes)
+        common |= {"reward_funcs": list(self.reward_funcs)}
+        common |= {"reward_processing_classes": list(self.reward_processing_classes)}
         self.members: list[AgentTrainer] = []
         for agent in agents:
-            arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=len(trainable))
-            self.members.append(self if agent is lead else AgentTrainer(agent, lead=self, **common, **arguments))
+            arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=num_trained)
+            self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
         self.active_agent: AgentTrainer = self  # the agent of the update in progress, and what its last one did
@@ -197,7 +202,6 @@ class TeamTRTrainer(AgentTrainer):
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
         go_offline_without_server(self.callback_handler)
-        check_members(self.members, splits, self.rules.max_turns)
 
     def _share_records(self):
         """One set of metrics, logs and counters for the team: the lead's."""
@@ -342,12 +346,7 @@ class TeamTRTrainer(AgentTrainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
-        if batch_size % self.num_generations_eval:
-            raise ValueError(
-                f"The evaluation batch ({batch_size} rollouts over all processes) must hold whole groups of "
-                f"{self.num_generations_eval} rollouts of a prompt. Change `per_device_eval_batch_size` or "
-                "`num_generations_eval`."
-            )
+        preflight.check_eval_batch(batch_size, self.num_generations_eval)
         modes = [member.model.training for member in self.members]
         for member in self.members:
             member.model.eval()
