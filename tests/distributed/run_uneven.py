@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from teams import make_team, weights_of
 from tiny import PROMPTS, make_config
+from transformers.trainer_callback import PrinterCallback
 
 from trl_teamtr import TeamTRTrainer
 from trl_teamtr.rollout import collect_rollouts
@@ -87,6 +88,7 @@ def run(models: Path, output_dir: Path, num_processes: int, runs: int) -> list[d
     dataset = Dataset.from_dict({"prompt": PROMPTS})
     team = make_team("mixed", models)
     trainer = Uneven(team, letters, args, train_dataset=dataset, router=route)
+    trainer.remove_callback(PrinterCallback)
     trainer.runs = runs
     trainer.train()
     return trainer.found
