@@ -35,8 +35,9 @@ demo: .venv/.demo
 		--report_dir runs/smollm2_chain_sum/report --num_transcripts 5 --num_heldout 0
 
 # One thread per process: on two cores, more only get in each other's way
+# `loadscope`: what a module launches on two processes is launched once
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # `set -o pipefail`: a difference must not hide behind tee
 soak: SHELL := bash

@@ -63,6 +63,7 @@ class Probe(TeamTRTrainer):
         micro_batches = [self.score(agent, rows, seed)]
         snapshot = Snapshot(agent.engine)
         agent._accumulate(micro_batches, int(micro_batches[0]["num_messages_in_batch"]))
+        agent.engine.clip_gradients()
         agent.engine.step()
         after = local_state(agent)
         kl = agent.measure_kl(micro_batches, snapshot, "exact")
