@@ -64,7 +64,7 @@ def test_algorithm_is_one_function_of_at_most_sixty_lines():
     import inspect
 
     source = inspect.getsource(trl_teamtr.TeamTRTrainer._run_stage)
-    assert source.count("\n") <= 60 and "collect_rollouts" in source and "agent.update" in source
+    assert source.count("\n") <= 60 and "resampler.rollouts" in source and "agent.update" in source
 
 
 def test_package_stays_small():

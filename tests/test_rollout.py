@@ -77,7 +77,7 @@ def test_stop_conditions_do_not_stop_a_rollout_before_it_began():
 def test_full_context_ends_the_rollout_and_is_counted(tmp_path):
     trainer = make_trainer(tmp_path, make_team(2), num_rounds=20, max_context_length=40)
     rollouts = trainer.collect_rollouts([{"prompt": "a"}, {"prompt": "au"}])
-    assert rollouts.num_ended == 2
+    assert len(rollouts.full) == 2
     for views in rollouts.views.values():
         assert all(len(view.context) <= 40 for view in views)
 
@@ -89,7 +89,7 @@ def test_messages_that_find_no_room_are_left_out_and_counted(tmp_path):
     )
     trainer.members[0].max_view_length = 1000
     rollouts = trainer.collect_rollouts([{"prompt": "a"}] * 20)
-    assert rollouts.num_ended == 0
+    assert len(rollouts.full) == 0
     assert all(view.num_messages == 1 and len(view.context) <= 36 for view in rollouts.views["y"])
     assert rollouts.num_cut > 0
     assert rollouts.num_cut == sum(view.num_cut for view in rollouts.views["y"])

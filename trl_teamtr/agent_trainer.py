@@ -4,6 +4,7 @@ import contextlib
 import math
 import random
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,8 @@ from .advantages import group_advantages
 from .agent import Agent
 from .engines import PlainEngine, loading_runs_no_code, make_engine
 from .rendering import ChatRenderer, PlainRenderer, Renderer
-from .rollout import Rollouts
+from .rollout import Rollouts, union
+from .rollout_metrics import log_rollouts
 from .snapshot import Snapshot
 from .transcript import Message, Transcript
 from .trust_region import KLController, UpdateReport, backtrack, exact_kl, k3_kl
@@ -73,6 +75,7 @@ class AgentTrainer(GRPOTrainer):
         self._rollouts: Rollouts | None = None
         self._last_logps: torch.Tensor | None = None
         self._kl_sum = 0.0
+        self.before_update: Snapshot | None = None  # the policy before the last update, as long as drafts need it
         self.engine = PlainEngine(self)
 
     # Speaking
@@ -95,25 +98,29 @@ class AgentTrainer(GRPOTrainer):
             )
         return self._renderers[chat]
 
-    def speak(self, contexts: list[list[int]]) -> list[Message]:
+    def speak(self, contexts: list[list[int]], beginnings: list[tuple[int, ...]] | None = None) -> list[Message]:
         """
         Sample one message for each context with the present weights.
 
         Args:
             contexts (`list[list[int]]`): Token ids. Every process calls this together; one may bring none.
+            beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
         """
-        if not contexts and self.accelerator.num_processes == 1:
-            return []
-        self.lead.residency.use(self)
-        # A process without a row still takes part: generation under ZeRO-3 gathers the weights
-        dummy = [] if contexts else [[self._tokenizer.pad_token_id]]
-        ids, _ = self._generate_single_turn(contexts + dummy, None, {}, self.num_generations)
-        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = set(self.eos_token_ids)
-        return [
-            Message(self.name, text, tuple(message), message[-1] in ends)
-            for message, text in zip(ids, texts, strict=True)
-        ][: len(contexts)]
+        ids = list(beginnings) if beginnings is not None else [()] * len(contexts)
+        limit = self.max_completion_length
+        unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
+        if union(self.accelerator, {True} if unfinished else set()):
+            self.lead.residency.use(self)
+            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
+            dummy = [] if unfinished else [[self._tokenizer.pad_token_id]]
+            self.generation_config.max_new_tokens = limit - min((len(ids[i]) for i in unfinished), default=0)
+            prompts = [contexts[i] + list(ids[i]) for i in unfinished]
+            new, _ = self._generate_single_turn(prompts + dummy, None, {}, self.num_generations)
+            for i, continuation in zip(unfinished, new, strict=False):
+                ids[i] = (*ids[i], *continuation)[:limit]
+        texts = self._tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
+        return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
 
     def view_batch(self, rollouts: Rollouts) -> dict[str, torch.Tensor]:
         """
@@ -172,7 +179,7 @@ class AgentTrainer(GRPOTrainer):
         own = [(sum(view.mask), view.num_messages) for view in views]
         for view in views:
             view.end(self._tokenizer.pad_token_id)
-        self._log_rollouts(self._rollouts, own, mode)
+        log_rollouts(self, self._rollouts, own, mode)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         completions = [
             transcript.as_dicts()[-1:] or [{"role": "assistant", "content": ""}] for transcript in transcripts
@@ -190,27 +197,6 @@ class AgentTrainer(GRPOTrainer):
             None,
             None,
         )
-
-    def _log_rollouts(self, rollouts: Rollouts, own: list[tuple[int, int]], mode: str):
-        """Lengths of this agent's messages, and the cost of the rollouts, under TRL's names where it has one."""
-        messages = [message for transcript in rollouts.transcripts for message in transcript.messages]
-        decoded = sum(len(message.ids) for message in messages)
-        unfinished = sum(not message.finished for message in messages if message.agent == self.name)
-        read = sum(len(view.prompt_ids) for view in rollouts.views[self.name])
-        counts = [len(messages), decoded, rollouts.num_cut, rollouts.num_ended, read, unfinished]
-        counts += [sum(tokens for tokens, _ in own), sum(count for _, count in own)]
-        total = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), reduction="sum")
-        messages, decoded, cut, ended, read, unfinished, own_tokens, own_messages = total.tolist()
-        if mode == "train":
-            self.state.num_input_tokens_seen += read + decoded
-        metrics = self._metrics[mode]
-        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
-        metrics["rollout/messages"].append(messages)
-        metrics["rollout/tokens_decoded"].append(decoded)
-        metrics["rollout/messages_cut"].append(cut)
-        metrics["rollout/ended_for_length"].append(ended)
-        metrics["completions/mean_length"].append(own_tokens / max(own_messages, 1))
-        metrics["completions/clipped_ratio"].append(unfinished / max(own_messages, 1))
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         final_ids = [list(t.messages[-1].ids) if t.messages else [] for t in self._rollouts.transcripts]
@@ -282,7 +268,8 @@ class AgentTrainer(GRPOTrainer):
         if num_messages == 0:
             return report
         micro_batches = split_tensor_dict(shuffle_sequence_dict(batch), self.args.steps_per_generation)
-        snapshot = Snapshot(self.engine) if self.radius is not None else None
+        speculative = self.args.resampling == "speculative"
+        snapshot = Snapshot(self.engine, self.radius is not None) if self.radius is not None or speculative else None
         losses, left = [], False
         while report.inner_steps < self.args.num_iterations and not left:
             loss, kl = self._accumulate(micro_batches, num_messages)
@@ -294,7 +281,7 @@ class AgentTrainer(GRPOTrainer):
             else:
                 self.engine.discard_gradients()
         report.loss, report.kl_last_pass = sum(losses) / len(losses), kl
-        if snapshot is not None:
+        if self.radius is not None:
             backtracking = left and self.args.kl_estimator == "k3"  # then the early stop has measured it already
             report.kl_proposed = kl if backtracking else self.measure_kl(micro_batches, snapshot)
             backtrack(
@@ -305,6 +292,7 @@ class AgentTrainer(GRPOTrainer):
                 report,
             )
             self.controller.step(report.kl_proposed)
+        self.before_update = snapshot if speculative else None
         return report
 
     def _accumulate(self, micro_batches: list[dict], num_messages: int) -> tuple[float, float]:
@@ -379,10 +367,11 @@ class AgentTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             return self.model_wrapped(**call).logits[:, :-1] / self.temperature
 
-    def new_transcript(self, row: dict[str, Any], agents: tuple[str, ...]) -> Transcript:
-        """An empty transcript for a row of the dataset."""
+    def new_transcript(self, row: dict[str, Any], said: Sequence[Message] = ()) -> Transcript:
+        """A transcript for a row of the dataset that begins with the messages `said`."""
         private = {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
-        return Transcript(row["prompt"], agents, private, seed=random.getrandbits(32))
+        names = self.lead.team_names
+        return Transcript(row["prompt"], names, private, seed=random.getrandbits(32), messages=list(said))
 
 
 def _loss_mask(inputs: dict) -> torch.Tensor:

@@ -194,6 +194,7 @@ def save_run_state(trainer: "TeamTRTrainer", folder: str, final: str):
     """Write the random states and the state of the run, in which `final` is the checkpoint's path."""
     if not trainer.args.save_only_model:
         trainer._save_rng_state(folder)
+        trainer.resampler.save(folder)
     if not trainer.args.should_save:
         return
     state = trainer.state

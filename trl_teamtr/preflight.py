@@ -122,14 +122,13 @@ def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[
     """
     if not isinstance(dataset, Dataset):
         return
-    names = tuple(speaker.name for speaker in speakers)
     for row, example in enumerate(dataset.select_columns([c for c in dataset.column_names if c in _READ])):
         size = len(str(example).encode())
         for speaker in speakers:
             room = speaker.max_view_length - speaker.max_completion_length
             if size < room // 2:
                 continue
-            transcript = speaker.new_transcript(example, names)
+            transcript = speaker.new_transcript(example)
             length = len(speaker.renderer_for(example["prompt"]).opening(transcript, []))
             if length > room:
                 raise ValueError(

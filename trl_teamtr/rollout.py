@@ -1,7 +1,7 @@
 """The turn loop: a team writes its transcripts, all rollouts of a turn in one batch per agent."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
@@ -9,12 +9,13 @@ from accelerate.utils import gather_object
 
 from .router import Router, make_router, next_speaker
 from .teamtr_config import TeamTRConfig
-from .transcript import Transcript
+from .transcript import Message, Transcript
 from .view import View
 
 
 if TYPE_CHECKING:
     from .agent_trainer import AgentTrainer
+    from .drafts import Drafts
 
 
 @dataclass
@@ -25,12 +26,18 @@ class Rollouts:
     Args:
         transcripts (`list[Transcript]`): One per row.
         views (`dict[str, list[View]]`): For each agent, its view of each row.
-        num_ended (`int`): Number of rollouts that ended because a context was full.
+        full (`set[int]`): Rows that ended because the next speaker's context was full.
+        tokens_decoded (`int`): Number of tokens that were sampled for them.
+        tokens_scored (`int`): Number of tokens, contexts included, that went through a forward pass to verify drafts.
+        tokens_kept (`int`): Number of tokens of their messages that were there already.
     """
 
     transcripts: list[Transcript]
     views: dict[str, list[View]]
-    num_ended: int = 0
+    full: set[int] = field(default_factory=set)
+    tokens_decoded: int = 0
+    tokens_scored: int = 0
+    tokens_kept: int = 0
 
     @property
     def num_cut(self) -> int:
@@ -75,50 +82,100 @@ def make_rules(args: TeamTRConfig, names: Sequence[str], router: Router | None, 
 
 
 def collect_rollouts(
-    transcripts: list[Transcript], speakers: Sequence["AgentTrainer"], rules: RolloutRules, accelerator: Accelerator
+    transcripts: list[Transcript],
+    speakers: Sequence["AgentTrainer"],
+    rules: RolloutRules,
+    accelerator: Accelerator,
+    drafts: "Drafts | None" = None,
 ) -> Rollouts:
     """
-    Let the team write each of `transcripts` to its end.
+    Let the team write each of `transcripts` to its end, from wherever it stands.
 
     All processes enter every generation together, those without a row for the speaker with a dummy row, since
     generation under ZeRO-3 is a collective.
 
     Args:
-        transcripts (`list[Transcript]`): One per row of this process, without messages.
+        transcripts (`list[Transcript]`): One per row of this process. Messages that are there already are kept.
         speakers (`Sequence[AgentTrainer]`): The team, in team order.
         rules (`RolloutRules`): Who speaks, and when a rollout ends.
         accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
+        drafts (`Drafts`, *optional*): Rollouts of the team before its last update, of which messages may stay.
     """
-    views = {speaker.name: [View() for _ in transcripts] for speaker in speakers}
-    rollouts = Rollouts(transcripts, views)
-    full = set()  # rows whose next speaker has no room left
+    rollouts = replay(transcripts, speakers)
     while True:
-        turn = [None if row in full else rules.next_speaker(t) for row, t in enumerate(transcripts)]
-        speaking = _union(accelerator, {name for name in turn if name is not None})
+        turn = [_next_speaker(row, rollouts, rules, drafts) for row in range(len(transcripts))]
+        speaking = union(accelerator, {name for name in turn if name is not None})
         if not speaking:
-            break
+            return rollouts
         for speaker in speakers:
             if speaker.name in speaking:
                 rows = [row for row, name in enumerate(turn) if name == speaker.name]
-                full.update(_take_turn(speaker, rows, rollouts))
-    rollouts.num_ended = len(full)
+                _take_turn(speaker, rows, rollouts, drafts)
+
+
+def replay(transcripts: list[Transcript], speakers: Sequence["AgentTrainer"]) -> Rollouts:
+    """
+    `transcripts` with every author's view of the messages that are there, as the turn loop would have left them.
+
+    Raises:
+        `ValueError`: If an author has not enough room for what it is said to have read.
+    """
+    rollouts = Rollouts(transcripts, {speaker.name: [View() for _ in transcripts] for speaker in speakers})
+    authors = {speaker.name: speaker for speaker in speakers}
+    for row, transcript in enumerate(transcripts):
+        messages, transcript.messages = transcript.messages, []
+        for message in messages:
+            if not _read(authors[message.agent], row, rollouts):
+                raise ValueError(
+                    f"Message {len(transcript.messages)} of row {row} has no room in its author's context."
+                )
+            _write(message, row, rollouts)
     return rollouts
 
 
-def _take_turn(speaker: "AgentTrainer", rows: list[int], rollouts: Rollouts) -> list[int]:
-    """Let `speaker` write one message in each of `rows`; returns the rows in which it had no room to."""
-    room = speaker.max_view_length - speaker.max_completion_length
-    ready, full = [], []
+def _next_speaker(row: int, rollouts: Rollouts, rules: RolloutRules, drafts: "Drafts | None") -> str | None:
+    transcript = rollouts.transcripts[row]
+    if row in rollouts.full:
+        return None
+    if drafts is not None and drafts.unchanged(row, transcript):
+        # Not asked again: a router that draws at random would draw otherwise, and skew what is kept
+        if drafts.ended_for_length(row, transcript):
+            rollouts.full.add(row)
+        return drafts.author(row, transcript)
+    return rules.next_speaker(transcript)
+
+
+def _read(speaker: "AgentTrainer", row: int, rollouts: Rollouts) -> bool:
+    transcript, room = rollouts.transcripts[row], speaker.max_view_length - speaker.max_completion_length
+    return rollouts.views[speaker.name][row].read(transcript, speaker.renderer_for(transcript.prompt), room)
+
+
+def _write(message: Message, row: int, rollouts: Rollouts):
+    rollouts.transcripts[row].messages.append(message)
+    rollouts.views[message.agent][row].write(list(message.ids))
+
+
+def _take_turn(speaker: "AgentTrainer", rows: list[int], rollouts: Rollouts, drafts: "Drafts | None"):
+    """Let `speaker` write one message in each of `rows` where it has room to."""
+    ready = []
     for row in rows:
-        transcript, view = rollouts.transcripts[row], rollouts.views[speaker.name][row]
-        fits = view.read(transcript, speaker.renderer_for(transcript.prompt), room)
-        (ready if fits else full).append(row)
-    messages = speaker.speak([rollouts.views[speaker.name][row].context for row in ready])
-    for row, message in zip(ready, messages, strict=True):
-        rollouts.transcripts[row].messages.append(message)
-        rollouts.views[speaker.name][row].write(list(message.ids))
-    return full
+        if _read(speaker, row, rollouts):
+            ready.append(row)
+        else:
+            rollouts.full.add(row)
+    views, beginnings = rollouts.views[speaker.name], {}
+    if drafts is not None:
+        beginnings = drafts.verify(speaker, {row: views[row].context for row in ready}, rollouts)
+    # What a draft leaves: a whole message, or its beginning
+    to_speak = [row for row in ready if not isinstance(beginnings.get(row), Message)]
+    messages = speaker.speak([views[row].context for row in to_speak], [beginnings.get(row, ()) for row in to_speak])
+    said = dict(zip(to_speak, messages, strict=True))
+    for row in ready:
+        message = said.get(row, beginnings.get(row))
+        rollouts.tokens_decoded += len(message.ids) - len(beginnings.get(row, ())) if row in said else 0
+        _write(message, row, rollouts)
 
 
-def _union(accelerator: Accelerator, names: set[str]) -> set[str]:
-    return set(gather_object(list(names))) if accelerator.num_processes > 1 else names
+def union(accelerator: Accelerator, items: set) -> set:
+    """The items of all processes."""
+    return set(gather_object(list(items))) if accelerator.num_processes > 1 else items

@@ -24,18 +24,18 @@ class Snapshot:
 
     def __init__(self, engine: PlainEngine | ZeroEngine, with_optimizer: bool = True):
         self._engine = engine
-        self._weights = [tensor.clone() for tensor in engine.weights]
+        self.weights = [tensor.clone() for tensor in engine.weights]
         self._optimizer_state = copy_optimizer_state(engine.optimizer) if with_optimizer else None
 
     def halve(self):
         """Move the weights half of the way back to π_cur. The optimizer keeps its moments."""
-        for now, then in zip(self._engine.weights, self._weights, strict=True):
+        for now, then in zip(self._engine.weights, self.weights, strict=True):
             now.lerp_(then, 0.5)
         self._engine.publish()
 
     def restore(self):
         """Put the weights, and the optimizer if its state was kept, back to where the update began."""
-        self._write(self._weights)
+        self._write(self.weights)
         if self._optimizer_state is not None:
             restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
 
@@ -43,7 +43,7 @@ class Snapshot:
     def current_policy(self) -> Iterator[None]:
         """Within it the model is π_cur; after it, what it was before, to the bit."""
         weights = [tensor.clone() for tensor in self._engine.weights]
-        self._write(self._weights)
+        self._write(self.weights)
         yield
         self._write(weights)
 

@@ -1,11 +1,13 @@
 """The plan of a run: how many stages it has, on which rows, in which order of the agents."""
 
+import contextlib
 import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import has_length
 
@@ -56,3 +58,14 @@ def order_agents(agents: Sequence[Any], kind: str, seed: int, stage: int) -> lis
     if kind == "random":
         random.Random(f"{seed}/{stage}").shuffle(order)
     return order
+
+
+@contextlib.contextmanager
+def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it all `models` are in evaluation mode; after it each is in the mode that it was in."""
+    modes = [model.training for model in models]
+    for model in models:
+        model.eval()
+    yield
+    for model, training in zip(models, modes, strict=True):
+        model.train(training)

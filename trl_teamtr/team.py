@@ -185,6 +185,13 @@ def check_sampling(args: TeamTRConfig, name: str):
         `ValueError`: With `kl_estimator="k3"` and a transform that makes the samples come from another law than the
             one whose log-probabilities are compared.
     """
+    if args.resampling == "speculative" and (args.repetition_penalty != 1.0 or args.generation_kwargs):
+        other = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
+        other += [f"{key}={value}" for key, value in (args.generation_kwargs or {}).items()]
+        raise ValueError(
+            f"Agent {name!r} samples with {', '.join(other)}, but `resampling='speculative'` knows the law of messages "
+            "that are sampled with temperature, top-k, top-p and min-p only. Use `resampling='suffix'`, or drop it."
+        )
     truncations = {
         "top_p": args.top_p < 1.0,
         "top_k": args.top_k is not None and args.top_k > 0,

@@ -11,7 +11,7 @@ from .masking import mask_secrets
 
 # What each option may be; `_check` turns a miss into a message that lists them.
 UPDATE_ORDERS = ("sequential", "reversed", "random")
-RESAMPLINGS = ("full",)
+RESAMPLINGS = ("full", "suffix", "speculative", "stale")
 ROUTERS = ("round_robin", "random")
 KL_CONTROLLERS = ("adaptive", "fixed")
 KL_ESTIMATORS = ("k3", "exact")
@@ -63,7 +63,11 @@ class TeamTRConfig(GRPOConfig):
         num_rounds (`int`, *optional*, defaults to `1`):
             Number of rounds. A rollout has at most `num_rounds * number of agents` turns.
         resampling (`str`, *optional*, defaults to `"full"`):
-            `"full"`: before each update the team writes all rollouts anew (intermediate occupancy).
+            What is written before each update but a stage's first, for which everything is. `"full"`: everything.
+            `"suffix"`: what follows the first turn of the agent that was just updated. `"speculative"`: only what the
+            updated team would have said otherwise, found by block verification. All three have the law of the updated
+            team (intermediate occupancy). `"stale"`: nothing; the stage's first rollouts serve all its updates, which
+            is not TeamTR, and is there for comparison.
         max_turns (`int`, *optional*):
             Number of turns after which a rollout ends, if it should differ from `num_rounds * number of agents`.
         router (`str`, *optional*, defaults to `"round_robin"`):
@@ -244,6 +248,11 @@ class TeamTRConfig(GRPOConfig):
         )
         self._check_choice("router", ROUTERS)
         self._check_choice("resampling", RESAMPLINGS)
+        _check(
+            self.resampling != "speculative" or self.disable_dropout,
+            "`resampling='speculative'` compares the laws of a policy before and after its update, which dropout would "
+            "blur. Leave `disable_dropout=True`, or use `resampling='suffix'`.",
+        )
 
     def _check_trust_region(self):
         check_radius(self.trust_region_radius, "the config")

@@ -26,11 +26,12 @@ from .agent_trainer import AgentTrainer
 from .engines import prepare_frozen
 from .model_card import describe_team
 from .preemption import PreemptionCallback
+from .resampling import Resampler
 from .residency import Residency
 from .rewards import check_reward_funcs, check_trust
 from .rollout import Rollouts, collect_rollouts, make_rules
 from .router import Router
-from .stages import count_stages, order_agents, stage_rows
+from .stages import count_stages, evaluating, order_agents, stage_rows
 from .team import (
     agent_args,
     check_same_team,
@@ -41,7 +42,7 @@ from .team import (
     resolve_team,
 )
 from .teamtr_config import TeamTRConfig
-from .transcript import Transcript
+from .transcript import Message, Transcript
 from .trust_region import UpdateReport
 from .wandb_fallback import go_offline_without_server
 
@@ -199,6 +200,7 @@ class TeamTRTrainer(AgentTrainer):
         self.last_report = UpdateReport()
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
+        self.resampler = Resampler(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
         go_offline_without_server(self.callback_handler)
@@ -229,23 +231,26 @@ class TeamTRTrainer(AgentTrainer):
         for agent in order:
             self._begin_update(agent)
             # π̂^{i-1}: every agent speaks with its present weights, those updated in this stage included
-            rollouts = self.collect_rollouts(rows)
+            rollouts = self.resampler.rollouts(rows)
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
             report = agent.update(batch)
+            self.resampler.agent_was_updated(agent, report)
             self._end_update(agent, report, **log_kwargs)
             if self.control.should_training_stop:
                 break
 
-    def collect_rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
+    def collect_rollouts(self, rows: list[dict[str, Any]], said: list[list[Message]] | None = None) -> Rollouts:
         """
         Let the team, with its present weights, write one rollout for each of `rows`.
 
         Args:
             rows (`list[dict]`): Rows of the dataset: `prompt`, and `agent_prompts` if there are private prompts.
+            said (`list[list[Message]]`, *optional*): For each row the messages that its rollout begins with.
         """
-        transcripts = [self.new_transcript(row, self.team_names) for row in rows]
+        said = said if said is not None else [()] * len(rows)
+        transcripts = [self.new_transcript(*pair) for pair in zip(rows, said, strict=True)]
         return collect_rollouts(transcripts, self.members, self.rules, self.accelerator)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, ignore_keys_for_eval=None):
@@ -281,8 +286,11 @@ class TeamTRTrainer(AgentTrainer):
             rows = next(batches)
         if resume_from_checkpoint is not None:
             self._load_rng_state(resume_from_checkpoint)
+            self.resampler.load(resume_from_checkpoint)
         while self.state.global_step < max_steps and not self.control.should_training_stop:
-            rows = rows if position > 0 else next(batches)
+            if position == 0:
+                rows = next(batches)
+                self.resampler.start_stage()
             order = order_agents(self.trained_members, self.args.update_order, self.args.seed, stage)
             self._run_stage(
                 rows,
@@ -347,13 +355,8 @@ class TeamTRTrainer(AgentTrainer):
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
         preflight.check_eval_batch(batch_size, self.num_generations_eval)
-        modes = [member.model.training for member in self.members]
-        for member in self.members:
-            member.model.eval()
-        metrics = super().evaluate(*args, **kwargs)
-        for member, training in zip(self.members, modes, strict=True):
-            member.model.train(training)
-        return metrics
+        with evaluating([member.model for member in self.members]):
+            return super().evaluate(*args, **kwargs)
 
     # Saving and loading
 

@@ -25,6 +25,7 @@ class View:
         num_messages (`int`): Number of its own messages.
         num_read (`int`): Number of messages of the transcript that the view holds.
         num_cut (`int`): Number of messages that were left out for want of room.
+        starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`.
     """
 
     prompt_ids: list[int] = field(default_factory=list)
@@ -33,6 +34,7 @@ class View:
     num_messages: int = 0
     num_read: int = 0
     num_cut: int = 0
+    starts: list[int] = field(default_factory=list)
 
     @property
     def context(self) -> list[int]:
@@ -68,10 +70,15 @@ class View:
 
     def write(self, ids: list[int]):
         """Append the ids of a message that the agent sampled."""
+        self.starts.append(len(self.prompt_ids) + len(self.completion_ids))
         self.completion_ids += ids
         self.mask += [1] * len(ids)
         self.num_messages += 1
         self.num_read += 1
+
+    def context_of(self, number: int) -> list[int]:
+        """What its own message of that number was conditioned on."""
+        return self.context[: self.starts[number]]
 
     def end(self, dummy_id: int):
         """

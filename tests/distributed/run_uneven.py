@@ -61,7 +61,7 @@ class Uneven(TeamTRTrainer):
         first = self.accelerator.process_index * len(rows)
         found = {"run": run, "reports": []}
         for agent in order:
-            transcripts = [self.new_transcript(row, self.team_names) for row in rows]
+            transcripts = [self.new_transcript(row) for row in rows]
             for i, transcript in enumerate(transcripts):
                 transcript.seed = 1000 * run + first + i
             self._begin_update(agent)

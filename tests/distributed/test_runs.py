@@ -30,16 +30,21 @@ def write_jobs(folder, *jobs):
 def stopped_and_whole(request, models, tmp_path_factory):
     """
     The engine, and each process's results of: a run; one whose second process is told to go in the middle of a stage;
-    that one resumed; one with a shared base; the first one resumed from a checkpoint that holds code.
+    that one resumed; one with a shared base; the first three with speculative resampling; the first one resumed from a
+    checkpoint that holds code.
     """
     folder = tmp_path_factory.mktemp(request.param)
     part = {"output_dir": str(folder / "part")}
+    drafts = {"output_dir": str(folder / "drafts"), "fields": {"resampling": "speculative"}}
     jobs = write_jobs(
         folder,
         {"output_dir": str(folder / "whole")},
         {**part, "preempt": [1, 3], "fields": {"save_strategy": "no"}},
         {**part, "resume": True},
         {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
+        {**drafts, "output_dir": str(folder / "drafts-whole")},
+        {**drafts, "preempt": [0, 3]},
+        {**drafts, "resume": True},
         {"output_dir": str(folder / "whole"), "resume": True, "poison": str(folder / "poisoned")},
     )
     launch(derive_config(request.param, folder), "run_train.py", models, jobs, folder)
@@ -54,6 +59,16 @@ def test_resumed_run_is_bit_identical(stopped_and_whole):
         torch.testing.assert_close(resumed["moments"], whole["moments"], rtol=0, atol=0)
         assert resumed["coefs"] == whole["coefs"]
         assert resumed["logs"] == whole["logs"]
+
+
+def test_resumed_run_with_drafts_is_bit_identical(stopped_and_whole):
+    """In the middle of a stage the policy before the last update, partitioned under ZeRO, is the draft law."""
+    for *_, whole, stopped, resumed, _ in stopped_and_whole[2]:
+        assert stopped["preempted"] == 4
+        torch.testing.assert_close(resumed["weights"], whole["weights"], rtol=0, atol=0)
+        assert resumed["logs"] == whole["logs"]
+        reused = [log["rollout/reused_fraction"] for log in whole["logs"]]
+        assert reused[0] == reused[3] == 0 and min(reused[1], reused[2], reused[4], reused[5]) > 0.3
 
 
 def test_saved_team_is_the_trained_one(stopped_and_whole):
@@ -128,5 +143,5 @@ def test_when_a_process_dies_the_others_end_within_a_minute(models, tmp_path):
 
 def test_poisoned_checkpoint_runs_no_code(stopped_and_whole):
     _, folder, results = stopped_and_whole
-    assert all("Weights only load failed" in result[4]["refused"] for result in results)
+    assert all("Weights only load failed" in result[-1]["refused"] for result in results)
     assert not (folder / "poisoned").exists()

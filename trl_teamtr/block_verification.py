@@ -1,0 +1,90 @@
+r"""
+Block verification (arXiv 2403.10444): which part of a message, drawn from an old law, may stay under a new one, and what
+follows it, so that the outcome has the new law exactly.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Verdict:
+    """
+    What is left of each draft.
+
+    Args:
+        kept (`torch.Tensor` of shape `(rows,)`, int64): Number of tokens that stay.
+        replacement (`torch.Tensor` of shape `(rows,)`, int64):
+            The token that follows them where the draft was cut; without meaning where `kept` is the draft's length.
+    """
+
+    kept: torch.Tensor
+    replacement: torch.Tensor
+
+
+def keeping_probabilities(
+    old_logps: torch.Tensor, new_logps: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""
+    With $P_0 = 1$, $P_i = \min(1, P_{i-1}\,p_{new}(x_i)/p_{old}(x_i))$ and
+    $s_i = \sum_x (P_i\,p_{new}(x|x_{1:i}) - p_{old}(x|x_{1:i}))^+$: a prefix of length $i < T$ is kept with probability
+    $s_i / (s_i + 1 - P_i)$, the whole draft of length $T$ with probability $P_T$; the longest prefix that is kept wins.
+
+    Where $P_i = 1$ and the laws agree, the probability is 0/0: it is 1, so that an unchanged law refuses nothing.
+
+    Args:
+        old_logps, new_logps (`torch.Tensor` of shape `(rows, length, vocab)`, float):
+            Log-probabilities of every token, at each position of the draft, under the law that it was drawn from and
+            under the new one. What lies beyond a draft's length is of no account.
+        tokens (`torch.Tensor` of shape `(rows, length)`, int64): The drafts.
+        lengths (`torch.Tensor` of shape `(rows,)`, int64): Their lengths, at least 1.
+
+    Returns:
+        `tuple` of the probabilities, of shape `(rows, length + 1)`, 0 beyond a draft's length, and $P$, of that shape.
+    """
+    rows, length = tokens.shape
+    taken = tokens.unsqueeze(-1)
+    log_ratio = new_logps.gather(-1, taken).squeeze(-1) - old_logps.gather(-1, taken).squeeze(-1)
+    log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # impossible under both: what was drawn cannot stay
+    running = torch.zeros(rows, length + 1, dtype=log_ratio.dtype, device=log_ratio.device)
+    for i in range(length):
+        running[:, i + 1] = (running[:, i] + log_ratio[:, i]).clamp(max=0.0)
+    running = running.exp()
+    excess = (running[:, :-1, None] * new_logps.exp() - old_logps.exp()).clamp(min=0.0).sum(dim=-1)
+    keep = excess / (excess + 1 - running[:, :-1])
+    keep = torch.cat([keep.nan_to_num(nan=1.0), torch.zeros_like(running[:, :1])], dim=1)
+    keep[:, 0] = 1.0  # nothing kept is what is left if all else is refused
+    keep.scatter_(1, lengths[:, None], running.gather(1, lengths[:, None]))
+    beyond = torch.arange(length + 1, device=tokens.device) > lengths[:, None]
+    return keep.masked_fill(beyond, 0.0), running
+
+
+def residual_weights(old_logps: torch.Tensor, new_logps: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
+    r"""
+    $(P_i\,p_{new} - p_{old})^+$, the law (up to its norm) of the token after a prefix that was cut there.
+
+    Args:
+        old_logps, new_logps (`torch.Tensor` of shape `(rows, vocab)`, float): At the position of the cut.
+        running (`torch.Tensor` of shape `(rows,)`): $P_i$ there.
+    """
+    weights = (running[:, None] * new_logps.exp() - old_logps.exp()).clamp(min=0.0)
+    nothing = weights.sum(dim=-1, keepdim=True) <= 0  # rounding alone can bring a cut where the laws agree
+    return torch.where(nothing, new_logps.exp(), weights)
+
+
+def verify(old_logps: torch.Tensor, new_logps: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> Verdict:
+    """
+    Decide how much of each draft stays. Draws from PyTorch's global generator.
+
+    Args:
+        old_logps, new_logps, tokens, lengths: As in [`keeping_probabilities`].
+    """
+    keep, running = keeping_probabilities(old_logps, new_logps, tokens, lengths)
+    stays = torch.rand_like(keep) < keep
+    positions = torch.arange(keep.size(1), device=keep.device)
+    kept = torch.where(stays, positions, 0).amax(dim=1)
+    cut = kept.clamp(max=tokens.size(1) - 1)
+    rows = torch.arange(len(tokens), device=tokens.device)
+    weights = residual_weights(old_logps[rows, cut], new_logps[rows, cut], running[rows, cut])
+    return Verdict(kept, torch.multinomial(weights, 1).squeeze(1))

@@ -1,0 +1,114 @@
+"""Whose rollouts each update of a stage is made on: wholly fresh, resampled from where they changed, or stale."""
+
+import dataclasses
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import DistributedType, gather_object
+from safetensors.torch import load_file, save_file
+
+from .drafts import Drafts
+from .rollout import Rollouts, collect_rollouts, replay
+from .snapshot import Snapshot
+from .transcript import Message, Transcript
+from .trust_region import UpdateReport
+
+
+if TYPE_CHECKING:
+    from .agent_trainer import AgentTrainer
+    from .teamtr_trainer import TeamTRTrainer
+
+
+class Resampler:
+    """
+    Provides the rollouts of each update of a stage, as `args.resampling` says. A stage begins with fresh ones.
+
+    After an update, `"full"` writes all rollouts anew; `"suffix"` keeps what was said before the updated agent's first
+    turn and decodes on from there; `"speculative"` also verifies what follows, and draws anew only where the updated
+    team would have said something else ([`Drafts`]); `"stale"` keeps the stage's first rollouts. An update that was
+    undone, or made no step, has changed no law: then only `"full"` writes anything.
+
+    Args:
+        trainer (`TeamTRTrainer`): The trainer of the team.
+    """
+
+    def __init__(self, trainer: "TeamTRTrainer"):
+        self._trainer = trainer
+        self._mode = trainer.args.resampling
+        self.start_stage()
+
+    def start_stage(self):
+        """Forget the rollouts of the stage before."""
+        self._rollouts: Rollouts | None = None
+        self._updated: str | None = None  # since these rollouts
+        self._snapshot: Snapshot | None = None  # its policy before the update
+
+    def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
+        """The rollouts of `rows` for the next update of the stage."""
+        trainer, drafts = self._trainer, None
+        if self._rollouts is None or self._mode == "full":
+            transcripts = [trainer.new_transcript(row) for row in rows]
+        else:
+            speculative = self._mode == "speculative"
+            drafts = Drafts(self._rollouts, self._updated, self._snapshot, speculative)
+            transcripts = [dataclasses.replace(old, messages=[]) for old in self._rollouts.transcripts]
+        rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
+        self._rollouts, self._updated, self._snapshot = rollouts, None, None
+        return rollouts
+
+    def agent_was_updated(self, agent: "AgentTrainer", report: UpdateReport):
+        """Note whose law has changed since the last rollouts."""
+        if report.inner_steps > 0 and not report.rejected and self._mode != "stale":
+            self._updated, self._snapshot = agent.name, agent.before_update
+        agent.before_update = None
+
+    def save(self, folder: str):
+        """Write what the next update of the stage needs, if it is not the first one."""
+        trainer = self._trainer
+        if self._mode == "full" or trainer.state.global_step % len(trainer.trained_members) == 0:
+            return
+        transcripts = gather_object([_as_dict(transcript) for transcript in self._rollouts.transcripts])
+        full = gather_object([row in self._rollouts.full for row in range(len(self._rollouts.transcripts))])
+        if trainer.args.should_save:
+            state = {"updated": self._updated, "transcripts": transcripts, "full": full}
+            with open(os.path.join(folder, "rollouts.json"), "w", encoding="utf-8") as file:
+                json.dump(state, file)
+        if self._snapshot is not None and (self._is_partitioned or trainer.args.should_save):
+            tensors = {str(i): tensor.cpu().contiguous() for i, tensor in enumerate(self._snapshot.weights)}
+            save_file(tensors, self._snapshot_path(folder))
+
+    def load(self, folder: str):
+        """Read back what [`~Resampler.save`] wrote in a checkpoint in the middle of a stage."""
+        path, trainer = os.path.join(folder, "rollouts.json"), self._trainer
+        if self._mode == "full" or not os.path.isfile(path):
+            return
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        count = len(state["transcripts"]) // trainer.accelerator.num_processes
+        first = trainer.accelerator.process_index * count
+        transcripts = [_from_dict(entry) for entry in state["transcripts"][first : first + count]]
+        self._rollouts, self._updated = replay(transcripts, trainer.members), state["updated"]
+        self._rollouts.full = {row for row in range(count) if state["full"][first + row]}
+        if os.path.isfile(self._snapshot_path(folder)):
+            (agent,) = [member for member in trainer.members if member.name == self._updated]
+            tensors = load_file(self._snapshot_path(folder), device=str(trainer.args.device))
+            self._snapshot = Snapshot(agent.engine, with_optimizer=False)
+            self._snapshot.weights = [tensors[str(i)] for i in range(len(tensors))]
+
+    @property
+    def _is_partitioned(self) -> bool:
+        return self._trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
+
+    def _snapshot_path(self, folder: str) -> str:
+        rank = self._trainer.accelerator.process_index if self._is_partitioned else 0
+        return os.path.join(folder, f"before_update_{rank}.safetensors")
+
+
+def _as_dict(transcript: Transcript) -> dict[str, Any]:
+    return dataclasses.asdict(transcript)
+
+
+def _from_dict(entry: dict[str, Any]) -> Transcript:
+    messages = [Message(**{**message, "ids": tuple(message["ids"])}) for message in entry["messages"]]
+    return Transcript(**{**entry, "agents": tuple(entry["agents"]), "messages": messages})
