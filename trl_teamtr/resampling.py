@@ -46,14 +46,13 @@ class Resampler:
 
     def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
         """The rollouts of `rows` for the next update of the stage."""
-        trainer, drafts = self._trainer, None
+        trainer = self._trainer
         if self._rollouts is None or self._mode == "full":
-            transcripts = [trainer.new_transcript(row) for row in rows]
+            rollouts = trainer.collect_rollouts(rows)
         else:
-            speculative = self._mode == "speculative"
-            drafts = Drafts(self._rollouts, self._updated, self._snapshot, speculative)
+            drafts = Drafts(self._rollouts, self._updated, self._snapshot, self._mode == "speculative")
             transcripts = [dataclasses.replace(old, messages=[]) for old in self._rollouts.transcripts]
-        rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
+            rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
         self._rollouts, self._updated, self._snapshot = rollouts, None, None
         return rollouts
 
