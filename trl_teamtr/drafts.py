@@ -49,7 +49,7 @@ class Drafts:
         self._standing = [_first_turn(transcript, updated) for transcript in rollouts.transcripts]
         self._changed: set[int] = set()
 
-    def unchanged(self, row: int, transcript: Transcript) -> bool:
+    def unchanged(self, row: int) -> bool:
         """Whether the row is, so far, what it was."""
         return row not in self._changed
 

@@ -67,7 +67,7 @@ class Resampler:
         trainer = self._trainer
         if self._mode == "full" or trainer.state.global_step % len(trainer.trained_members) == 0:
             return
-        transcripts = gather_object([_as_dict(transcript) for transcript in self._rollouts.transcripts])
+        transcripts = gather_object([dataclasses.asdict(transcript) for transcript in self._rollouts.transcripts])
         full = gather_object([row in self._rollouts.full for row in range(len(self._rollouts.transcripts))])
         if trainer.args.should_save:
             state = {"updated": self._updated, "transcripts": transcripts, "full": full}
@@ -102,10 +102,6 @@ class Resampler:
     def _snapshot_path(self, folder: str) -> str:
         rank = self._trainer.accelerator.process_index if self._is_partitioned else 0
         return os.path.join(folder, f"before_update_{rank}.safetensors")
-
-
-def _as_dict(transcript: Transcript) -> dict[str, Any]:
-    return dataclasses.asdict(transcript)
 
 
 def _from_dict(entry: dict[str, Any]) -> Transcript:

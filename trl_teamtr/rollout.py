@@ -137,7 +137,7 @@ def _next_speaker(row: int, rollouts: Rollouts, rules: RolloutRules, drafts: "Dr
     transcript = rollouts.transcripts[row]
     if row in rollouts.full:
         return None
-    if drafts is not None and drafts.unchanged(row, transcript):
+    if drafts is not None and drafts.unchanged(row):
         # Not asked again: a router that draws at random would draw otherwise, and skew what is kept
         if drafts.ended_for_length(row, transcript):
             rollouts.full.add(row)
