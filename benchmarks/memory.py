@@ -6,12 +6,17 @@ base for each agent, LoRA on one shared base.
     python benchmarks/memory.py                  # about half an hour on two cores, and 18 GiB
     python benchmarks/memory.py --quick          # 1 and 2 agents with a tiny model of random weights, two minutes
 
-Each cell is a process of its own that trains one stage, so that every agent has its moments, and reports the largest
-resident set that the system saw (`ru_maxrss`), in MiB. On a machine without a GPU the moments of idle agents, which
-leave the device, have nowhere else to go: what grows with full agents here are weights and moments, on a GPU weights
-alone. "libraries" is the resident set before any model is loaded; "above it" subtracts it, which is the stricter ratio.
+Each cell is a process of its own that trains one stage, so that every agent has its moments. Two peaks, in MiB: "tensors",
+all that PyTorch had allocated at one time (its profiler's account; on a GPU this would be `max_memory_allocated`), and
+"resident", the largest resident set that the system saw (`ru_maxrss`), with the libraries and with what the C library
+keeps of freed memory. On a machine without a GPU the moments of idle agents, which leave the device, have nowhere else to
+go: what grows with full agents here are weights and moments, on a GPU weights alone.
 
-Prints the table and one JSON object last: `shared_8_over_1`, the ratio of 8 LoRA agents on the shared base to one.
+Each agent reads the messages before its own, so that contexts, and with them activations, grow with the team. That is not
+what the agents themselves take: `max_context_length` keeps all contexts about as long as that of a single agent ("context").
+
+Prints the table and one JSON object last: `shared_8_over_1`, the ratio of the tensors of 8 LoRA agents on the shared base
+to those of one.
 """
 
 import argparse
@@ -29,6 +34,8 @@ os.environ["CI"] = "1"  # no telemetry
 
 COUNTS = (1, 2, 3, 5, 8)
 KINDS = ("full", "lora", "lora on a shared base")
+MAX_CONTEXT_LENGTH, MESSAGE_LENGTH = 100, 4  # tokens
+PROMPT = " ".join(f"{i} apples and {i + 1} pears," for i in range(7)) + " how many fruits?"
 
 
 def resident() -> float:
@@ -45,14 +52,32 @@ def save_tiny_model(folder: str) -> str:
     return folder
 
 
+def peak_of_tensors(trace: str) -> float:
+    """Most bytes that PyTorch had allocated at one time, in MiB."""
+    with open(trace, encoding="utf-8") as file:
+        events = json.load(file)["traceEvents"]
+    return max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]") / 2**20
+
+
 def run_cell(kind: str, count: int, model: str):
-    """Trains one stage; prints the resident sets before and after as JSON."""
+    """Trains one stage; prints its peaks as JSON."""
     from datasets import Dataset
     from peft import LoraConfig
+    from torch.profiler import ProfilerActivity, profile
 
     from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
 
-    libraries = resident()
+    contexts = []
+
+    def reward(prompts, completions, **kwargs):
+        return [float(len(text) % 7) for text in completions]
+
+    class Trainer(TeamTRTrainer):
+        def collect_rollouts(self, rows, said=None):
+            rollouts = super().collect_rollouts(rows, said)
+            contexts.extend(len(view.context) for views in rollouts.views.values() for view in views)
+            return rollouts
+
     lora = None if kind == "full" else LoraConfig(task_type="CAUSAL_LM", r=8)
     team = [Agent(f"agent_{i + 1}", model, peft_config=lora) for i in range(count)]
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +86,8 @@ def run_cell(kind: str, count: int, model: str):
             num_stages=1,
             num_generations=4,
             per_device_train_batch_size=4,
-            max_completion_length=16,
+            max_completion_length=MESSAGE_LENGTH,
+            max_context_length=MAX_CONTEXT_LENGTH,
             num_iterations=2,
             share_base_model=kind == KINDS[2],
             use_cpu=True,
@@ -71,14 +97,13 @@ def run_cell(kind: str, count: int, model: str):
             save_strategy="no",
             disable_tqdm=True,
         )
-        trainer = TeamTRTrainer(
-            team,
-            lambda completions, **kwargs: [float(len(text) % 7) for text in completions],
-            args,
-            train_dataset=Dataset.from_dict({"prompt": ["What is 3 + 4?", "What is 9 - 5?"]}),
-        )
-        trainer.train()
-    print(json.dumps({"libraries": libraries, "peak": resident()}))
+        dataset = Dataset.from_dict({"prompt": [PROMPT, "Again: " + PROMPT]})
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            Trainer(team, reward, args, train_dataset=dataset).train()
+        peak = resident()
+        trace = os.path.join(folder, "trace.json")
+        profiler.export_chrome_trace(trace)
+        print(json.dumps({"tensors": peak_of_tensors(trace), "resident": peak, "context": max(contexts)}))
 
 
 def measure(kind: str, count: int, model: str) -> dict[str, float]:
@@ -97,21 +122,20 @@ def main(model: str, counts: tuple[int, ...], quick: bool):
     cells = {}
     for kind in KINDS:
         cells[kind] = [measure(kind, count, model) for count in counts]
-        peaks = [cell["peak"] for cell in cells[kind]]
-        above = [cell["peak"] - cell["libraries"] for cell in cells[kind]]
-        print(f"{kind:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
-        print(f"{'  over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
-        print(f"{'  over one, above it':<24}" + "".join(f"{value / above[0]:10.2f}" for value in above), flush=True)
-    print(f"libraries: {cells[KINDS[0]][0]['libraries']:.0f} MiB")
+        print(kind)
+        for name in ("tensors", "resident"):
+            peaks = [cell[name] for cell in cells[kind]]
+            print(f"{'  ' + name:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
+            print(f"{'    over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
+        print(f"{'  context, tokens':<24}" + "".join(f"{cell['context']:10}" for cell in cells[kind]), flush=True)
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
         f"{platform.python_version()}, {os.cpu_count()} cores, no GPU"
     )
-    shared = cells[KINDS[2]]
-    ratio = shared[-1]["peak"] / shared[0]["peak"]
-    strict = (shared[-1]["peak"] - shared[-1]["libraries"]) / (shared[0]["peak"] - shared[0]["libraries"])
-    result = {f"shared_{counts[-1]}_over_1": round(ratio, 3), f"shared_{counts[-1]}_over_1_above": round(strict, 3)}
-    print(json.dumps(result | {"quick": quick, "cells": cells}))
+    shared = [cell["tensors"] for cell in cells[KINDS[2]]]
+    print(
+        json.dumps({f"shared_{counts[-1]}_over_1": round(shared[-1] / shared[0], 3), "quick": quick, "cells": cells})
+    )
 
 
 if __name__ == "__main__":
