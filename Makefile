@@ -10,7 +10,7 @@ help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
 	@echo "make demo         train two LoRA agents on SmolLM2-135M-Instruct (about an hour on two cores)"
 	@echo "make test         run the test suite with coverage"
-	@echo "make soak         kill runs and let them hang, many times (about half an hour on two cores)"
+	@echo "make soak         kill runs, let them hang, and resample, very many times (about two hours on two cores)"
 	@echo "make lint         check style; make format to mend it"
 	@echo "make benchmarks   what a team of one costs beside TRL's GRPOTrainer"
 
@@ -48,6 +48,7 @@ soak: .venv/.dev
 		| tee docs/results/soak/kills_zero2_2_processes.txt
 	$(BIN)/python -W ignore tests/soak/uneven_turns.py --runs 100 | tee docs/results/soak/uneven_turns.txt
 	$(BIN)/python -W ignore tests/soak/full_disk.py | tee docs/results/soak/full_disk.txt  # mounts a tmpfs: needs root
+	$(BIN)/python -W ignore tests/soak/resampling.py --resamples 200000 | tee docs/results/soak/resampling.txt
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

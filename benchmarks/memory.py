@@ -6,24 +6,23 @@ base for each agent, LoRA on one shared base.
     python benchmarks/memory.py                  # about half an hour on two cores, and 18 GiB
     python benchmarks/memory.py --quick          # 1 and 2 agents with a tiny model of random weights, two minutes
 
-Each cell is a process of its own that trains one stage, so that every agent has its moments. Two peaks, in MiB: "tensors",
-all that PyTorch had allocated at one time (its profiler's account; on a GPU this would be `max_memory_allocated`), and
-"resident", the largest resident set that the system saw (`ru_maxrss`), with the libraries and with what the C library
-keeps of freed memory. On a machine without a GPU the moments of idle agents, which leave the device, have nowhere else to
-go: what grows with full agents here are weights and moments, on a GPU weights alone.
+Each cell is a process of its own that trains one stage, so that every agent has its moments, and reports the most MiB
+that PyTorch had allocated at one time (its profiler's account; on a GPU this would be `max_memory_allocated`). It does not
+count the libraries, nor what the C library keeps of freed memory, which the resident set of a process on a CPU shows too.
+On a machine without a GPU the moments of idle agents, which leave the device, have nowhere else to go: what grows with
+full agents here are weights and moments, on a GPU weights alone.
 
 Each agent reads the messages before its own, so that contexts, and with them activations, grow with the team. That is not
 what the agents themselves take: `max_context_length` keeps all contexts about as long as that of a single agent ("context").
 
-Prints the table and one JSON object last: `shared_8_over_1`, the ratio of the tensors of 8 LoRA agents on the shared base
-to those of one.
+Prints the table and one JSON object last: `shared_8_over_1`, the ratio of 8 LoRA agents on the shared base to one.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,13 +33,8 @@ os.environ["CI"] = "1"  # no telemetry
 
 COUNTS = (1, 2, 3, 5, 8)
 KINDS = ("full", "lora", "lora on a shared base")
-MAX_CONTEXT_LENGTH, MESSAGE_LENGTH = 100, 4  # tokens
-PROMPT = " ".join(f"{i} apples and {i + 1} pears," for i in range(7)) + " how many fruits?"
-
-
-def resident() -> float:
-    """Largest resident set of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+MESSAGE_LENGTH, MARGIN = 4, 16  # tokens; the margin has room for one message of a teammate
+PROMPT = " ".join(f"{i} apples and {i + 1} pears," for i in range(10)) + " how many fruits?"
 
 
 def save_tiny_model(folder: str) -> str:
@@ -55,15 +49,18 @@ def save_tiny_model(folder: str) -> str:
 def peak_of_tensors(trace: str) -> float:
     """Most bytes that PyTorch had allocated at one time, in MiB."""
     with open(trace, encoding="utf-8") as file:
-        events = json.load(file)["traceEvents"]
-    return max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]") / 2**20
+        events = [event for event in json.load(file)["traceEvents"] if event["name"] == "[memory]"]
+    events.sort(key=lambda event: event["ts"])
+    # Not the events' own totals: those do not count what threads of their own allocated, such as the weights
+    return max(itertools.accumulate(event["args"]["Bytes"] for event in events)) / 2**20
 
 
 def run_cell(kind: str, count: int, model: str):
-    """Trains one stage; prints its peaks as JSON."""
+    """Trains one stage; prints its peak and the longest context as JSON."""
     from datasets import Dataset
     from peft import LoraConfig
     from torch.profiler import ProfilerActivity, profile
+    from transformers import AutoTokenizer
 
     from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
 
@@ -87,7 +84,7 @@ def run_cell(kind: str, count: int, model: str):
             num_generations=4,
             per_device_train_batch_size=4,
             max_completion_length=MESSAGE_LENGTH,
-            max_context_length=MAX_CONTEXT_LENGTH,
+            max_context_length=len(AutoTokenizer.from_pretrained(model)(PROMPT).input_ids) + MARGIN,
             num_iterations=2,
             share_base_model=kind == KINDS[2],
             use_cpu=True,
@@ -97,13 +94,12 @@ def run_cell(kind: str, count: int, model: str):
             save_strategy="no",
             disable_tqdm=True,
         )
-        dataset = Dataset.from_dict({"prompt": [PROMPT, "Again: " + PROMPT]})
+        dataset = Dataset.from_dict({"prompt": [PROMPT, PROMPT]})
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             Trainer(team, reward, args, train_dataset=dataset).train()
-        peak = resident()
         trace = os.path.join(folder, "trace.json")
         profiler.export_chrome_trace(trace)
-        print(json.dumps({"tensors": peak_of_tensors(trace), "resident": peak, "context": max(contexts)}))
+        print(json.dumps({"peak": peak_of_tensors(trace), "context": max(contexts)}))
 
 
 def measure(kind: str, count: int, model: str) -> dict[str, float]:
@@ -122,17 +118,15 @@ def main(model: str, counts: tuple[int, ...], quick: bool):
     cells = {}
     for kind in KINDS:
         cells[kind] = [measure(kind, count, model) for count in counts]
-        print(kind)
-        for name in ("tensors", "resident"):
-            peaks = [cell[name] for cell in cells[kind]]
-            print(f"{'  ' + name:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
-            print(f"{'    over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
+        peaks = [cell["peak"] for cell in cells[kind]]
+        print(f"{kind:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
+        print(f"{'  over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
         print(f"{'  context, tokens':<24}" + "".join(f"{cell['context']:10}" for cell in cells[kind]), flush=True)
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
         f"{platform.python_version()}, {os.cpu_count()} cores, no GPU"
     )
-    shared = [cell["tensors"] for cell in cells[KINDS[2]]]
+    shared = [cell["peak"] for cell in cells[KINDS[2]]]
     print(
         json.dumps({f"shared_{counts[-1]}_over_1": round(shared[-1] / shared[0], 3), "quick": quick, "cells": cells})
     )

@@ -105,15 +105,18 @@ def key(rollout):
     return tuple((message.agent, message.ids) for message in rollout.messages)
 
 
-def p_value(rollouts, law):
-    """Of the chi-square test of the rollouts against their law; rare cells are one."""
-    counts = collections.Counter(key(transcript) for transcript in rollouts.transcripts)
-    total = len(rollouts.transcripts)
+def count(rollouts):
+    return collections.Counter(key(transcript) for transcript in rollouts.transcripts)
+
+
+def p_value(counts, law):
+    """Of the chi-square test of so many rollouts of each kind against their law; rare cells are one."""
+    total = counts.total()
     assert set(counts) <= set(law), "a rollout of probability 0"
     common = [k for k, p in law.items() if p * total >= 5]
     cells = [(counts[k], law[k] * total) for k in common]
     cells.append((total - sum(c for c, _ in cells), total - sum(e for _, e in cells)))
-    statistic = sum((count - expected) ** 2 / expected for count, expected in cells if expected > 1e-6)
+    statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells if expected > 1e-6)
     return float(chi2.sf(statistic, len(cells) - 1))
 
 
@@ -141,12 +144,33 @@ def test_resampled_rollouts_have_the_law_of_the_updated_team(
     for number, agent in enumerate((0, agents - 1, 0)):  # the later ones meet drafts of drafts
         case.update(agent, seed=number)
         new, law = case.rollouts(total), case.law(monkeypatch)
-        assert p_value(new, law) > 0.001 / len(CASES) / 3
+        assert p_value(count(new), law) > 0.001 / len(CASES) / 3
         kept += new.tokens_kept
     assert kept > 0
     assert mode == "suffix" or new.tokens_decoded < 0.7 * sum(
         len(message.ids) for transcript in new.transcripts for message in transcript.messages
     )
+
+
+def accept_more(context):
+    def keeping(*arguments):
+        keep, running = original(*arguments)
+        return keep.sqrt(), running
+
+    original = block_verification.keeping_probabilities
+    context.setattr(block_verification, "keeping_probabilities", keeping)
+
+
+def draw_from_the_new_law(context):
+    context.setattr(block_verification, "residual_weights", lambda old, new, running: new.exp())
+
+
+def forget_the_snapshot(context):
+    original = drafts.check_drafts
+    context.setattr(drafts, "check_drafts", lambda agent, pairs, snapshot, r: original(agent, pairs, None, r))
+
+
+WRONG_RULES = (accept_more, draw_from_the_new_law, forget_the_snapshot)
 
 
 def test_the_test_can_tell(tmp_path, monkeypatch):
@@ -161,25 +185,10 @@ def test_the_test_can_tell(tmp_path, monkeypatch):
             for agent, seed in updates:
                 case.update(agent, seed, scale=0.6)
                 rollouts = case.rollouts(8000)
-        return p_value(rollouts, case.law(monkeypatch))
-
-    def accept_more(context):
-        def keeping(*arguments):
-            keep, running = original(*arguments)
-            return keep.sqrt(), running
-
-        original = block_verification.keeping_probabilities
-        context.setattr(block_verification, "keeping_probabilities", keeping)
-
-    def draw_from_the_new_law(context):
-        context.setattr(block_verification, "residual_weights", lambda old, new, running: new.exp())
-
-    def forget_the_snapshot(context):
-        original = drafts.check_drafts
-        context.setattr(drafts, "check_drafts", lambda agent, pairs, snapshot, r: original(agent, pairs, None, r))
+        return p_value(count(rollouts), case.law(monkeypatch))
 
     assert p_value_with(lambda context: None) > 1e-3
-    for patch in (accept_more, draw_from_the_new_law, forget_the_snapshot):
+    for patch in WRONG_RULES:
         assert p_value_with(patch) < 1e-4, patch.__name__
     assert p_value_with(lambda context: None, mode="stale") < 1e-6
 

@@ -281,3 +281,18 @@ def test_end_of_turn_stands_once_whatever_surrounds_it_in_the_template(template)
     eos = tokenizer.eos_token_id
     assert eos not in renderer.between([Message("b", "hi")], last_id=eos)
     assert eos not in renderer.between([], last_id=eos)
+
+
+@pytest.mark.parametrize("make, prompt", [(plain, "the question"), (chat, QUESTION)])
+def test_what_was_rendered_before_is_rendered_alike_and_can_be_changed(chatml, make, prompt):
+    renderer = make(chatml)
+    for said in (SAID, [Message(m.agent, m.text + "!") for m in SAID], SAID[:1]):
+        first = renderer.opening(transcript(prompt), said)
+        expected = make(chatml).opening(transcript(prompt), said)
+        assert first == expected
+        first.append(0)  # a view's ids grow
+        assert renderer.opening(transcript(prompt), said) == expected
+        assert renderer.opening(transcript(prompt, a="secret"), said) != expected
+        between = renderer.between(said, 0)
+        between.append(0)
+        assert renderer.between(said, 0) == make(chatml).between(said, 0) == between[:-1]

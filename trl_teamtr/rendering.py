@@ -1,5 +1,7 @@
 """How an agent reads the shared transcript: through its chat template, or as plain text."""
 
+import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,15 +16,26 @@ from .transcript import Message, Transcript
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _OWN = f"{_OPEN}own{_CLOSE}"
 
+# The rollouts of a group stand side by side and read much the same. Not more: contexts may be long.
+_REMEMBERED = 64
+
 
 def _join(parts: Sequence[str | None]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _quote(messages: Sequence[Message]) -> tuple[list[str], dict[str, str]]:
+# What was said, as a key: the author and the text of each message
+Said = tuple[tuple[str, str], ...]
+
+
+def _said(messages: Sequence[Message]) -> Said:
+    return tuple((message.agent, message.text) for message in messages)
+
+
+def _quote(said: Said) -> tuple[list[str], dict[str, str]]:
     """Others' messages as `name: placeholder`, and the text behind each placeholder."""
-    untrusted = {f"{_OPEN}{i}{_CLOSE}": message.text.strip() for i, message in enumerate(messages)}
-    lines = [f"{message.agent}: {place}" for message, place in zip(messages, untrusted, strict=True)]
+    untrusted = {f"{_OPEN}{i}{_CLOSE}": text.strip() for i, (_, text) in enumerate(said)}
+    lines = [f"{agent}: {place}" for (agent, _), place in zip(said, untrusted, strict=True)]
     return lines, untrusted
 
 
@@ -51,17 +64,24 @@ class PlainRenderer:
         with_special, bare = tokenizer("x")["input_ids"], tokenizer("x", add_special_tokens=False)["input_ids"]
         starts = (i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
         self._prefix = with_special[: next(starts, 0)]
+        self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
+        self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
-        private = transcript.private.get(self.name)
-        lines, untrusted = _quote(messages)
-        blocks = [self.system_prompt, transcript.prompt, private, *lines, self.cue]
-        if blocks == [None, transcript.prompt, None, None]:
-            return self.tokenizer(text=transcript.prompt)["input_ids"]
-        return self._prefix + self.encoder.encode(_join(blocks), untrusted)
+        return list(self._opening(transcript.prompt, transcript.private.get(self.name), _said(messages)))
 
     def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
-        lines, untrusted = _quote(messages)
+        return list(self._between(_said(messages)))
+
+    def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
+        lines, untrusted = _quote(said)
+        blocks = [self.system_prompt, prompt, private, *lines, self.cue]
+        if blocks == [None, prompt, None, None]:
+            return self.tokenizer(text=prompt)["input_ids"]
+        return self._prefix + self.encoder.encode(_join(blocks), untrusted)
+
+    def _encode_between(self, said: Said) -> list[int]:
+        lines, untrusted = _quote(said)
         return self.encoder.encode("\n\n" + _join([*lines, self.cue or f"{self.name}:"]), untrusted)
 
 
@@ -106,16 +126,30 @@ class ChatRenderer:
         self.eos_token_ids = set(eos_token_ids)
         self.template_kwargs = template_kwargs
         self._fold_system = not self._has_system_role()
+        self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
+        self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
+        # Rendered with placeholders, so that it serves all texts of the same authors
+        self._template = functools.lru_cache(_REMEMBERED)(self._render_opening)
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
-        lines, untrusted = _quote(messages)
-        turns = [dict(turn) for turn in transcript.prompt]
-        self._add_to_last_user_turn(turns, [transcript.private.get(self.name), *lines])
-        self._add_system_prompt(turns)
-        return self.encoder.encode(self._render(turns), untrusted)
+        private = transcript.private.get(self.name)
+        return list(self._opening(json.dumps(transcript.prompt), private, _said(messages)))
 
     def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
-        lines, untrusted = _quote(messages)
+        return list(self._between(_said(messages), last_id))
+
+    def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
+        lines, untrusted = _quote(said)
+        return self.encoder.encode(self._template(prompt, private, tuple(lines)), untrusted)
+
+    def _render_opening(self, prompt: str, private: str | None, lines: tuple[str, ...]) -> str:
+        turns = json.loads(prompt)
+        self._add_to_last_user_turn(turns, [private, *lines])
+        self._add_system_prompt(turns)
+        return self._render(turns)
+
+    def _encode_between(self, said: Said, last_id: int) -> list[int]:
+        lines, untrusted = _quote(said)
         suffix = self._render_after_own(_join(lines))
         ids = self.encoder.encode(suffix, untrusted)
         closing = next((i for i, token in enumerate(ids) if token in self.eos_token_ids), None)

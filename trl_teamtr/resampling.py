@@ -47,13 +47,14 @@ class Resampler:
     def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
         """The rollouts of `rows` for the next update of the stage."""
         trainer = self._trainer
-        if self._rollouts is None or self._mode == "full":
+        if self._rollouts is None:
             rollouts = trainer.collect_rollouts(rows)
         else:
             drafts = Drafts(self._rollouts, self._updated, self._snapshot, self._mode == "speculative")
             transcripts = [dataclasses.replace(old, messages=[]) for old in self._rollouts.transcripts]
             rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
-        self._rollouts, self._updated, self._snapshot = rollouts, None, None
+        self._rollouts = rollouts if self._mode != "full" else None
+        self._updated, self._snapshot = None, None
         return rollouts
 
     def agent_was_updated(self, agent: "AgentTrainer", report: UpdateReport):
