@@ -273,7 +273,7 @@ def measure(title: str, team: dict, stages: int, resampling: str, estimator: str
 
 
 def main(options):
-    stages = 2 if options.quick else 10
+    stages = 2 if options.quick else 6
     result = {}
     if options.model:
         for resampling in ("full", "speculative"):

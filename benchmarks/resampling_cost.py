@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 MODES = ("stale", "full", "suffix", "suffix reversed", "speculative")
 SIZES = (2, 3, 4, 6, 8)
 LONG = 144  # tokens
-LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.5e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 4e-5}
+LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 4e-5}
 PART, PARTS = "\x1e", ("rollouts", "updates", "rest")
 
 
@@ -353,7 +353,7 @@ def main(options):
     if options.model:
         result = measure_smollm2(options.model, 1 if options.quick else 3)
     else:
-        sizes, stages = (SIZES[:2], 1) if options.quick else (SIZES, 5)
+        sizes, stages = (SIZES[:2], 1) if options.quick else (SIZES, 4)
         with tempfile.TemporaryDirectory() as folder:
             result = measure_link(sizes, stages, options.team or folder)
         result |= measure_long(stages)

@@ -192,3 +192,12 @@ def test_truncated_messages_can_be_masked(tmp_path):
     batch = trainer._generate_and_score_completions(ROWS * 4, rollouts)
     assert {True, False} == set(finished)
     assert batch["num_messages"].tolist() == [int(f) for f in finished]
+
+
+def test_generation_that_drops_a_message_is_an_error(tmp_path, monkeypatch):
+    """As continuous batching may, where a request failed: the others would go to the wrong rows."""
+    trainer = make_trainer(tmp_path, make_team(2))
+    generate = trainer._generate_single_turn
+    monkeypatch.setattr(trainer, "_generate_single_turn", lambda *args: (generate(*args)[0][1:], None))
+    with pytest.raises(RuntimeError, match="was given 8 contexts and wrote 7 messages"):
+        trainer.collect_rollouts(ROWS)

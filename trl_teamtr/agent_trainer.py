@@ -112,12 +112,15 @@ class AgentTrainer(GRPOTrainer):
         unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
         if union(self.accelerator, {True} if unfinished else set()):
             self.lead.residency.use(self)
-            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
-            dummy = [] if unfinished else [[self._tokenizer.pad_token_id]]
             self.generation_config.max_new_tokens = limit - min((len(ids[i]) for i in unfinished), default=0)
-            prompts = [contexts[i] + list(ids[i]) for i in unfinished]
-            new, _ = self._generate_single_turn(prompts + dummy, None, {}, self.num_generations)
-            for i, continuation in zip(unfinished, new, strict=False):
+            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
+            prompts = [contexts[i] + list(ids[i]) for i in unfinished] or [[self._tokenizer.pad_token_id]]
+            new, _ = self._generate_single_turn(prompts, None, {}, self.num_generations)
+            if len(new) != len(prompts):
+                raise RuntimeError(
+                    f"Agent {self.name!r} was given {len(prompts)} contexts and wrote {len(new)} messages."
+                )
+            for i, continuation in zip(unfinished, new[: len(unfinished)], strict=True):
                 ids[i] = (*ids[i], *continuation)[:limit]
         texts = self._tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
         return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
