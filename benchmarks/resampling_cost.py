@@ -4,6 +4,7 @@ What resampling costs: decoded tokens and wall time per stage of stale, full, su
     python benchmarks/resampling_cost.py             # LINK, n = 2, 3, 4, 6, 8, and long messages; about half an hour
     python benchmarks/resampling_cost.py --quick     # n = 2 and 3, two stages: a few minutes
     python benchmarks/resampling_cost.py --model runs/SmolLM2-135M-Instruct   # two LoRA agents on reasoning-gym
+    python benchmarks/resampling_cost.py --radius 0.25 --learning_rate 2.4e-3 --sizes 3 6   # a part, with larger steps
 
 For each team size and radius one process per mode holds the same team; they take turns, stage by stage, in an order that
 is drawn anew each time. The first stage is not counted. Tokens are those that were sampled (`rollout/tokens_decoded`),
@@ -37,7 +38,7 @@ os.environ["CI"] = "1"  # no telemetry
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 MODES = ("stale", "full", "suffix", "suffix reversed", "speculative")
-SIZES = (2, 3, 4, 6, 8)
+SIZES, RADII = (2, 3, 4, 6, 8), (0.01, 0.25)
 LONG = 144  # tokens
 LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 4e-5}
 PART, PARTS = "\x1e", ("rollouts", "updates", "rest")
@@ -49,7 +50,7 @@ def common_arguments(setup: dict) -> dict:
         "resampling": mode,
         "update_order": reversed_ or "sequential",
         "num_stages": setup["stages"],
-        "learning_rate": LEARNING_RATES[setup["task"], setup["radius"]],
+        "learning_rate": setup.get("learning_rate") or LEARNING_RATES[setup["task"], setup["radius"]],
         "trust_region_radius": setup["radius"],
         "lr_scheduler_type": "constant",
         "adam_beta2": 0.9,
@@ -143,7 +144,12 @@ def smollm2_team(setup: dict) -> dict:
     return {
         "model": team,
         "reward_funcs": reasoning_gym.reasoning_gym_reward,
-        "args": {"per_device_train_batch_size": 16, "max_completion_length": 32, "num_generations": 4},
+        "args": {
+            "per_device_train_batch_size": 16,
+            "max_completion_length": 32,
+            "num_generations": 4,
+            "num_iterations": 2,
+        },
         "train_dataset": reasoning_gym.make_dataset("chain_sum", 500, 0, min_terms=2, max_terms=2),
     }
 
@@ -288,30 +294,28 @@ def ratio(found: dict[str, dict], mode: str) -> float:
     return round(found[mode]["tokens"] / found["stale"]["tokens"], 4)
 
 
-def measure_link(sizes: tuple[int, ...], stages: int, folder: str) -> dict:
+def measure_link(sizes: list[int], radii: list[float], learning_rate: float | None, stages: int, folder: str) -> dict:
     from warm_start_link import make_team, save_team
 
     if not os.path.isdir(f"{folder}/link"):
-        save_team(make_team(max(sizes), seed=0), f"{folder}/link")  # a smaller team is the beginning of the chain
+        save_team(make_team(max(SIZES), seed=0), f"{folder}/link")  # a smaller team is the beginning of the chain
     result = {}
-    for radius in (0.01, 0.25):
+    for radius in radii:
         key = "" if radius == 0.01 else f"_{radius}"
         table = {}
         for n in sizes:
-            setup = {"task": "link", "agents": n, "radius": radius, "folder": folder}
+            setup = {"task": "link", "agents": n, "radius": radius, "folder": folder, "learning_rate": learning_rate}
             table[n] = measure(setup, MODES, stages)
             show(f"LINK, n = {n}", table[n], radius)
             speculative = table[n]["speculative"]
             result[f"speculative_tokens_ratio_n{n}{key}"] = ratio(table[n], "speculative")
             result |= {f"kl_mean_n{n}{key}": speculative["kl"], f"changed_n{n}{key}": speculative["changed"]}
         for mode in MODES:
-            tokens = exponent(list(sizes), [table[n][mode]["tokens"] for n in sizes])
-            time_ = exponent(list(sizes), [sum(table[n][mode]["seconds"].values()) for n in sizes])
+            tokens = exponent(sizes, [table[n][mode]["tokens"] for n in sizes])
+            time_ = exponent(sizes, [sum(table[n][mode]["seconds"].values()) for n in sizes])
             print(f"{mode:<16} exponent in n at radius {radius}: tokens {tokens:.2f}, seconds {time_:.2f}", end="")
             for part in PARTS[:2]:
-                print(
-                    f", {part} {exponent(list(sizes), [table[n][mode]['seconds'][part] for n in sizes]):.2f}", end=""
-                )
+                print(f", {part} {exponent(sizes, [table[n][mode]['seconds'][part] for n in sizes]):.2f}", end="")
             print(flush=True)
             name = mode.replace(" ", "_")
             result |= {f"{name}_tokens_exponent{key}": tokens, f"{name}_seconds_exponent{key}": time_}
@@ -333,12 +337,13 @@ def measure_long(stages: int) -> dict:
 
 
 def measure_smollm2(model: str, stages: int) -> dict:
-    found = measure({"task": "smollm2", "agents": 2, "radius": 0.01, "model": model}, MODES, stages)
+    modes = ("stale", "full", "suffix", "speculative")
+    found = measure({"task": "smollm2", "agents": 2, "radius": 0.01, "model": model}, modes, stages)
     show("two LoRA agents on one SmolLM2-135M-Instruct, reasoning-gym", found, 0.01)
     total = {mode: sum(each["seconds"].values()) for mode, each in found.items()}
     return {
-        "tokens_ratio": {mode: ratio(found, mode) for mode in MODES},
-        "seconds_ratio": {mode: round(total[mode] / total["stale"], 3) for mode in MODES},
+        "tokens_ratio": {mode: ratio(found, mode) for mode in modes},
+        "seconds_ratio": {mode: round(total[mode] / total["stale"], 3) for mode in modes},
         "kl_mean": found["speculative"]["kl"],
         "changed": found["speculative"]["changed"],
     }
@@ -351,12 +356,14 @@ def main(options):
 
     random.seed(0)
     if options.model:
-        result = measure_smollm2(options.model, 1 if options.quick else 3)
+        result = measure_smollm2(options.model, 1 if options.quick else 2)
     else:
-        sizes, stages = (SIZES[:2], 1) if options.quick else (SIZES, 4)
+        stages, sizes = (1, options.sizes[:2]) if options.quick else (4, options.sizes)
+        radii = [options.radius] if options.radius else list(RADII)
         with tempfile.TemporaryDirectory() as folder:
-            result = measure_link(sizes, stages, options.team or folder)
-        result |= measure_long(stages)
+            result = measure_link(sizes, radii, options.learning_rate, stages, options.team or folder)
+        if options.radius is None:
+            result |= measure_long(stages)
     result = {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
     print(
         f"\ntorch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
@@ -369,6 +376,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--model", help="directory of SmolLM2-135M-Instruct: measure the team on it instead")
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="numbers of agents")
+    parser.add_argument("--radius", type=float, choices=RADII, help="this one only, and no long messages")
+    parser.add_argument("--learning_rate", type=float, help="of LINK, in place of the script's own")
     parser.add_argument("--team", help="folder in which the warmed-up LINK team is kept, or found")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
