@@ -86,6 +86,14 @@ def make_trainer(num_agents: int, mode: str, prompts: int, seed: int, stages: in
     return trainer
 
 
+def log_probs(member, batch):
+    import torch
+
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    return member._get_per_token_logps_and_entropies(member.model, ids, mask, batch["completion_ids"].size(1))[0]
+
+
 def watch_optimism(trainer, every: int) -> list[dict]:
     """Measure, at each update of every so many stages, own against independent rollouts; fills the list."""
     import torch
@@ -116,12 +124,6 @@ def watch_optimism(trainer, every: int) -> list[dict]:
         clipped = torch.minimum(ratio * gain, ratio.clamp(1 - eps, 1 + eps) * gain)
         mask = batch["completion_mask"] * batch["tool_mask"]
         return ((clipped * mask).sum() / mask.sum()).item()
-
-    def log_probs(member, batch):
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        length = batch["completion_ids"].size(1)
-        return member._get_per_token_logps_and_entropies(member.model, ids, mask, length)[0]
 
     def watch(member):
         update = member.update

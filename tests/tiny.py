@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from trl_teamtr import Agent, Message, TeamTRConfig, TeamTRTrainer, Transcript
 from trl_teamtr.rollout import Rollouts
-from trl_teamtr.view import View
+from trl_teamtr.rollout import replay as replay_transcripts
 
 
 def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
@@ -162,16 +162,8 @@ def enumerate_rollouts(trainer, prompt: str) -> list[Rollout]:
 
 def replay(trainer, prompt: str, rollouts: list[Rollout]) -> Rollouts:
     """The given rollouts with every agent's view of them, as `collect_rollouts` would have left them."""
-    transcripts = [Transcript(prompt, trainer.team_names) for _ in rollouts]
-    views = {member.name: [View() for _ in rollouts] for member in trainer.members}
-    members = {member.name: member for member in trainer.members}
-    for row, (rollout, transcript) in enumerate(zip(rollouts, transcripts, strict=True)):
-        for message in rollout.messages:
-            view = views[message.agent][row]
-            assert view.read(transcript, members[message.agent].renderer_for(prompt), room=10**6)
-            transcript.messages.append(message)
-            view.write(list(message.ids))
-    return Rollouts(transcripts, views)
+    transcripts = [Transcript(prompt, trainer.team_names, messages=list(r.messages)) for r in rollouts]
+    return replay_transcripts(transcripts, trainer.members)
 
 
 class SimpleEngine:

@@ -355,16 +355,18 @@ class AgentTrainer(GRPOTrainer):
     def _exact_kl(self, inputs: dict, snapshot: Snapshot) -> torch.Tensor:
         """Over chunks of rows, so that the full-vocabulary logits of both policies fit into `LOGITS_PER_CHUNK`."""
         input_ids, attention_mask, keep = _sequence(inputs)
-        vocab_size = self.model.config.get_text_config().vocab_size
-        longest = self.accelerator.gather(torch.tensor([keep], device=input_ids.device)).max().item()
-        size = max(1, LOGITS_PER_CHUNK // ((longest + 1) * vocab_size))  # as many chunks on every process
-        chunks = []
+        size, chunks = self.rows_per_chunk(keep + 1, LOGITS_PER_CHUNK), []
         for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
             call = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep + 1, "use_cache": False}
             new = self._logits(call)
             with snapshot.current_policy():
                 chunks.append(exact_kl(self._logits(call), new))
         return torch.cat(chunks)
+
+    def rows_per_chunk(self, length: int, max_logits: int) -> int:
+        """How many rows of `length` positions have at most `max_logits` logits; the same on every process."""
+        longest = self.accelerator.gather(torch.tensor([length], device=self.args.device)).max().item()
+        return max(1, max_logits // (longest * self.model.config.get_text_config().vocab_size))
 
     def _logits(self, call: dict[str, Any]) -> torch.Tensor:
         with self.accelerator.autocast():

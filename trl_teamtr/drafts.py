@@ -145,9 +145,8 @@ def check_drafts(
         `list[tuple[int, int]]`: For each draft the number of ids that stay, and the one that follows where it was cut.
     """
     agent.lead.residency.use(agent)
-    shape = torch.tensor([[len(drafts), max((len(ids) for *_, ids in drafts), default=1)]], device=agent.args.device)
-    rows, length = agent.accelerator.gather(shape).amax(dim=0).tolist()
-    size = max(1, LOGITS_PER_CHUNK // (length * agent.model.config.get_text_config().vocab_size))
+    rows = agent.accelerator.gather(torch.tensor([len(drafts)], device=agent.args.device)).max().item()
+    size = agent.rows_per_chunk(max((len(ids) for *_, ids in drafts), default=1), LOGITS_PER_CHUNK)
     verdicts, dummy = [], ([agent._tokenizer.pad_token_id],) * 3
     for start in range(0, rows, size):
         part = drafts[start : start + size]

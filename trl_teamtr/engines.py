@@ -95,9 +95,11 @@ class ZeroEngine:
         self.grad_norm = float(self._engine.get_global_grad_norm())
 
     def discard_gradients(self):
+        from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
+
         # What `step` itself clears when it skips a step because of an overflow
         self._zero.zero_grad(set_to_none=True)
-        self._zero.micro_step_id = -1
+        self._zero.micro_step_id = INITIAL_MICRO_STEP_ID
         for group in range(len(self._zero.bit16_groups)):
             self._zero.averaged_gradients[group] = None
             self._zero.all_grad_tensors[group] = None

@@ -93,8 +93,8 @@ class Resampler:
         if os.path.isfile(self._snapshot_path(folder)):
             (agent,) = [member for member in trainer.members if member.name == self._updated]
             tensors = load_file(self._snapshot_path(folder))
-            self._snapshot = Snapshot(agent.engine, with_optimizer=False)
-            self._snapshot.weights = [tensors[str(i)].to(trainer.args.device) for i in range(len(tensors))]
+            weights = [tensors[str(i)].to(trainer.args.device) for i in range(len(tensors))]
+            self._snapshot = Snapshot(agent.engine, with_optimizer=False, weights=weights)
 
     @property
     def _is_partitioned(self) -> bool:

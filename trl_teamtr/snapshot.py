@@ -20,11 +20,17 @@ class Snapshot:
     Args:
         engine (`PlainEngine` or `ZeroEngine`): The engine of the agent.
         with_optimizer (`bool`): Whether to keep the optimizer's state, which [`~Snapshot.restore`] needs.
+        weights (`list[torch.Tensor]`, *optional*): Weights of π_cur, if they are not those of the engine now.
     """
 
-    def __init__(self, engine: PlainEngine | ZeroEngine, with_optimizer: bool = True):
+    def __init__(
+        self,
+        engine: PlainEngine | ZeroEngine,
+        with_optimizer: bool = True,
+        weights: list[torch.Tensor] | None = None,
+    ):
         self._engine = engine
-        self.weights = [tensor.clone() for tensor in engine.weights]
+        self.weights = [tensor.clone() for tensor in engine.weights] if weights is None else weights
         self._optimizer_state = copy_optimizer_state(engine.optimizer) if with_optimizer else None
 
     def halve(self):
