@@ -33,6 +33,7 @@ os.environ["CI"] = "1"  # no telemetry
 import torch  # noqa: E402
 import transformers  # noqa: E402
 import trl  # noqa: E402
+from quiet import QUIET  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
 
 from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer  # noqa: E402
@@ -58,10 +59,7 @@ def make_trainer(model: str | None, folder: str) -> TeamTRTrainer:
         max_completion_length=length,
         per_device_train_batch_size=8,
         temperature=0.8,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
+        **QUIET,
     )
     return TeamTRTrainer(team, reward, args, train_dataset=dataset)
 
@@ -109,8 +107,8 @@ class Calls:
         for _ in range(repeats):
             for name, batches in (("whole", [(ids, mask)]), ("halves", parts)):
                 start = time.perf_counter()
-                for batch in batches:
-                    self._generate(*batch[:1], attention_mask=batch[1], generation_config=self._config(call["steps"]))
+                for contexts, masks in batches:
+                    self._generate(contexts, attention_mask=masks, generation_config=self._config(call["steps"]))
                 seconds[name].append(time.perf_counter() - start)
         return statistics.median(seconds["halves"]) / statistics.median(seconds["whole"])
 

@@ -27,6 +27,8 @@ import subprocess
 import sys
 import tempfile
 
+from quiet import QUIET
+
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 os.environ["CI"] = "1"  # no telemetry
@@ -87,12 +89,7 @@ def run_cell(kind: str, count: int, model: str):
             max_context_length=len(AutoTokenizer.from_pretrained(model)(PROMPT).input_ids) + MARGIN,
             num_iterations=2,
             share_base_model=kind == KINDS[2],
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
+            **QUIET,
         )
         dataset = Dataset.from_dict({"prompt": [PROMPT, PROMPT]})
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

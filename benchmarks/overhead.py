@@ -35,6 +35,7 @@ import transformers  # noqa: E402
 import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig  # noqa: E402
+from quiet import QUIET  # noqa: E402
 from transformers import GenerationConfig, Qwen3ForCausalLM, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from trl.trainer.utils import selective_log_softmax  # noqa: E402
@@ -147,7 +148,7 @@ class Stages(TrainerCallback):
     """Takes the time of each stage, and then of the bare run, with the clock stopped."""
 
     def __init__(self, num_agents: int, clock: Clock):
-        self.num_agents, self.clock, self.trainer, self.recorder = num_agents, clock, None, None
+        self.num_agents, self.clock, self.recorder = num_agents, clock, None
         self.whole, self.bare = [], []
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -185,12 +186,7 @@ def common_arguments(stages: int) -> dict:
         "trust_region_radius": 0.2,
         "kl_coef": 0.03,
         "logging_steps": 1,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
+        **QUIET,
     }
 
 

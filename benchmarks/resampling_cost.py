@@ -12,8 +12,8 @@ relative to stale in the same stages; `kl` is the mean KL of the accepted update
 share of rollouts that an update's resampling has changed. Learning rates are such that the KL is between 0.3 radii and one.
 
 LINK messages are three tokens long, end included. The long messages are 144 tokens of a model of random weights which
-never ends its turn; the reward is the share of one letter. "in order" is LINK with `update_order="sequential"`, and "suffix"
-is measured in the reversed order too, which is best for it.
+never ends its turn; the reward is the share of one letter. Agents are updated in team order; "suffix" is measured in the
+reversed order too, which is best for it.
 
 Prints the tables and one JSON object last: tokens relative to stale (`speculative_tokens_ratio_n3`, at radius 0.01;
 `..._long`, and so on), and the exponents in n of the tokens and seconds per stage, fitted by least squares in logarithms.
@@ -31,6 +31,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from quiet import QUIET
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
@@ -58,12 +60,7 @@ def common_arguments(setup: dict) -> dict:
         "num_generations": 8,
         "num_iterations": 4,
         "logging_steps": 1,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
+        **QUIET,
     }
 
 

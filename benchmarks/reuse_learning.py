@@ -30,6 +30,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from quiet import QUIET
+
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cells run side by side
 os.environ["CI"] = "1"  # no telemetry
@@ -67,18 +69,13 @@ def make_trainer(num_agents: int, mode: str, prompts: int, seed: int, stages: in
         trust_region_radius=0.2,
         kl_estimator="exact",
         kl_coef=0.03,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
         logging_steps=1,
         eval_strategy="steps",
         eval_on_start=True,
         eval_steps=EVALUATED_EVERY * num_agents,
         per_device_eval_batch_size=HELD_OUT,
         num_generations_eval=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **QUIET,
     )
     team = [Agent(name, str(folder / f"team_{seed}" / name)) for name in link.NAMES[:num_agents]]
     trainer = TeamTRTrainer(team, link.link_reward, args, train_dataset=train, eval_dataset=held_out)
