@@ -3,7 +3,7 @@ import torch
 from tiny import enumerate_rollouts, make_team, make_trainer, replay
 
 from trl_teamtr.advantages import group_advantages
-from trl_teamtr.agent_trainer import _loss_mask, _sequence
+from trl_teamtr.scoring import loss_mask, sequence
 
 
 ROWS = [{"prompt": p} for p in ("a", "ua") for _ in range(4)]
@@ -32,7 +32,7 @@ def test_batch_counts_the_agents_own_messages(tmp_path):
     trainer.model.train()
     batch = trainer._generate_and_score_completions(ROWS)
     assert batch["num_messages"].tolist() == [2] * 8 and batch["num_messages_in_batch"] == 16
-    assert batch["num_items_in_batch"] == _loss_mask(batch).sum()
+    assert batch["num_items_in_batch"] == loss_mask(batch).sum()
 
 
 def test_rewards_get_the_answer_the_transcript_and_the_ids_of_the_last_message(tmp_path):
@@ -57,10 +57,10 @@ def test_rewards_get_the_answer_the_transcript_and_the_ids_of_the_last_message(t
 def test_ratio_leaves_one_after_a_step(tmp_path):
     trainer = prepare(make_trainer(tmp_path, make_team(1), num_iterations=1, trust_region_radius=None))
     batch = trainer._generate_and_score_completions(ROWS)
-    before = trainer._get_per_token_logps_and_entropies(trainer.model, *_sequence(batch))[0].detach()
+    before = trainer._get_per_token_logps_and_entropies(trainer.model, *sequence(batch))[0].detach()
     report = trainer.update(batch)
-    after = trainer._get_per_token_logps_and_entropies(trainer.model, *_sequence(batch))[0].detach()
-    ratio = ((after - before) * _loss_mask(batch)).exp()
+    after = trainer._get_per_token_logps_and_entropies(trainer.model, *sequence(batch))[0].detach()
+    ratio = ((after - before) * loss_mask(batch)).exp()
     assert report.inner_steps == 1 and report.kl_last_pass == 0
     assert (ratio - 1).abs().max() > 1e-2
 
@@ -71,7 +71,7 @@ def test_accepted_update_is_within_the_radius_by_a_measurement_of_its_own(tmp_pa
         make_trainer(tmp_path, make_team(1), learning_rate=0.1, trust_region_radius=0.02, kl_estimator=estimator)
     )
     batch = trainer._generate_and_score_completions(ROWS)
-    mask = _loss_mask(batch)
+    mask = loss_mask(batch)
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     visible = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
     old_logits = trainer.model(ids, attention_mask=visible).logits.detach()
@@ -168,7 +168,7 @@ def test_agent_that_spoke_in_some_rollouts_learns_from_those_alone(tmp_path):
     trainer.rules.router = lambda t: None if t.messages else ("x" if t.prompt == "a" else "y")
     batch = trainer._generate_and_score_completions(ROWS)
     assert batch["num_messages"].tolist() == [1] * 4 + [0] * 4
-    assert _loss_mask(batch)[4:].sum() == 0
+    assert loss_mask(batch)[4:].sum() == 0
     report = trainer.update(batch)
     assert report.num_messages == 4 and report.inner_steps >= 1
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from tiny import answer_reward, enumerate_rollouts, make_team, make_trainer, next_logps, replay
 
 from trl_teamtr.advantages import group_advantages
-from trl_teamtr.agent_trainer import _loss_mask, _sequence
+from trl_teamtr.scoring import exact_token_kl, loss_mask, sequence
 from trl_teamtr.snapshot import Snapshot
 from trl_teamtr.trust_region import exact_kl, k1_kl, k3_kl
 
@@ -40,7 +40,7 @@ def returns_of(rollouts):
 
 def token_logps(agent, batch):
     with torch.no_grad():
-        return agent._get_per_token_logps_and_entropies(agent.model, *_sequence(batch))[0]
+        return agent._get_per_token_logps_and_entropies(agent.model, *sequence(batch))[0]
 
 
 def chi_square_p_value(counts: dict, rollouts, total: int, key) -> float:
@@ -88,7 +88,7 @@ def test_view_scores_own_tokens_and_nothing_else(team):
     rollouts = enumerate_rollouts(team, PROMPT)
     for agent in team.members:
         batch = agent.view_batch(replay(team, PROMPT, rollouts))
-        scored = (token_logps(agent, batch) * _loss_mask(batch)).sum(1)
+        scored = (token_logps(agent, batch) * loss_mask(batch)).sum(1)
         expected = torch.tensor([r.logp_of(agent.name) for r in rollouts])
         torch.testing.assert_close(scored, expected, atol=1e-4, rtol=0)
 
@@ -99,7 +99,7 @@ def test_temperature_is_that_of_the_policy_which_samples(tmp_path):
     trainer = make_trainer(tmp_path, agents)
     rollouts = enumerate_rollouts(trainer, PROMPT)[:20]
     batch = trainer.members[1].view_batch(replay(trainer, PROMPT, rollouts))
-    scored = (token_logps(trainer.members[1], batch) * _loss_mask(batch)).sum(1)
+    scored = (token_logps(trainer.members[1], batch) * loss_mask(batch)).sum(1)
     views = replay(trainer, PROMPT, rollouts).views["y"]
     for lp, view in zip(scored, views, strict=True):
         own, context = 0.0, view.prompt_ids
@@ -115,14 +115,14 @@ def test_kl_of_messages_is_the_sum_over_tokens_and_its_estimators_are_unbiased(t
     p = torch.tensor([r.probability for r in rollouts], dtype=torch.float64)
     for agent in team.members:
         batch = agent.view_batch(replay(team, PROMPT, rollouts))
-        mask, snapshot = _loss_mask(batch), Snapshot(agent.engine, with_optimizer=False)
+        mask, snapshot = loss_mask(batch), Snapshot(agent.engine, with_optimizer=False)
         old = token_logps(agent, batch)
         nudge(agent.model)
         new = token_logps(agent, batch)
         # By the definition: the log-ratio of whole messages, summed over the agent's messages in a rollout
         message_kl = (p * ((old - new) * mask).sum(1).double()).sum()
         with torch.no_grad():
-            exact = (agent._exact_kl(batch, snapshot) * mask).sum(1).double()
+            exact = (exact_token_kl(agent, batch, snapshot) * mask).sum(1).double()
         assert (p * exact).sum() == pytest.approx(message_kl.item(), abs=1e-5)
         for estimator in (k1_kl, k3_kl):
             estimate = (p * (estimator(old, new) * mask).sum(1).double()).sum()
@@ -138,7 +138,7 @@ def test_exact_kl_in_chunks_is_that_of_one_piece(team, monkeypatch):
     snapshot = Snapshot(agent.engine, with_optimizer=False)
     nudge(agent.model)
     whole = agent.measure_kl([batch], snapshot, "exact")
-    monkeypatch.setattr("trl_teamtr.agent_trainer.LOGITS_PER_CHUNK", 1)
+    monkeypatch.setattr("trl_teamtr.scoring.LOGITS_PER_CHUNK", 1)
     assert agent.measure_kl([batch], snapshot, "exact") == pytest.approx(whole, rel=1e-5)
     assert whole > 0
 
@@ -221,7 +221,7 @@ def test_penalty_gradient_is_zero_at_the_current_policy_and_not_beyond(tmp_path)
     nudge(agent.model)
     agent._kl_sum = 0.0
     loss = agent._compute_loss(agent.model, batch)
-    k3 = k3_kl(old, token_logps(agent, batch)) * _loss_mask(batch)
+    k3 = k3_kl(old, token_logps(agent, batch)) * loss_mask(batch)
     assert loss.item() == pytest.approx((k3.sum() / batch["num_messages"].sum()).item(), rel=1e-4)
     loss.backward()
     assert max(p.grad.abs().max().item() for p in agent.model.parameters()) > 1e-4

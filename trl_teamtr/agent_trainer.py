@@ -20,14 +20,12 @@ from .engines import PlainEngine, loading_runs_no_code, make_engine
 from .rendering import ChatRenderer, PlainRenderer, Renderer
 from .rollout import Rollouts, union
 from .rollout_metrics import log_rollouts
+from .scoring import exact_token_kl, loss_mask, sequence
 from .snapshot import Snapshot
 from .transcript import Message, Transcript
-from .trust_region import KLController, UpdateReport, backtrack, exact_kl, k3_kl
+from .trust_region import KLController, UpdateReport, backtrack, k3_kl
 from .view import stack_views
 
-
-# Most logits of one policy that the exact KL holds at a time: 256 MiB in float32.
-LOGITS_PER_CHUNK = 2**26
 
 if TYPE_CHECKING:
     from .teamtr_trainer import TeamTRTrainer
@@ -151,7 +149,7 @@ class AgentTrainer(GRPOTrainer):
         views = self._rollouts.views[self.name]
         num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)
         # Rows without a loss (`mask_truncated_completions`) have no part in the KL either
-        output["num_messages"] = num_messages * (_loss_mask(output).sum(dim=1) > 0)
+        output["num_messages"] = num_messages * (loss_mask(output).sum(dim=1) > 0)
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
         self._rollouts = None
@@ -228,7 +226,7 @@ class AgentTrainer(GRPOTrainer):
             # The first pass: π_new is still π_cur, the KL is 0 and so is its gradient
             inputs["old_per_token_logps"] = logps.detach()
             return loss
-        kl = (k3_kl(inputs["old_per_token_logps"], logps) * _loss_mask(inputs)).sum()
+        kl = (k3_kl(inputs["old_per_token_logps"], logps) * loss_mask(inputs)).sum()
         self._kl_sum += kl.detach()
         # DDP averages gradients over processes, and the KL is a sum over all of them
         scale = self.accelerator.num_processes / inputs["num_messages_in_batch"].clamp(min=1)
@@ -343,49 +341,17 @@ class AgentTrainer(GRPOTrainer):
         total = torch.zeros(2, device=self.accelerator.device)
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             for inputs in micro_batches:
-                kl = self._exact_kl(inputs, snapshot) if exact else self._k3_kl(inputs)
-                total += torch.stack([(kl * _loss_mask(inputs)).sum(), inputs["num_messages"].sum()])
+                kl = exact_token_kl(self, inputs, snapshot) if exact else self._k3_kl(inputs)
+                total += torch.stack([(kl * loss_mask(inputs)).sum(), inputs["num_messages"].sum()])
         kl, num_messages = self.accelerator.reduce(total, reduction="sum").tolist()
         return kl / max(num_messages, 1)
 
     def _k3_kl(self, inputs: dict) -> torch.Tensor:
-        logps, _, _ = self._get_per_token_logps_and_entropies(self.model_wrapped, *_sequence(inputs))
+        logps, _, _ = self._get_per_token_logps_and_entropies(self.model_wrapped, *sequence(inputs))
         return k3_kl(inputs["old_per_token_logps"], logps)
-
-    def _exact_kl(self, inputs: dict, snapshot: Snapshot) -> torch.Tensor:
-        """Over chunks of rows, so that the full-vocabulary logits of both policies fit into `LOGITS_PER_CHUNK`."""
-        input_ids, attention_mask, keep = _sequence(inputs)
-        size, chunks = self.rows_per_chunk(keep + 1, LOGITS_PER_CHUNK), []
-        for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
-            call = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep + 1, "use_cache": False}
-            new = self._logits(call)
-            with snapshot.current_policy():
-                chunks.append(exact_kl(self._logits(call), new))
-        return torch.cat(chunks)
-
-    def rows_per_chunk(self, length: int, max_logits: int) -> int:
-        """How many rows of `length` positions have at most `max_logits` logits; the same on every process."""
-        longest = self.accelerator.gather(torch.tensor([length], device=self.args.device)).max().item()
-        return max(1, max_logits // (longest * self.model.config.get_text_config().vocab_size))
-
-    def _logits(self, call: dict[str, Any]) -> torch.Tensor:
-        with self.accelerator.autocast():
-            return self.model_wrapped(**call).logits[:, :-1] / self.temperature
 
     def new_transcript(self, row: dict[str, Any], said: Sequence[Message] = ()) -> Transcript:
         """A transcript for a row of the dataset that begins with the messages `said`."""
         private = {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
         names = self.lead.team_names
         return Transcript(row["prompt"], names, private, seed=random.getrandbits(32), messages=list(said))
-
-
-def _loss_mask(inputs: dict) -> torch.Tensor:
-    """1 on the tokens of the agent's own messages; shape `(rows, completion length)`."""
-    return inputs["completion_mask"] * inputs["tool_mask"]
-
-
-def _sequence(inputs: dict) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Ids and attention mask of whole views, and the length of their completions."""
-    input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-    attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-    return input_ids, attention_mask, inputs["completion_ids"].size(1)

@@ -9,6 +9,7 @@ from trl.trainer.utils import pad
 
 from .block_verification import verify
 from .rollout import Rollouts, union
+from .scoring import compute_logits, rows_per_chunk
 from .snapshot import Snapshot
 from .transcript import Message, Transcript
 
@@ -146,7 +147,7 @@ def check_drafts(
     """
     agent.lead.residency.use(agent)
     rows = agent.accelerator.gather(torch.tensor([len(drafts)], device=agent.args.device)).max().item()
-    size = agent.rows_per_chunk(max((len(ids) for *_, ids in drafts), default=1), LOGITS_PER_CHUNK)
+    size = rows_per_chunk(agent, max((len(ids) for *_, ids in drafts), default=1), LOGITS_PER_CHUNK)
     verdicts, dummy = [], ([agent._tokenizer.pad_token_id],) * 3
     for start in range(0, rows, size):
         part = drafts[start : start + size]
@@ -187,7 +188,7 @@ def _law(
     mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=tokens.device)
     inside = torch.arange(length, device=tokens.device) < lengths[:, None]
     call = {"input_ids": torch.cat([ids, tokens], dim=1), "attention_mask": torch.cat([mask, inside.long()], dim=1)}
-    logits = agent._logits({**call, "logits_to_keep": length + 1, "use_cache": False}).float()
+    logits = compute_logits(agent, {**call, "logits_to_keep": length + 1, "use_cache": False}).float()
     flat = logits.flatten(0, 1)
     return sampling_transforms(agent)(None, flat).view_as(logits).log_softmax(dim=-1)
 
