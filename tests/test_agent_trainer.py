@@ -3,6 +3,7 @@ import torch
 from tiny import enumerate_rollouts, make_team, make_trainer, replay
 
 from trl_teamtr.advantages import group_advantages
+from trl_teamtr.preparing import prepare_members
 from trl_teamtr.scoring import loss_mask, sequence
 
 
@@ -11,7 +12,7 @@ ROWS = [{"prompt": p} for p in ("a", "ua") for _ in range(4)]
 
 def prepare(trainer):
     """What `train` does before its first update, for a single update made by hand."""
-    trainer._prepare_members(4, trainer.get_train_dataloader(), None)
+    prepare_members(trainer, 4, trainer.get_train_dataloader(), None)
     for member in trainer.members:
         member.model.train()
     return trainer

@@ -6,9 +6,11 @@ from test_checkpoint import SETTINGS, StopAfter, final_state
 from tiny import make_config, make_team, make_trainer
 
 from trl_teamtr import Agent, Message
+from trl_teamtr.preparing import prepare_members
+from trl_teamtr.rollout import replay
 
 
-MODES = ["full", "suffix", "speculative", "stale"]
+MODES = ["full", "suffix", "speculative", "stale", "importance"]
 MOVING = {"learning_rate": 2e-2, "trust_region_radius": 0.3, "num_stages": 2, "logging_steps": 1}
 
 
@@ -29,6 +31,54 @@ def test_stale_writes_at_the_beginning_of_a_stage_only(tmp_path):
     assert [log["rollout/tokens_decoded"] > 0 for log in logs] == [True, False, False] * 2
     assert [log["rollout/reused_fraction"] for log in logs] == [0, 1, 1] * 2
     assert len({log["reward"] for log in logs[:3]}) == 1
+
+
+def test_resample_every_second_update(tmp_path):
+    _, logs = run(tmp_path, "full", resample_every=2)
+    assert [log["rollout/tokens_decoded"] > 0 for log in logs] == [True, False, True] * 2
+    assert [log["rollout/reused_fraction"] for log in logs] == [0, 1, 0] * 2
+    for mode, every in (("stale", 2), ("speculative", 3), ("full", 0)):
+        with pytest.raises(ValueError, match="`resample_every` is .* use `resampling='full'`"):
+            make_config(tmp_path, resampling=mode, resample_every=every)
+
+
+def test_joint_updates_are_those_of_stale_ones(tmp_path, monkeypatch):
+    """All agents updated from the team at the start of the stage, on its rollouts: done by hand, beside "stale"."""
+    monkeypatch.setattr("trl_teamtr.agent_trainer.shuffle_sequence_dict", lambda batch: batch)
+    settings = {"learning_rate": 2e-2, "trust_region_radius": 0.05}
+    stale = make_trainer(tmp_path / "stale", make_team(3), resampling="stale", **settings)
+    seen, provide = [], stale.resampler.rollouts
+    monkeypatch.setattr(stale.resampler, "rollouts", lambda rows: seen.append((rows, provide(rows))) or seen[-1][1])
+    stale.train()
+
+    def weights(trainer):
+        return [[param.detach().clone() for param in member.model.parameters()] for member in trainer.members]
+
+    joint = make_trainer(tmp_path / "joint", make_team(3), resampling="joint", **settings)
+    joint._init_training_state(3, 3, 1, None, None)
+    prepare_members(joint, 3, joint.get_train_dataloader(), None)
+    start, after = weights(joint), []
+    rows, rollouts = seen[0]
+    again = replay(rollouts.transcripts, joint.members)
+    for number, agent in enumerate(joint.members):
+        joint._begin_update(agent, rows)
+        agent.update(agent._generate_and_score_completions(rows, again))
+        after.append(weights(joint)[number])
+        for param, before in zip(agent.model.parameters(), start[number], strict=True):
+            param.data.copy_(before)  # the next agent is updated beside this one as it was
+    for member, own in zip(stale.members, after, strict=True):
+        for param, expected in zip(member.model.parameters(), own, strict=True):
+            torch.testing.assert_close(param.detach(), expected, atol=0, rtol=0)
+    assert any(not torch.equal(a, b) for a, b in zip(after[2], start[2], strict=True))
+    # And the mode itself
+    mode = make_trainer(tmp_path / "mode", make_team(3), resampling="joint", **settings)
+    torch.manual_seed(0)
+    mode.train()
+    other = make_trainer(tmp_path / "other", make_team(3), resampling="stale", **settings)
+    torch.manual_seed(0)
+    other.train()
+    for a, b in zip(weights(mode), weights(other), strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("order, kept", [("sequential", [0, 0, 1]), ("reversed", [0, 2, 1])])
@@ -83,14 +133,17 @@ def test_log_probs_of_resampled_messages_are_those_of_a_fresh_scoring_pass(tmp_p
     assert len(compared) == 6 and min(compared) > 0
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "every 2"])
 @pytest.mark.parametrize("updates", [1, 5])
 def test_resumed_run_equals_one_that_was_never_stopped(tmp_path, mode, updates):
+    agents = 2
     settings = SETTINGS | {"resampling": mode, "num_stages": 3, "learning_rate": 2e-2}
-    whole = make_trainer(tmp_path / "whole", make_team(2), **settings)
+    if mode == "every 2":
+        agents, settings = 3, settings | {"resampling": "full", "resample_every": 2}
+    whole = make_trainer(tmp_path / "whole", make_team(agents), **settings)
     whole.train()
-    make_trainer(tmp_path / "part", make_team(2), callbacks=[StopAfter(updates)], **settings).train()
-    resumed = make_trainer(tmp_path / "part", make_team(2, seed=9), **settings)
+    make_trainer(tmp_path / "part", make_team(agents), callbacks=[StopAfter(updates)], **settings).train()
+    resumed = make_trainer(tmp_path / "part", make_team(agents, seed=9), **settings)
     resumed.train(resume_from_checkpoint=True)
     for a, b in zip(final_state(resumed), final_state(whole), strict=True):
         torch.testing.assert_close(a, b, atol=0, rtol=0)

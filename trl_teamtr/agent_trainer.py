@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import DistributedType
 from trl import GRPOTrainer
-from trl.data_utils import is_conversational
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from .advantages import group_advantages
 from .agent import Agent
 from .engines import PlainEngine, loading_runs_no_code, make_engine
+from .monitor import split_off_monitor
 from .rendering import ChatRenderer, PlainRenderer, Renderer
+from .returns import answers, weigh_rewards
 from .rollout import Rollouts, union
 from .rollout_metrics import log_rollouts
-from .scoring import exact_token_kl, loss_mask, sequence
+from .scoring import exact_token_kl, loss_mask, sequence, token_logps
 from .snapshot import Snapshot
 from .transcript import Message, Transcript
 from .trust_region import KLController, UpdateReport, backtrack, k3_kl
@@ -152,6 +153,8 @@ class AgentTrainer(GRPOTrainer):
         output["num_messages"] = num_messages * (loss_mask(output).sum(dim=1) > 0)
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
+        if self._rollouts.weights is not None:
+            output["advantages"] *= self._rollouts.weights.to(output["advantages"])
         self._rollouts = None
         return output
 
@@ -161,9 +164,7 @@ class AgentTrainer(GRPOTrainer):
         if self.multi_objective_aggregation != "sum_then_normalize":
             clip = args.advantage_clip
             return trl_advantages if clip is None else trl_advantages.clamp(-clip, clip)
-        rewards = self.lead.rewards_per_func
-        returns = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        returns[rewards.isnan().all(dim=1)] = torch.nan
+        returns = weigh_rewards(self.lead.rewards_per_func, self.reward_weights)
         group = self.num_generations if mode == "train" else self.num_generations_eval
         advantages = group_advantages(returns, group, self.scale_rewards, args.advantage_clip, args.advantage_epsilon)
         self._metrics[mode]["team/reward"].append(returns.nanmean().item())
@@ -182,17 +183,12 @@ class AgentTrainer(GRPOTrainer):
             view.end(self._tokenizer.pad_token_id)
         log_rollouts(self, self._rollouts, own, mode)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
-        completions = [
-            transcript.as_dicts()[-1:] or [{"role": "assistant", "content": ""}] for transcript in transcripts
-        ]
-        if not is_conversational({"prompt": prompts[0]}):
-            completions = [completion[0]["content"] for completion in completions]
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
         return (
             [view.prompt_ids for view in views],
             [view.completion_ids for view in views],
             [view.mask for view in views],
-            completions,
+            answers(transcripts),
             None,
             extra_fields,
             None,
@@ -269,13 +265,17 @@ class AgentTrainer(GRPOTrainer):
         if num_messages == 0:
             return report
         micro_batches = split_tensor_dict(shuffle_sequence_dict(batch), self.args.steps_per_generation)
-        speculative = self.args.resampling == "speculative"
-        snapshot = Snapshot(self.engine, self.radius is not None) if self.radius is not None or speculative else None
-        losses, left = [], False
+        micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
+        for held_out in monitored:
+            held_out["old_per_token_logps"] = token_logps(self, held_out)
+        keep = self.lead.resampler.needs_snapshot
+        snapshot = Snapshot(self.engine, self.radius is not None) if self.radius is not None or keep else None
+        enforced = self.radius is not None and self.args.enforce_radius
+        losses, left, num_trained_on = [], False, int(micro_batches[0]["num_messages_in_batch"])
         while report.inner_steps < self.args.num_iterations and not left:
-            loss, kl = self._accumulate(micro_batches, num_messages)
+            loss, kl = self._accumulate(micro_batches, num_trained_on)
             losses.append(loss)
-            left = self.radius is not None and kl > self.radius
+            left = enforced and kl > self.radius
             if not left:
                 report.grad_norm = self._optimizer_step()
                 report.inner_steps += 1
@@ -283,17 +283,18 @@ class AgentTrainer(GRPOTrainer):
                 self.engine.discard_gradients()
         report.loss, report.kl_last_pass = sum(losses) / len(losses), kl
         if self.radius is not None:
-            backtracking = left and self.args.kl_estimator == "k3"  # then the early stop has measured it already
-            report.kl_proposed = kl if backtracking else self.measure_kl(micro_batches, snapshot)
-            backtrack(
-                snapshot,
-                lambda: self.measure_kl(micro_batches, snapshot),
-                self.radius,
-                self.args.max_backtracks,
-                report,
-            )
+
+            def measure() -> float:
+                parts = (micro_batches, monitored) if monitored else (micro_batches,)
+                return max(self.measure_kl(part, snapshot) for part in parts)
+
+            # Where it stopped early, that pass has measured the KL already
+            known = left and self.args.kl_estimator == "k3" and not monitored
+            report.kl = report.kl_proposed = kl if known else measure()
+            if enforced:
+                backtrack(snapshot, measure, self.radius, self.args.max_backtracks, report)
             self.controller.step(report.kl_proposed)
-        self.before_update = snapshot if speculative else None
+        self.before_update = snapshot if keep else None
         return report
 
     def _accumulate(self, micro_batches: list[dict], num_messages: int) -> tuple[float, float]:

@@ -5,12 +5,16 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import DistributedType, gather_object
 from safetensors.torch import load_file, save_file
 
 from .drafts import Drafts
+from .importance import importance_weights
+from .occupancy import occupancy_metrics
 from .rollout import Rollouts, collect_rollouts, replay
 from .snapshot import Snapshot
+from .stage_weights import ScoredView, StageWeights
 from .transcript import Message, Transcript
 from .trust_region import UpdateReport
 
@@ -20,13 +24,18 @@ if TYPE_CHECKING:
     from .teamtr_trainer import TeamTRTrainer
 
 
+# Modes that write only what an update has changed, and modes that keep the stage's first rollouts
+RESAMPLED, STALE = ("suffix", "speculative"), ("stale", "joint", "importance")
+
+
 class Resampler:
     """
     Provides the rollouts of each update of a stage, as `args.resampling` says. A stage begins with fresh ones.
 
-    After an update, `"full"` writes all rollouts anew; `"suffix"` keeps what was said before the updated agent's first
-    turn and decodes on from there; `"speculative"` also verifies what follows, and draws anew only where the updated
-    team would have said something else ([`Drafts`]); `"stale"` keeps the stage's first rollouts. An update that was
+    After an update, `"full"` writes all rollouts anew (with `resample_every`, only after every so many updates);
+    `"suffix"` keeps what was said before the updated agent's first turn and decodes on from there; `"speculative"` also
+    verifies what follows, and draws anew only where the updated team would have said something else ([`Drafts`]);
+    `"stale"` and `"joint"` keep the stage's first rollouts; `"importance"` keeps and weights them. An update that was
     undone, or made no step, has changed no law: then only `"full"` writes anything.
 
     Args:
@@ -36,42 +45,68 @@ class Resampler:
     def __init__(self, trainer: "TeamTRTrainer"):
         self._trainer = trainer
         self._mode = trainer.args.resampling
+        self._every = trainer.args.resample_every
         self.start_stage()
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether the policy before an update is needed after it."""
+        return self._mode in ("speculative", "importance")
 
     def start_stage(self):
         """Forget the rollouts of the stage before."""
         self._rollouts: Rollouts | None = None
+        self._num_served = 0  # updates of this stage
         self._updated: str | None = None  # since these rollouts
         self._snapshot: Snapshot | None = None  # its policy before the update
+        self._weights: StageWeights | None = None
 
     def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
         """The rollouts of `rows` for the next update of the stage."""
         trainer = self._trainer
-        if self._rollouts is None:
+        if self._rollouts is None or (self._mode == "full" and self._num_served % self._every == 0):
             rollouts = trainer.collect_rollouts(rows)
         else:
             drafts = Drafts(self._rollouts, self._updated, self._snapshot, self._mode == "speculative")
             transcripts = [dataclasses.replace(old, messages=[]) for old in self._rollouts.transcripts]
             rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
-        self._rollouts = rollouts if self._mode != "full" else None
+        if self._mode == "importance":
+            self._weigh(rollouts)
+        self._num_served += 1
+        self._rollouts = rollouts if self._mode != "full" or self._every > 1 else None
         self._updated, self._snapshot = None, None
         return rollouts
 
     def agent_was_updated(self, agent: "AgentTrainer", report: UpdateReport):
         """Note whose law has changed since the last rollouts."""
-        if report.inner_steps > 0 and not report.rejected and self._mode != "stale":
-            self._updated, self._snapshot = agent.name, agent.before_update
+        if report.inner_steps > 0 and not report.rejected:
+            if self._mode in RESAMPLED:
+                self._updated, self._snapshot = agent.name, agent.before_update
+            if self._mode == "importance":
+                self._weights.add(agent, ScoredView(agent, self._rollouts, agent.before_update))
         agent.before_update = None
+
+    def _weigh(self, rollouts: Rollouts):
+        if self._weights is None:
+            self._weights = StageWeights(rollouts)
+        trainer, log_ratios = self._trainer, self._weights.log_ratios
+        rollouts.weights = importance_weights(log_ratios, trainer.args.importance_clip)
+        unclipped = gather_object(importance_weights(log_ratios, None).tolist())
+        for name, value in occupancy_metrics(torch.tensor(unclipped, dtype=torch.float64)).items():
+            if name != "tv":
+                trainer._metrics["train"][f"importance/{name}"].append(value)
 
     def save(self, folder: str):
         """Write what the next update of the stage needs, if it is not the first one."""
         trainer = self._trainer
-        if self._mode == "full" or trainer.state.global_step % len(trainer.trained_members) == 0:
+        if self._rollouts is None or trainer.state.global_step % len(trainer.trained_members) == 0:
             return
         transcripts = gather_object([dataclasses.asdict(transcript) for transcript in self._rollouts.transcripts])
         full = gather_object([row in self._rollouts.full for row in range(len(self._rollouts.transcripts))])
+        log_ratios = gather_object(self._weights.log_ratios.tolist()) if self._weights is not None else None
         if trainer.args.should_save:
             state = {"updated": self._updated, "transcripts": transcripts, "full": full}
+            state["log_ratios"] = log_ratios
             with open(os.path.join(folder, "rollouts.json"), "w", encoding="utf-8") as file:
                 json.dump(state, file)
         if self._snapshot is not None and (self._is_partitioned or trainer.args.should_save):
@@ -81,7 +116,7 @@ class Resampler:
     def load(self, folder: str):
         """Read back what [`~Resampler.save`] wrote in a checkpoint in the middle of a stage."""
         path, trainer = os.path.join(folder, "rollouts.json"), self._trainer
-        if self._mode == "full" or not os.path.isfile(path):
+        if not os.path.isfile(path):
             return
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
@@ -89,7 +124,12 @@ class Resampler:
         first = trainer.accelerator.process_index * count
         transcripts = [_from_dict(entry) for entry in state["transcripts"][first : first + count]]
         self._rollouts, self._updated = replay(transcripts, trainer.members), state["updated"]
+        self._num_served = trainer.state.global_step % len(trainer.trained_members)
         self._rollouts.full = {row for row in range(count) if state["full"][first + row]}
+        if state["log_ratios"] is not None:
+            self._weights = StageWeights(self._rollouts)
+            own = torch.tensor(state["log_ratios"][first : first + count], dtype=torch.float64)
+            self._weights.log_ratios = own
         if os.path.isfile(self._snapshot_path(folder)):
             (agent,) = [member for member in trainer.members if member.name == self._updated]
             tensors = load_file(self._snapshot_path(folder))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
@@ -30,6 +31,7 @@ class Rollouts:
         tokens_decoded (`int`): Number of tokens that were sampled for them.
         tokens_scored (`int`): Number of tokens, contexts included, that went through a forward pass to verify drafts.
         tokens_kept (`int`): Number of tokens of their messages that were there already.
+        weights (`torch.Tensor` of shape `(rows,)`, *optional*): Importance weights, if they are of another team.
     """
 
     transcripts: list[Transcript]
@@ -38,6 +40,7 @@ class Rollouts:
     tokens_decoded: int = 0
     tokens_scored: int = 0
     tokens_kept: int = 0
+    weights: torch.Tensor | None = None
 
     @property
     def num_cut(self) -> int:

@@ -199,6 +199,11 @@ def check_sampling(args: TeamTRConfig, name: str):
         "repetition_penalty": args.repetition_penalty != 1.0,
     }
     used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
+    if used and args.resampling == "importance":
+        raise ValueError(
+            f"Agent {name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
+            "probability under the untransformed policy (any temperature). Drop it, or use another mode."
+        )
     if used and args.kl_estimator == "k3" and args.trust_region_radius is not None:
         raise ValueError(
             f"Agent {name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "

@@ -11,7 +11,7 @@ from .masking import mask_secrets
 
 # What each option may be; `_check` turns a miss into a message that lists them.
 UPDATE_ORDERS = ("sequential", "reversed", "random")
-RESAMPLINGS = ("full", "suffix", "speculative", "stale")
+RESAMPLINGS = ("full", "suffix", "speculative", "stale", "joint", "importance")
 ROUTERS = ("round_robin", "random")
 KL_CONTROLLERS = ("adaptive", "fixed")
 KL_ESTIMATORS = ("k3", "exact")
@@ -66,8 +66,15 @@ class TeamTRConfig(GRPOConfig):
             What is written before each update but a stage's first, for which everything is. `"full"`: everything.
             `"suffix"`: what follows the first turn of the agent that was just updated. `"speculative"`: only what the
             updated team would have said otherwise, found by block verification. All three have the law of the updated
-            team (intermediate occupancy). `"stale"`: nothing; the stage's first rollouts serve all its updates, which
-            is not TeamTR, and is there for comparison.
+            team (intermediate occupancy). The others are not TeamTR, and are there for comparison. `"stale"`: nothing;
+            the stage's first rollouts serve all its updates. `"joint"`: the same, since all agents updated at once, on
+            the same rollouts, make the same updates as one after another, as long as each has parameters of its own.
+            `"importance"`: nothing, but each rollout weighs as much as the team updated so far would say it more often.
+        resample_every (`int`, *optional*, defaults to `1`):
+            With `resampling="full"`: write rollouts anew only before every so many updates of a stage. Above 1 it is a
+            baseline, between `"full"` and `"stale"`.
+        importance_clip (`float`, *optional*, defaults to `10.0`):
+            With `resampling="importance"`: the largest weight of a rollout. `None` for no clipping.
         max_turns (`int`, *optional*):
             Number of turns after which a rollout ends, if it should differ from `num_rounds * number of agents`.
         router (`str`, *optional*, defaults to `"round_robin"`):
@@ -101,6 +108,12 @@ class TeamTRConfig(GRPOConfig):
         kl_controller (`str`, *optional*, defaults to `"adaptive"`):
             `"adaptive"` multiplies β by `1 + clip(KL / radius - 1, -0.2, 0.2)` after each update, with the KL before
             backtracking. `"fixed"` keeps it.
+        enforce_radius (`bool`, *optional*, defaults to `True`):
+            Whether an update stops early and is taken back where it leaves the radius. `False` is a baseline: the KL is
+            measured, and moves an adaptive `kl_coef`, but nothing holds the update.
+        monitor_fraction (`float`, *optional*, defaults to `0.0`):
+            Share of each micro-batch that is kept out of the gradient. The KL is measured on it and on the rest, and
+            the larger one decides: the KL on the rollouts that an update is fitted to is slightly optimistic.
         max_backtracks (`int`, *optional*, defaults to `10`):
             Number of times an update that is out of region is halved before it is rejected.
 
@@ -110,6 +123,15 @@ class TeamTRConfig(GRPOConfig):
             A_clip: advantages are clipped to `[-advantage_clip, advantage_clip]`. `None` for no clipping.
         advantage_epsilon (`float`, *optional*, defaults to `1e-6`):
             ε_norm, added to the variance of the group's returns.
+
+        > Parameters that control the diagnostics
+
+        log_occupancy (`bool`, *optional*, defaults to `False`):
+            Whether to measure how far the contexts of the agents move in a stage, and what stale rollouts would have
+            been off by: `occupancy/...` in the logs.
+        diagnostics_every (`int`, *optional*, defaults to `5`):
+            Stages from one that is measured to the next; the first one is. A measured stage costs more than one
+            more rollout of the team for each update.
 
     > [!NOTE]
     > These parameters have default values different from [`~trl.GRPOConfig`]: `num_iterations` (4 instead of 1) and
@@ -140,6 +162,12 @@ class TeamTRConfig(GRPOConfig):
     )
     resampling: str = field(
         default="full", metadata={"help": "What is written anew before each update.", "choices": list(RESAMPLINGS)}
+    )
+    resample_every: int = field(
+        default=1, metadata={"help": "With `resampling='full'`: updates of a stage from one rollout to the next."}
+    )
+    importance_clip: float | None = field(
+        default=10.0, metadata={"help": "With `resampling='importance'`: largest weight. `None` for no clipping."}
     )
     num_rounds: int = field(default=1, metadata={"help": "Number of rounds of a rollout."})
     max_turns: int | None = field(
@@ -187,6 +215,13 @@ class TeamTRConfig(GRPOConfig):
         default="adaptive",
         metadata={"help": "Whether the KL coefficient adapts to the radius.", "choices": list(KL_CONTROLLERS)},
     )
+    enforce_radius: bool = field(
+        default=True,
+        metadata={"help": "Whether an update is stopped and taken back where it leaves the radius."},
+    )
+    monitor_fraction: float = field(
+        default=0.0, metadata={"help": "Share of each micro-batch on which the KL is measured only."}
+    )
     max_backtracks: int = field(
         default=10, metadata={"help": "Halvings of an update that is out of region, before it is rejected."}
     )
@@ -197,6 +232,12 @@ class TeamTRConfig(GRPOConfig):
     )
     advantage_epsilon: float = field(
         default=1e-6, metadata={"help": "Added to the variance of the returns of a group."}
+    )
+
+    # Parameters that control the diagnostics
+    log_occupancy: bool = field(default=False, metadata={"help": "Whether to measure how far contexts move."})
+    diagnostics_every: int = field(
+        default=5, metadata={"help": "Stages from one whose diagnostics are measured to the next."}
     )
 
     def __post_init__(self):
@@ -249,6 +290,15 @@ class TeamTRConfig(GRPOConfig):
         self._check_choice("router", ROUTERS)
         self._check_choice("resampling", RESAMPLINGS)
         _check(
+            self.resample_every == 1 or (self.resample_every > 1 and self.resampling == "full"),
+            f"`resample_every` is {self.resample_every} with `resampling={self.resampling!r}`. It must be at least 1, "
+            "and above 1 it is the baseline that writes all rollouts anew, but less often: use `resampling='full'`.",
+        )
+        _check(
+            self.importance_clip is None or self.importance_clip > 0,
+            f"`importance_clip` must be positive or `None`, got {self.importance_clip}.",
+        )
+        _check(
             self.resampling != "speculative" or self.disable_dropout,
             "`resampling='speculative'` compares the laws of a policy before and after its update, which dropout would "
             "blur. Leave `disable_dropout=True`, or use `resampling='suffix'`.",
@@ -259,6 +309,24 @@ class TeamTRConfig(GRPOConfig):
         self._check_choice("kl_estimator", KL_ESTIMATORS)
         self._check_choice("kl_controller", KL_CONTROLLERS)
         _check(self.kl_coef >= 0, f"`kl_coef` must be at least 0, got {self.kl_coef}.")
+        _check(
+            0 <= self.monitor_fraction < 1,
+            f"`monitor_fraction` is a share of the rollouts, from 0 up to but not 1, got {self.monitor_fraction}.",
+        )
+        rows = self.per_device_train_batch_size
+        _check(
+            self.monitor_fraction == 0 or 0 < round(self.monitor_fraction * rows) < rows,
+            f"`monitor_fraction={self.monitor_fraction}` of the {rows} rollouts of a micro-batch "
+            f"(`per_device_train_batch_size`) is {round(self.monitor_fraction * rows)}: at least one must be monitored, "
+            "and one trained on. Use larger micro-batches, or another share.",
+        )
+        _check(
+            self.monitor_fraction == 0 or self.trust_region_radius is not None,
+            "`monitor_fraction` is for the radius, but `trust_region_radius` is `None`. Leave it at 0.",
+        )
+        _check(
+            self.diagnostics_every >= 1, f"`diagnostics_every` must be at least 1 stage, got {self.diagnostics_every}."
+        )
         _check(self.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {self.max_backtracks}.")
         _check(
             self.advantage_clip is None or self.advantage_clip > 0,

@@ -23,9 +23,10 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from . import checkpoint, hub, preflight, run_state
 from .agent import Agent
 from .agent_trainer import AgentTrainer
-from .engines import prepare_frozen
+from .diagnostics import OccupancyCallback
 from .model_card import describe_team
 from .preemption import PreemptionCallback
+from .preparing import prepare_members
 from .resampling import Resampler
 from .residency import Residency
 from .rewards import check_reward_funcs, check_trust
@@ -196,13 +197,18 @@ class TeamTRTrainer(AgentTrainer):
             self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
-        self.active_agent: AgentTrainer = self  # the agent of the update in progress, and what its last one did
+        # The update in progress, and what the last one did
+        self.active_agent: AgentTrainer = self
+        self.active_rows: list[dict[str, Any]] = []
+        self.active_rollouts: Rollouts | None = None
         self.last_report = UpdateReport()
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
         self.resampler = Resampler(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
+        if args.log_occupancy:
+            self.add_callback(OccupancyCallback(self))
         go_offline_without_server(self.callback_handler)
 
     def _share_records(self):
@@ -229,11 +235,11 @@ class TeamTRTrainer(AgentTrainer):
             log_kwargs: For `Trainer._maybe_log_save_evaluate`.
         """
         for agent in order:
-            self._begin_update(agent)
+            self._begin_update(agent, rows)
             # π̂^{i-1}: every agent speaks with its present weights, those updated in this stage included
-            rollouts = self.resampler.rollouts(rows)
+            self.active_rollouts = self.resampler.rollouts(rows)
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
-            batch = agent._generate_and_score_completions(rows, rollouts)
+            batch = agent._generate_and_score_completions(rows, self.active_rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
             report = agent.update(batch)
             self.resampler.agent_was_updated(agent, report)
@@ -272,7 +278,7 @@ class TeamTRTrainer(AgentTrainer):
             max_steps, (stages_per_epoch or max_steps) * num_agents, epochs, resume_from_checkpoint, trial
         )
         self._share_records()
-        self._prepare_members(max_steps, dataloader, resume_from_checkpoint)
+        prepare_members(self, max_steps, dataloader, resume_from_checkpoint)
 
         start_time = run_state.begin(self, resume_from_checkpoint)
         self._stages_per_epoch = stages_per_epoch
@@ -302,31 +308,13 @@ class TeamTRTrainer(AgentTrainer):
             stage, position = stage + 1, 0
         return self._finalize_training(trial, max_steps * self.args.generation_batch_size, start_time)
 
-    def _prepare_members(self, max_steps: int, dataloader, resume_from_checkpoint: str | None):
-        """Optimizers, schedules and engines of all agents that are trained."""
-        num_stages = math.ceil(max_steps / len(self.trained_members))
-        self.residency.release()
-        for member in self.members:
-            if not member.agent.trainable:
-                prepare_frozen(member)
-        for member in self.trained_members:
-            folder = resume_from_checkpoint and os.path.join(resume_from_checkpoint, member.name)
-            member.num_updates = num_stages
-            if member is self:
-                self._prepare_for_training(num_stages, dataloader, folder)
-            else:
-                member.train(resume_from_checkpoint=folder)
-            if folder:
-                checkpoint.load_member_state(member, folder)
-        self.residency.start()
-
-    def _begin_update(self, agent: AgentTrainer):
+    def _begin_update(self, agent: AgentTrainer, rows: list[dict[str, Any]]):
         self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
         agent.model.train()
         self.residency.train(agent)
         handler = self.callback_handler
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
-        self.active_agent = agent
+        self.active_agent, self.active_rows = agent, rows
         self.control = handler.on_step_begin(self.args, self.state, self.control)
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):

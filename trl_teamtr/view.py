@@ -80,6 +80,16 @@ class View:
         """What its own message of that number was conditioned on."""
         return self.context[: self.starts[number]]
 
+    def message_numbers(self) -> list[int]:
+        """For each of `completion_ids` the number of its own message that it belongs to, -1 for what it read."""
+        first = len(self.prompt_ids)
+        numbers, ends = [-1] * len(self.completion_ids), [*self.starts[1:], first + len(self.completion_ids)]
+        for number, (start, end) in enumerate(zip(self.starts, ends, strict=False)):
+            for i in range(start - first, end - first):
+                if self.mask[i]:
+                    numbers[i] = number
+        return numbers
+
     def end(self, dummy_id: int):
         """
         Make the view of an agent that never spoke a training sequence: one masked dummy id after another, since an

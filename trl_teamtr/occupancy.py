@@ -1,0 +1,102 @@
+"""
+How far the contexts of an agent have moved since its stage began, and what training on stale rollouts would have cost.
+
+Knows tensors, not trainers. docs/metrics.md names what is logged.
+"""
+
+import torch
+
+
+def context_weights(log_ratios: torch.Tensor, speaks: torch.Tensor) -> torch.Tensor:
+    r"""
+    Importance weight of each context that an agent speaks in, for rollouts of the team at the start of a stage:
+    $w = \prod \pi_{now}(m|s) / \pi_{start}(m|s)$ over the messages $m$ before the agent's turn.
+
+    Args:
+        log_ratios (`torch.Tensor` of shape `(rows, turns)`): Log-ratio of each message of the rollouts; 0 for those of
+            agents that were not updated since, and after a rollout's end.
+        speaks (`torch.Tensor` of shape `(rows, turns)`, bool): The agent's turns.
+
+    Returns:
+        `torch.Tensor` of shape `(contexts,)`, float64.
+    """
+    log_ratios = log_ratios.double()
+    return (log_ratios.cumsum(dim=1) - log_ratios)[speaks].exp()
+
+
+def occupancy_metrics(weights: torch.Tensor) -> dict[str, float]:
+    r"""
+    What the weights of contexts say about the shift of the occupancy.
+
+    Args:
+        weights (`torch.Tensor` of shape `(contexts,)`): Of [`context_weights`].
+
+    Returns:
+        `dict` with `tv` ($D_{occ}$: mean of $\max(0, 1 - w)$, whose expectation is the total variation between the
+        two laws of the contexts), `ess` ($(\sum w)^2 / (B \sum w^2)$, 1 for equal weights), `w_p95`, `w_p99` and `w_max`.
+        Empty if the agent speaks nowhere.
+    """
+    weights = weights.double()
+    if weights.numel() == 0:
+        return {}
+    # By the largest first: weights that overflow when squared still have an effective sample size
+    scaled = weights / weights.max()
+    p95, p99 = weights.quantile(torch.tensor([0.95, 0.99], dtype=weights.dtype, device=weights.device)).tolist()
+    return {
+        "tv": (1 - weights).clamp(min=0).mean().item(),
+        "ess": (scaled.sum().square() / (len(weights) * scaled.square().sum())).item(),
+        "w_p95": p95,
+        "w_p99": p99,
+        "w_max": weights.max().item(),
+    }
+
+
+def surrogate_gain(
+    log_ratios: torch.Tensor, mask: torch.Tensor, advantages: torch.Tensor, clip_low: float, clip_high: float
+) -> torch.Tensor:
+    r"""
+    What the clipped surrogate of an update (eq. 10, token form) gained on each rollout: the sum over the agent's tokens
+    of $\min(r\tilde A, \mathrm{clip}(r)\tilde A) - \tilde A$, with $r = \pi_{new}(x) / \pi_{cur}(x)$.
+
+    Args:
+        log_ratios (`torch.Tensor` of shape `(rows, length)`): $\log r$ of each token.
+        mask (`torch.Tensor` of shape `(rows, length)`): 1 on the agent's tokens.
+        advantages (`torch.Tensor` of shape `(rows,)`): $\tilde A$.
+        clip_low, clip_high (`float`): $r$ is clipped to `[1 - clip_low, 1 + clip_high]`.
+
+    Returns:
+        `torch.Tensor` of shape `(rows,)`, float64.
+    """
+    ratio, advantages = log_ratios.double().exp(), advantages.double()[:, None]
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return ((torch.minimum(ratio * advantages, clipped * advantages) - advantages) * mask).sum(dim=1)
+
+
+def stale_gap(stale: torch.Tensor, mixed: torch.Tensor, fresh: torch.Tensor, group: int) -> dict[str, float]:
+    r"""
+    Δ_stale: what the surrogate of an update is off by on the stage's first rollouts, and its two parts.
+
+    Args:
+        stale (`torch.Tensor` of shape `(rows,)`): Gain on the stage's first rollouts ([`surrogate_gain`]).
+        mixed (`torch.Tensor` of shape `(rows,)`): On the same contexts and messages, with the returns of the team as it
+            was just before the update.
+        fresh (`torch.Tensor` of shape `(rows,)`): On independent rollouts of that team.
+        group (`int`): Rollouts of a prompt, which are consecutive; the three are of the same prompts in the same order.
+
+    Returns:
+        `dict` with `stale_gap` (the absolute difference of the means of `stale` and `fresh`), its parts
+        `stale_gap_contexts` (`mixed` - `fresh`) and `stale_gap_returns` (`stale` - `mixed`), which add up to it but for
+        the sign, and the standard error of each over prompts (`..._se`).
+    """
+    found = {}
+    for name, difference in (
+        ("stale_gap", stale - fresh),
+        ("stale_gap_contexts", mixed - fresh),
+        ("stale_gap_returns", stale - mixed),
+    ):
+        by_prompt = difference.view(-1, group).mean(dim=1)
+        found[name] = by_prompt.mean().item()
+        error = by_prompt.std() / len(by_prompt) ** 0.5 if len(by_prompt) > 1 else torch.tensor(torch.nan)
+        found[f"{name}_se"] = error.item()
+    found["stale_gap"] = abs(found["stale_gap"])
+    return found
