@@ -106,9 +106,9 @@ class Recorder:
             self.generated.append((member.name, input_ids, attention_mask, output.size(1) - input_ids.size(1)))
             return output
 
-        def recorded_accumulate(micro_batches, num_messages):
+        def recorded_accumulate(micro_batches):
             self.passes.append((member.name, micro_batches))
-            return accumulate(micro_batches, num_messages)
+            return accumulate(micro_batches)
 
         member.model.generate, member._accumulate = recorded_generate, recorded_accumulate
 

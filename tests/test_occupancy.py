@@ -121,7 +121,9 @@ def test_metrics_of_weights():
     assert found["tv"] == pytest.approx(0.125)
     assert found["ess"] == pytest.approx(4.0**2 / (4 * (0.25 + 1 + 2.25 + 1)))
     assert found["w_max"] == 1.5 and found["w_p95"] == pytest.approx(1.425)
-    assert occupancy_metrics(torch.ones(7)) == {"tv": 0.0, "ess": 1.0, "w_p95": 1.0, "w_p99": 1.0, "w_max": 1.0}
+    equal = {"tv": 0.0, "ess": 1.0, "w_p95": 1.0, "w_p99": 1.0, "w_max": 1.0, "w_above_10": 0.0}
+    assert occupancy_metrics(torch.ones(7)) == equal
+    assert occupancy_metrics(torch.tensor([0.1, 10.0, 11.0, 99.0]))["w_above_10"] == 0.5
     assert occupancy_metrics(torch.empty(0)) == {}
 
 

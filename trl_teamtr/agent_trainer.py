@@ -25,7 +25,8 @@ from .scoring import exact_token_kl, loss_mask, sequence, token_logps
 from .snapshot import Snapshot
 from .transcript import Message, Transcript
 from .trust_region import KLController, UpdateReport, backtrack, k3_kl
-from .view import stack_views
+from .turn_radii import TurnRadii
+from .view import View, stack_views
 
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class AgentTrainer(GRPOTrainer):
         self._renderers: dict[bool, Renderer] = {}
         self._rollouts: Rollouts | None = None
         self._last_logps: torch.Tensor | None = None
-        self._kl_sum = 0.0
+        self._kl_sum: torch.Tensor | float = 0.0  # of a pass, by own turn
+        self.turn_radii = TurnRadii(self.radius)
         self.before_update: Snapshot | None = None  # the policy before the last update, as long as drafts need it
         self.engine = PlainEngine(self)
 
@@ -136,7 +138,18 @@ class AgentTrainer(GRPOTrainer):
         for view in views:
             view.end(self._tokenizer.pad_token_id)
         batch = stack_views(views, self._tokenizer.pad_token_id)
+        batch |= self._number_messages(views, batch)
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+
+    def _number_messages(self, views: Sequence[View], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Which of the agent's messages a completion's token is of, if the agent's turns have radii of their own."""
+        if self.turn_radii.radii is None:
+            return {}
+        numbers = torch.full_like(batch["completion_ids"], -1)
+        for row, view in zip(numbers, views, strict=True):
+            own = view.message_numbers()
+            row[: len(own)] = torch.tensor(own)
+        return {"message_numbers": numbers}
 
     # TRL's hooks
 
@@ -151,6 +164,7 @@ class AgentTrainer(GRPOTrainer):
         num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)
         # Rows without a loss (`mask_truncated_completions`) have no part in the KL either
         output["num_messages"] = num_messages * (loss_mask(output).sum(dim=1) > 0)
+        output |= self._number_messages(views, output)
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
         if self._rollouts.weights is not None:
@@ -222,8 +236,9 @@ class AgentTrainer(GRPOTrainer):
             # The first pass: π_new is still π_cur, the KL is 0 and so is its gradient
             inputs["old_per_token_logps"] = logps.detach()
             return loss
-        kl = (k3_kl(inputs["old_per_token_logps"], logps) * loss_mask(inputs)).sum()
+        kl = self.turn_radii.by_turn(k3_kl(inputs["old_per_token_logps"], logps) * loss_mask(inputs), inputs)
         self._kl_sum += kl.detach()
+        kl = (kl * self.turn_radii.weights.to(kl)).sum()
         # DDP averages gradients over processes, and the KL is a sum over all of them
         scale = self.accelerator.num_processes / inputs["num_messages_in_batch"].clamp(min=1)
         return loss + self.controller.coef * scale * kl if self.controller.coef > 0 else loss
@@ -271,9 +286,9 @@ class AgentTrainer(GRPOTrainer):
         keep = self.lead.resampler.needs_snapshot
         snapshot = Snapshot(self.engine, self.radius is not None) if self.radius is not None or keep else None
         enforced = self.radius is not None and self.args.enforce_radius
-        losses, left, num_trained_on = [], False, int(micro_batches[0]["num_messages_in_batch"])
+        losses, left = [], False
         while report.inner_steps < self.args.num_iterations and not left:
-            loss, kl = self._accumulate(micro_batches, num_trained_on)
+            loss, kl = self._accumulate(micro_batches)
             losses.append(loss)
             left = enforced and kl > self.radius
             if not left:
@@ -297,10 +312,11 @@ class AgentTrainer(GRPOTrainer):
         self.before_update = snapshot if keep else None
         return report
 
-    def _accumulate(self, micro_batches: list[dict], num_messages: int) -> tuple[float, float]:
+    def _accumulate(self, micro_batches: list[dict]) -> tuple[float, float]:
         """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights that it was taken at."""
         self.current_gradient_accumulation_steps = len(micro_batches)
-        self._kl_sum = torch.zeros((), device=self.accelerator.device)
+        self._kl_sum = torch.zeros(len(self.turn_radii.weights), device=self.accelerator.device)
+        counts = torch.stack([self.turn_radii.count(batch) for batch in micro_batches]).sum(dim=0)
         loss = torch.zeros((), device=self.accelerator.device)
         for i, micro_batch in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
@@ -308,13 +324,15 @@ class AgentTrainer(GRPOTrainer):
             synced = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
             with contextlib.nullcontext() if synced else self.accelerator.no_sync(self.model_wrapped):
                 loss += self.training_step(self.model_wrapped, micro_batch, None)
-        loss, kl = self.accelerator.reduce(torch.stack([loss.float(), self._kl_sum.float()]), reduction="sum").tolist()
+        totals = torch.cat([loss.float()[None], self._kl_sum.float(), counts.float()])
+        totals = self.accelerator.reduce(totals, reduction="sum")
+        loss, kl = totals[0].item(), self.turn_radii.measure(*totals[1:].chunk(2))
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"The loss of agent {self.name!r} is {loss} at update {self.state.global_step + 1}; its pass was not "
                 "applied. A smaller learning rate or `max_grad_norm` usually helps."
             )
-        return loss / self.accelerator.num_processes, kl / num_messages
+        return loss / self.accelerator.num_processes, kl
 
     def _optimizer_step(self) -> float:
         """Clip and step; returns the norm of the gradient before clipping."""
@@ -339,13 +357,13 @@ class AgentTrainer(GRPOTrainer):
             `float`: Nats per message.
         """
         exact = (estimator or self.args.kl_estimator) == "exact"
-        total = torch.zeros(2, device=self.accelerator.device)
+        total = torch.zeros(2, len(self.turn_radii.weights), device=self.accelerator.device)
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             for inputs in micro_batches:
                 kl = exact_token_kl(self, inputs, snapshot) if exact else self._k3_kl(inputs)
-                total += torch.stack([(kl * loss_mask(inputs)).sum(), inputs["num_messages"].sum()])
-        kl, num_messages = self.accelerator.reduce(total, reduction="sum").tolist()
-        return kl / max(num_messages, 1)
+                by_turn = self.turn_radii.by_turn(kl * loss_mask(inputs), inputs)
+                total += torch.stack([by_turn, self.turn_radii.count(inputs)])
+        return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))
 
     def _k3_kl(self, inputs: dict) -> torch.Tensor:
         logps, _, _ = self._get_per_token_logps_and_entropies(self.model_wrapped, *sequence(inputs))

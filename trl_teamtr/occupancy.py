@@ -33,8 +33,8 @@ def occupancy_metrics(weights: torch.Tensor) -> dict[str, float]:
 
     Returns:
         `dict` with `tv` ($D_{occ}$: mean of $\max(0, 1 - w)$, whose expectation is the total variation between the
-        two laws of the contexts), `ess` ($(\sum w)^2 / (B \sum w^2)$, 1 for equal weights), `w_p95`, `w_p99` and `w_max`.
-        Empty if the agent speaks nowhere.
+        two laws of the contexts), `ess` ($(\sum w)^2 / (B \sum w^2)$, 1 for equal weights), `w_p95`, `w_p99`, `w_max`,
+        and `w_above_10` (the share of weights above 10). Empty if the agent speaks nowhere.
     """
     weights = weights.double()
     if weights.numel() == 0:
@@ -48,6 +48,7 @@ def occupancy_metrics(weights: torch.Tensor) -> dict[str, float]:
         "w_p95": p95,
         "w_p99": p99,
         "w_max": weights.max().item(),
+        "w_above_10": (weights > 10).double().mean().item(),
     }
 
 
@@ -69,7 +70,8 @@ def surrogate_gain(
     """
     ratio, advantages = log_ratios.double().exp(), advantages.double()[:, None]
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    return ((torch.minimum(ratio * advantages, clipped * advantages) - advantages) * mask).sum(dim=1)
+    gain = torch.minimum(ratio * advantages, clipped * advantages) - advantages
+    return torch.where(mask.bool(), gain, 0.0).sum(dim=1)
 
 
 def stale_gap(stale: torch.Tensor, mixed: torch.Tensor, fresh: torch.Tensor, group: int) -> dict[str, float]:

@@ -3,28 +3,24 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from accelerate.utils import parse_flag_from_env
 from trl import GRPOConfig
 
 from .masking import mask_secrets
+from .unsupported import check, refuse_unsupported
 
 
-# What each option may be; `_check` turns a miss into a message that lists them.
+# What each option may be; `check` turns a miss into a message that lists them.
 UPDATE_ORDERS = ("sequential", "reversed", "random")
 RESAMPLINGS = ("full", "suffix", "speculative", "stale", "joint", "importance")
 ROUTERS = ("round_robin", "random")
 KL_CONTROLLERS = ("adaptive", "fixed")
 KL_ESTIMATORS = ("k3", "exact")
-
-
-def _check(ok: bool, message: str):
-    if not ok:
-        raise ValueError(message)
+RADIUS_SCHEDULES = ("uniform", "horizon")
 
 
 def check_radius(radius: float | None, owner: str):
     """Raise unless `radius` is a trust-region radius: `None`, or a positive number of nats per message."""
-    _check(
+    check(
         radius is None or radius > 0,
         f"`trust_region_radius` of {owner} is {radius}, but a radius is a positive KL in nats per message (the paper "
         "uses 0.01). Pass a positive number, or `None` for no trust region.",
@@ -100,6 +96,10 @@ class TeamTRConfig(GRPOConfig):
         trust_region_radius (`float`, *optional*, defaults to `0.01`):
             Radius δ: the largest KL(π_cur ‖ π_new) of an accepted update, in nats per message. `None` for no trust
             region.
+        radius_schedule (`str`, *optional*, defaults to `"uniform"`):
+            `"uniform"`: δ bounds the mean KL of an agent's messages. `"horizon"`: each of its own turns has a radius of
+            its own, wider where fewer of them follow, with the same total penalty in the improvement bound
+            (docs/theory.md); the logged `kl` is then δ times the largest ratio of a turn's KL to its radius.
         kl_estimator (`str`, *optional*, defaults to `"k3"`):
             How the KL that decides on acceptance is measured: `"k3"` (on the sampled tokens) or `"exact"` (over the
             full vocabulary, at twice the forward passes). The penalty and the early stop always use k3.
@@ -129,6 +129,15 @@ class TeamTRConfig(GRPOConfig):
         log_occupancy (`bool`, *optional*, defaults to `False`):
             Whether to measure how far the contexts of the agents move in a stage, and what stale rollouts would have
             been off by: `occupancy/...` in the logs.
+        log_certificate (`bool`, *optional*, defaults to `False`):
+            Whether to measure what each update promises (the surrogate, the penalty of the improvement bound, the
+            lower bound) and what it keeps on held-out prompts: `certificate/...` in the logs. Needs `eval_dataset`.
+        certificate_prompts (`int`, *optional*, defaults to `128`):
+            Rows of `eval_dataset`, of which the team writes one rollout each after each update of a measured stage.
+        certificate_gamma (`float`, *optional*):
+            Discount per turn: also log the paper's discounted form of the bound.
+        advantage_bound (`float`, *optional*, defaults to `1.0`):
+            A_max: width of an interval that holds all returns. 1 for rewards between 0 and 1.
         diagnostics_every (`int`, *optional*, defaults to `5`):
             Stages from one that is measured to the next; the first one is. A measured stage costs more than one
             more rollout of the team for each update.
@@ -206,6 +215,10 @@ class TeamTRConfig(GRPOConfig):
         default=0.01,
         metadata={"help": "Largest KL(current || new) of an accepted update, nats per message. `None` for no radius."},
     )
+    radius_schedule: str = field(
+        default="uniform",
+        metadata={"help": "One radius for all turns, or one for each.", "choices": list(RADIUS_SCHEDULES)},
+    )
     kl_estimator: str = field(
         default="k3",
         metadata={"help": "Estimator of the KL that decides on acceptance.", "choices": list(KL_ESTIMATORS)},
@@ -236,6 +249,14 @@ class TeamTRConfig(GRPOConfig):
 
     # Parameters that control the diagnostics
     log_occupancy: bool = field(default=False, metadata={"help": "Whether to measure how far contexts move."})
+    log_certificate: bool = field(
+        default=False, metadata={"help": "Whether to measure what each update promises, and what it keeps."}
+    )
+    certificate_prompts: int = field(default=128, metadata={"help": "Held-out rows on which updates are measured."})
+    certificate_gamma: float | None = field(
+        default=None, metadata={"help": "Discount per turn of the paper's form of the bound, if it is wanted too."}
+    )
+    advantage_bound: float = field(default=1.0, metadata={"help": "Width of an interval that holds all returns."})
     diagnostics_every: int = field(
         default=5, metadata={"help": "Stages from one whose diagnostics are measured to the next."}
     )
@@ -245,7 +266,7 @@ class TeamTRConfig(GRPOConfig):
         # TRL would make several optimizer steps per pass here, where a pass is one step
         if self.gradient_accumulation_steps == 1:
             self.gradient_accumulation_steps = self.steps_per_generation
-        _check(
+        check(
             self.gradient_accumulation_steps == self.steps_per_generation,
             f"An inner iteration accumulates all micro-batches of the generation batch into one optimizer step, but "
             f"`gradient_accumulation_steps` is {self.gradient_accumulation_steps} and `steps_per_generation` is "
@@ -254,7 +275,8 @@ class TeamTRConfig(GRPOConfig):
         self._check_stages()
         self._check_rollouts()
         self._check_trust_region()
-        self._refuse_unsupported()
+        self._check_diagnostics()
+        refuse_unsupported(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for logs and files: without the values of secrets, at any depth."""
@@ -266,39 +288,39 @@ class TeamTRConfig(GRPOConfig):
     __str__ = __repr__
 
     def _check_stages(self):
-        _check(
+        check(
             self.num_stages is None or self.max_steps <= 0,
             f"Both `num_stages` ({self.num_stages}) and `max_steps` ({self.max_steps}) are set. `max_steps` counts "
             "updates, of which a stage has one for each trainable agent: set one of the two.",
         )
-        _check(
+        check(
             self.num_stages is None or self.num_stages >= 1, f"`num_stages` must be at least 1, got {self.num_stages}."
         )
-        _check(self.num_iterations >= 1, f"`num_iterations` must be at least 1, got {self.num_iterations}.")
+        check(self.num_iterations >= 1, f"`num_iterations` must be at least 1, got {self.num_iterations}.")
         self._check_choice("update_order", UPDATE_ORDERS)
 
     def _check_rollouts(self):
         for name in ("num_agents", "max_turns", "max_context_length"):
             value = getattr(self, name)
-            _check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
-        _check(self.num_rounds >= 1, f"`num_rounds` must be at least 1, got {self.num_rounds}.")
-        _check(
+            check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
+        check(self.num_rounds >= 1, f"`num_rounds` must be at least 1, got {self.num_rounds}.")
+        check(
             self.reward_timeout is None or self.reward_timeout > 0,
             f"`reward_timeout` must be a positive number of seconds, or `None` to wait forever, got "
             f"{self.reward_timeout}.",
         )
         self._check_choice("router", ROUTERS)
         self._check_choice("resampling", RESAMPLINGS)
-        _check(
+        check(
             self.resample_every == 1 or (self.resample_every > 1 and self.resampling == "full"),
             f"`resample_every` is {self.resample_every} with `resampling={self.resampling!r}`. It must be at least 1, "
             "and above 1 it is the baseline that writes all rollouts anew, but less often: use `resampling='full'`.",
         )
-        _check(
+        check(
             self.importance_clip is None or self.importance_clip > 0,
             f"`importance_clip` must be positive or `None`, got {self.importance_clip}.",
         )
-        _check(
+        check(
             self.resampling != "speculative" or self.disable_dropout,
             "`resampling='speculative'` compares the laws of a policy before and after its update, which dropout would "
             "blur. Leave `disable_dropout=True`, or use `resampling='suffix'`.",
@@ -306,66 +328,47 @@ class TeamTRConfig(GRPOConfig):
 
     def _check_trust_region(self):
         check_radius(self.trust_region_radius, "the config")
+        self._check_choice("radius_schedule", RADIUS_SCHEDULES)
         self._check_choice("kl_estimator", KL_ESTIMATORS)
         self._check_choice("kl_controller", KL_CONTROLLERS)
-        _check(self.kl_coef >= 0, f"`kl_coef` must be at least 0, got {self.kl_coef}.")
-        _check(
+        check(self.kl_coef >= 0, f"`kl_coef` must be at least 0, got {self.kl_coef}.")
+        check(
             0 <= self.monitor_fraction < 1,
             f"`monitor_fraction` is a share of the rollouts, from 0 up to but not 1, got {self.monitor_fraction}.",
         )
         rows = self.per_device_train_batch_size
-        _check(
+        check(
             self.monitor_fraction == 0 or 0 < round(self.monitor_fraction * rows) < rows,
             f"`monitor_fraction={self.monitor_fraction}` of the {rows} rollouts of a micro-batch "
             f"(`per_device_train_batch_size`) is {round(self.monitor_fraction * rows)}: at least one must be monitored, "
             "and one trained on. Use larger micro-batches, or another share.",
         )
-        _check(
+        check(
             self.monitor_fraction == 0 or self.trust_region_radius is not None,
             "`monitor_fraction` is for the radius, but `trust_region_radius` is `None`. Leave it at 0.",
         )
-        _check(
-            self.diagnostics_every >= 1, f"`diagnostics_every` must be at least 1 stage, got {self.diagnostics_every}."
-        )
-        _check(self.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {self.max_backtracks}.")
-        _check(
+        check(self.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {self.max_backtracks}.")
+        check(
             self.advantage_clip is None or self.advantage_clip > 0,
             f"`advantage_clip` must be positive or `None`, got {self.advantage_clip}.",
         )
-        _check(self.advantage_epsilon > 0, f"`advantage_epsilon` must be positive, got {self.advantage_epsilon}.")
+        check(self.advantage_epsilon > 0, f"`advantage_epsilon` must be positive, got {self.advantage_epsilon}.")
+
+    def _check_diagnostics(self):
+        for name, unit in (("diagnostics_every", "stage"), ("certificate_prompts", "prompt")):
+            value = getattr(self, name)
+            check(value >= 1, f"`{name}` must be at least 1 {unit}, got {value}.")
+        gamma = self.certificate_gamma
+        check(
+            gamma is None or 0 <= gamma < 1,
+            f"`certificate_gamma` is {gamma}, but the discounted bound is infinite at 1: pass a discount from 0 up to but "
+            "not 1, or `None` for the finite-horizon bound alone.",
+        )
+        check(
+            self.advantage_bound > 0,
+            f"`advantage_bound` must be positive, the largest difference of two returns, got {self.advantage_bound}.",
+        )
 
     def _check_choice(self, name: str, choices: tuple[str, ...]):
         value = getattr(self, name)
-        _check(value in choices, f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
-
-    def _refuse_unsupported(self):
-        _check(
-            not self.use_vllm,
-            "`use_vllm=True` is not supported by TeamTRTrainer yet: each agent would start an engine of its own. "
-            "Leave it `False`; the agents generate with transformers.",
-        )
-        _check(
-            not self.enable_jit_checkpoint,
-            "`enable_jit_checkpoint=True` is not supported: it saves in the middle of an update, each process for "
-            "itself. Leave it `False`; on SIGTERM TeamTRTrainer always ends the update, saves and stops.",
-        )
-        _check(
-            not (self.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")),
-            "FSDP is not supported: the trust region takes updates back on the weights that it finds, and has not been "
-            "taught FSDP's shards. Use ZeRO-3, which shards the same things: accelerate_configs/zero3.yaml.",
-        )
-        _check(
-            not (self.offload_idle_agents and self.deepspeed_plugin is not None),
-            "`offload_idle_agents=True` is not supported with DeepSpeed, which keeps the weights in buffers of its own. "
-            "Leave it `False` and use accelerate_configs/zero3_offload.yaml.",
-        )
-        _check(
-            not self.sync_ref_model,
-            "`sync_ref_model=True` is not supported: TRL's callback counts the updates of all agents for the first "
-            "one's reference model. The trust region already anchors each update at the current policy; use `beta` "
-            "for a fixed reference.",
-        )
-        _check(
-            not self.use_liger_kernel,
-            "`use_liger_kernel=True` is not supported. Use `model_init_kwargs={'use_kernels': True}` instead.",
-        )
+        check(value in choices, f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")

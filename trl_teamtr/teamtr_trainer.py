@@ -23,10 +23,11 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from . import checkpoint, hub, preflight, run_state
 from .agent import Agent
 from .agent_trainer import AgentTrainer
-from .diagnostics import OccupancyCallback
+from .diagnostics import DiagnosticsCallback
 from .model_card import describe_team
 from .preemption import PreemptionCallback
 from .preparing import prepare_members
+from .probes import make_probes
 from .resampling import Resampler
 from .residency import Residency
 from .rewards import check_reward_funcs, check_trust
@@ -45,6 +46,7 @@ from .team import (
 from .teamtr_config import TeamTRConfig
 from .transcript import Message, Transcript
 from .trust_region import UpdateReport
+from .turn_radii import make_turn_radii
 from .wandb_fallback import go_offline_without_server
 
 
@@ -184,6 +186,9 @@ class TeamTRTrainer(AgentTrainer):
         )
         self._add_peers(agents, args, processing_class, common)
         preflight.check_members(self.members, splits, self.rules.max_turns)
+        probes = make_probes(self, eval_dataset)
+        if probes:
+            self.add_callback(DiagnosticsCallback(self, probes))
 
     def _add_peers(self, agents: list[Agent], args: TeamTRConfig, processing_class, common: dict[str, Any]):
         """The trainers of the other agents, and what the lead keeps for all."""
@@ -202,13 +207,13 @@ class TeamTRTrainer(AgentTrainer):
         self.active_rows: list[dict[str, Any]] = []
         self.active_rollouts: Rollouts | None = None
         self.last_report = UpdateReport()
+        for member in self.members:
+            member.turn_radii = make_turn_radii(member)
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
         self.resampler = Resampler(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
-        if args.log_occupancy:
-            self.add_callback(OccupancyCallback(self))
         go_offline_without_server(self.callback_handler)
 
     def _share_records(self):

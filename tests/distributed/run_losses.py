@@ -17,7 +17,7 @@ LOSSES = ("grpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 class Gradient(Probe):
     def probe(self, agent, rows, seed):
         batch = self.score(agent, rows, seed)
-        agent._accumulate([batch], int(batch["num_messages_in_batch"]))
+        agent._accumulate([batch])
         return gradients_of(agent)
 
 

@@ -34,7 +34,7 @@ class Probe(TeamTRTrainer):
         for name in ("gradient", "gradient_again"):  # forgotten between the two
             for micro_batch in micro_batches:
                 micro_batch.pop("old_per_token_logps", None)
-            agent._accumulate(micro_batches, found["num_messages"])
+            agent._accumulate(micro_batches)
             found[name] = gradients_of(agent)
             agent.engine.discard_gradients()
         found["reports"] = [agent.update(self.score(agent, rows, seed)), self.reject(agent, rows, seed, found)]
@@ -62,7 +62,7 @@ class Probe(TeamTRTrainer):
         """The exact KL of a step, measured from its snapshot; the weights before and after the measurement."""
         micro_batches = [self.score(agent, rows, seed)]
         snapshot = Snapshot(agent.engine)
-        agent._accumulate(micro_batches, int(micro_batches[0]["num_messages_in_batch"]))
+        agent._accumulate(micro_batches)
         agent.engine.clip_gradients()
         agent.engine.step()
         after = local_state(agent)

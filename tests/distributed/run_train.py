@@ -82,6 +82,7 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
         answer_reward,
         args,
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        eval_dataset=Dataset.from_dict({"prompt": PROMPTS[:5]}),
         callbacks=[interrupt],
     )
     if "poison" in job:

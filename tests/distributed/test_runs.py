@@ -13,6 +13,9 @@ from teams import save_models
 from transformers import AutoModelForCausalLM
 
 
+MEASURED = {"log_occupancy": True, "log_certificate": True, "diagnostics_every": 1}
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
@@ -30,7 +33,8 @@ def write_jobs(folder, *jobs):
 def stopped_and_whole(request, models, tmp_path_factory):
     """
     The engine, and each process's results of: a run; one whose second process is told to go in the middle of a stage;
-    that one resumed; one with a shared base; the first three with speculative resampling; the first one resumed from a
+    that one resumed; one with a shared base; the first one with all diagnostics; one with importance weights; the first
+    three with speculative resampling; the first one resumed from a
     checkpoint that holds code.
     """
     folder = tmp_path_factory.mktemp(request.param)
@@ -42,6 +46,8 @@ def stopped_and_whole(request, models, tmp_path_factory):
         {**part, "preempt": [1, 3], "fields": {"save_strategy": "no"}},
         {**part, "resume": True},
         {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
+        {"output_dir": str(folder / "measured"), "fields": MEASURED},
+        {"output_dir": str(folder / "importance"), "fields": {"resampling": "importance", "num_stages": 1}},
         {**drafts, "output_dir": str(folder / "drafts-whole")},
         {**drafts, "preempt": [0, 3]},
         {**drafts, "resume": True},
@@ -69,6 +75,22 @@ def test_resumed_run_with_drafts_is_bit_identical(stopped_and_whole):
         assert resumed["logs"] == whole["logs"]
         reused = [log["rollout/reused_fraction"] for log in whole["logs"]]
         assert reused[0] == reused[3] == 0 and min(reused[1], reused[2], reused[4], reused[5]) > 0.3
+
+
+def test_diagnostics_leave_training_alone_and_are_of_all_processes(stopped_and_whole):
+    logs = [results[4]["logs"] for results in stopped_and_whole[2]]
+    for whole, *_ in stopped_and_whole[2]:
+        torch.testing.assert_close(stopped_and_whole[2][0][4]["weights"], whole["weights"], rtol=0, atol=0)
+    for first, second, plain in zip(*logs, stopped_and_whole[2][0][0]["logs"], strict=True):
+        names = [name for name in first if name.startswith(("occupancy/", "certificate/"))]
+        assert len(names) > 15 and all(first[name] == second[name] for name in names)
+        assert all(first[name] == value for name, value in plain.items())
+
+
+def test_importance_weights_under_every_engine(stopped_and_whole):
+    for results in stopped_and_whole[2]:
+        ess = [log["importance/ess"] for log in results[5]["logs"]]
+        assert ess[0] == 1 and 0 < min(ess[1:]) and max(ess[1:]) < 1
 
 
 def test_saved_team_is_the_trained_one(stopped_and_whole):

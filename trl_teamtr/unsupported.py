@@ -1,0 +1,49 @@
+"""Settings of TRL that a team cannot honour, each with what to do instead."""
+
+from typing import TYPE_CHECKING
+
+from accelerate.utils import parse_flag_from_env
+
+
+if TYPE_CHECKING:
+    from .teamtr_config import TeamTRConfig
+
+
+def check(ok: bool, message: str):
+    """Raise `ValueError` with `message` unless `ok`."""
+    if not ok:
+        raise ValueError(message)
+
+
+def refuse_unsupported(args: "TeamTRConfig"):
+    """Raise `ValueError` where `args` asks for what `TeamTRTrainer` cannot do yet."""
+    check(
+        not args.use_vllm,
+        "`use_vllm=True` is not supported by TeamTRTrainer yet: each agent would start an engine of its own. "
+        "Leave it `False`; the agents generate with transformers.",
+    )
+    check(
+        not args.enable_jit_checkpoint,
+        "`enable_jit_checkpoint=True` is not supported: it saves in the middle of an update, each process for "
+        "itself. Leave it `False`; on SIGTERM TeamTRTrainer always ends the update, saves and stops.",
+    )
+    check(
+        not (args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")),
+        "FSDP is not supported: the trust region takes updates back on the weights that it finds, and has not been "
+        "taught FSDP's shards. Use ZeRO-3, which shards the same things: accelerate_configs/zero3.yaml.",
+    )
+    check(
+        not (args.offload_idle_agents and args.deepspeed_plugin is not None),
+        "`offload_idle_agents=True` is not supported with DeepSpeed, which keeps the weights in buffers of its own. "
+        "Leave it `False` and use accelerate_configs/zero3_offload.yaml.",
+    )
+    check(
+        not args.sync_ref_model,
+        "`sync_ref_model=True` is not supported: TRL's callback counts the updates of all agents for the first "
+        "one's reference model. The trust region already anchors each update at the current policy; use `beta` "
+        "for a fixed reference.",
+    )
+    check(
+        not args.use_liger_kernel,
+        "`use_liger_kernel=True` is not supported. Use `model_init_kwargs={'use_kernels': True}` instead.",
+    )
