@@ -83,6 +83,7 @@ def run_cell(kind: str, count: int, model: str):
         args = TeamTRConfig(
             folder,
             num_stages=1,
+            resampling="full",
             num_generations=4,
             per_device_train_batch_size=4,
             max_completion_length=MESSAGE_LENGTH,

@@ -40,10 +40,11 @@ class ReportArguments:
 
 def sample_transcripts(trainer, count: int) -> list[dict]:
     """Rollouts of the first held-out rows."""
+    from trl_teamtr.stages import evaluating
+
     rows = [trainer.eval_dataset[i] for i in range(count)]
-    trainer.model.eval()
-    rollouts = trainer.collect_rollouts(rows)
-    trainer.model.train()
+    with evaluating([member.model for member in trainer.members]):
+        rollouts = trainer.collect_rollouts(rows)
     prompts = [{"prompt": row["prompt"][-1]["content"], "private": row.get("agent_prompts")} for row in rows]
     return [
         {**prompt, "messages": [f"{m.agent}: {m.text}" for m in transcript.messages]}

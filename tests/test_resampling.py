@@ -162,6 +162,26 @@ def test_rollouts_begin_with_what_was_said(tmp_path):
     assert again.views == rollouts.views
 
 
+def test_default_is_the_cheapest_exact_mode(tmp_path):
+    def mode(team, **fields):
+        return make_trainer(tmp_path, team, kl_estimator="exact", **fields).resampler.mode
+
+    assert mode(make_team(2)) == "speculative"
+    assert mode(make_team(2), top_p=0.9) == "speculative"
+    assert mode(make_team(2), resampling="full") == "full"
+    # Nothing to reuse, or a law that verification does not know
+    assert mode(make_team(1)) == "full"
+    assert mode(make_team(2), repetition_penalty=1.1) == "full"
+    assert mode(make_team(2), disable_dropout=False) == "full"
+    assert mode(make_team(3), resample_every=2) == "full"
+    agents = make_team(2)
+    agents[1] = Agent("y", agents[1].model, processing_class=agents[1].processing_class, trainable=False)
+    assert mode(agents) == "full"
+    agents = make_team(2)
+    agents[1].generation_kwargs = {"no_repeat_ngram_size": 2}
+    assert mode(agents) == "full"
+
+
 def test_speculative_needs_laws_that_it_knows(tmp_path):
     with pytest.raises(ValueError, match="disable_dropout"):
         make_config(tmp_path, resampling="speculative", disable_dropout=False)

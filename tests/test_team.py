@@ -1,6 +1,7 @@
 import copy
 import itertools
 import json
+import warnings
 
 import pytest
 import torch
@@ -448,7 +449,14 @@ def test_team_file_holds_the_rules_of_the_rollout(saved_team):
 
 
 def test_directory_of_a_saved_team_is_a_team(make_config, saved_team):
-    assert resolve_team(saved_team, make_config()) == load_team(saved_team)
+    same = make_config(num_rounds=2, router="random", stop_string="DONE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve_team(saved_team, same) == load_team(saved_team)
+    with pytest.warns(
+        UserWarning, match="saved with num_rounds=2 \\(now 1\\), router='random' \\(now 'round_robin'\\)"
+    ):
+        assert resolve_team(saved_team, make_config(stop_string="DONE")) == load_team(saved_team)
 
 
 def test_load_team_without_a_team_file_raises(tmp_path):

@@ -30,7 +30,7 @@ RESAMPLED, STALE = ("suffix", "speculative"), ("stale", "joint", "importance")
 
 class Resampler:
     """
-    Provides the rollouts of each update of a stage, as `args.resampling` says. A stage begins with fresh ones.
+    Provides the rollouts of each update of a stage in one of the modes of `resampling`. A stage begins with fresh ones.
 
     After an update, `"full"` writes all rollouts anew (with `resample_every`, only after every so many updates);
     `"suffix"` keeps what was said before the updated agent's first turn and decodes on from there; `"speculative"` also
@@ -40,18 +40,19 @@ class Resampler:
 
     Args:
         trainer (`TeamTRTrainer`): The trainer of the team.
+        mode (`str`): One of `RESAMPLINGS`.
     """
 
-    def __init__(self, trainer: "TeamTRTrainer"):
+    def __init__(self, trainer: "TeamTRTrainer", mode: str):
         self._trainer = trainer
-        self._mode = trainer.args.resampling
+        self.mode = mode
         self._every = trainer.args.resample_every
         self.start_stage()
 
     @property
     def needs_snapshot(self) -> bool:
         """Whether the policy before an update is needed after it."""
-        return self._mode in ("speculative", "importance")
+        return self.mode in ("speculative", "importance")
 
     def start_stage(self):
         """Forget the rollouts of the stage before."""
@@ -64,25 +65,25 @@ class Resampler:
     def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
         """The rollouts of `rows` for the next update of the stage."""
         trainer = self._trainer
-        if self._rollouts is None or (self._mode == "full" and self._num_served % self._every == 0):
+        if self._rollouts is None or (self.mode == "full" and self._num_served % self._every == 0):
             rollouts = trainer.collect_rollouts(rows)
         else:
-            drafts = Drafts(self._rollouts, self._updated, self._snapshot, self._mode == "speculative")
+            drafts = Drafts(self._rollouts, self._updated, self._snapshot, self.mode == "speculative")
             transcripts = [dataclasses.replace(old, messages=[]) for old in self._rollouts.transcripts]
             rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
-        if self._mode == "importance":
+        if self.mode == "importance":
             self._weigh(rollouts)
         self._num_served += 1
-        self._rollouts = rollouts if self._mode != "full" or self._every > 1 else None
+        self._rollouts = rollouts if self.mode != "full" or self._every > 1 else None
         self._updated, self._snapshot = None, None
         return rollouts
 
     def agent_was_updated(self, agent: "AgentTrainer", report: UpdateReport):
         """Note whose law has changed since the last rollouts."""
         if report.inner_steps > 0 and not report.rejected:
-            if self._mode in RESAMPLED:
+            if self.mode in RESAMPLED:
                 self._updated, self._snapshot = agent.name, agent.before_update
-            if self._mode == "importance":
+            if self.mode == "importance":
                 self._weights.add(agent, ScoredView(agent, self._rollouts, agent.before_update))
         agent.before_update = None
 

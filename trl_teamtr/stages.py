@@ -66,6 +66,8 @@ def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
     modes = [model.training for model in models]
     for model in models:
         model.eval()
-    yield
-    for model, training in zip(models, modes, strict=True):
-        model.train(training)
+    try:
+        yield
+    finally:
+        for model, training in zip(models, modes, strict=True):
+            model.train(training)

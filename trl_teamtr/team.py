@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
         peft_config ([`~peft.PeftConfig`], *optional*): For trainable agents that have none of their own.
     """
     if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
+        _warn_of_other_turns(model, args)
         model = load_team(model)
     if isinstance(model, (list, tuple)):
         agents = [copy.copy(agent) for agent in model]
@@ -62,6 +64,20 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
             agent.peft_config = peft_config
     _check_shared_instances(agents)
     return agents
+
+
+def _warn_of_other_turns(path: str, args: TeamTRConfig):
+    """A saved team takes turns as `args` says, which may be no longer as it was trained."""
+    saved = read_team_file(path)["rollout"]
+    other = [
+        f"{name}={value!r} (now {vars(args)[name]!r})" for name, value in saved.items() if vars(args)[name] != value
+    ]
+    if other:
+        warnings.warn(
+            f"The team in {path!r} was saved with {', '.join(other)}. Pass the same to `TeamTRConfig` to let it take "
+            "turns as it did.",
+            stacklevel=4,
+        )
 
 
 def _is_adapter(model: Any) -> bool:
@@ -185,9 +201,8 @@ def check_sampling(args: TeamTRConfig, name: str):
         `ValueError`: With `kl_estimator="k3"` and a transform that makes the samples come from another law than the
             one whose log-probabilities are compared.
     """
-    if args.resampling == "speculative" and (args.repetition_penalty != 1.0 or args.generation_kwargs):
-        other = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
-        other += [f"{key}={value}" for key, value in (args.generation_kwargs or {}).items()]
+    other = _other_transforms(args)
+    if args.resampling == "speculative" and other:
         raise ValueError(
             f"Agent {name!r} samples with {', '.join(other)}, but `resampling='speculative'` knows the law of messages "
             "that are sampled with temperature, top-k, top-p and min-p only. Use `resampling='suffix'`, or drop it."
@@ -209,6 +224,21 @@ def check_sampling(args: TeamTRConfig, name: str):
             f"Agent {name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
             "the untransformed policy (any temperature). Use `kl_estimator='exact'`, or drop the transform."
         )
+
+
+def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
+    """`args.resampling`, or without it the cheapest mode that has the law of the updated team."""
+    if args.resampling is not None:
+        return args.resampling
+    others = [name for agent in agents for name in _other_transforms(agent_args(args, agent, lead=False))]
+    speculative = args.disable_dropout and args.resample_every == 1 and not others
+    return "speculative" if speculative and sum(agent.trainable for agent in agents) > 1 else "full"
+
+
+def _other_transforms(args: TeamTRConfig) -> list[str]:
+    """Transforms of the sampling whose law verification does not know."""
+    found = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
+    return found + [f"{key}={value}" for key, value in (args.generation_kwargs or {}).items()]
 
 
 def describe_team(agents: Sequence[Agent], args: TeamTRConfig) -> dict[str, Any]:

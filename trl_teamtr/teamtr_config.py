@@ -58,8 +58,10 @@ class TeamTRConfig(GRPOConfig):
             Number of agents of a homogeneous team, when `model` is a single model.
         num_rounds (`int`, *optional*, defaults to `1`):
             Number of rounds. A rollout has at most `num_rounds * number of agents` turns.
-        resampling (`str`, *optional*, defaults to `"full"`):
-            What is written before each update but a stage's first, for which everything is. `"full"`: everything.
+        resampling (`str`, *optional*):
+            What is written before each update but a stage's first, for which everything is. Defaults to `"speculative"`,
+            and to `"full"` where that is not possible (dropout, or a transform of the sampling other than temperature,
+            top-k, top-p and min-p) or there is nothing to reuse (one trained agent). `"full"`: everything.
             `"suffix"`: what follows the first turn of the agent that was just updated. `"speculative"`: only what the
             updated team would have said otherwise, found by block verification. All three have the law of the updated
             team (intermediate occupancy). The others are not TeamTR, and are there for comparison. `"stale"`: nothing;
@@ -169,8 +171,12 @@ class TeamTRConfig(GRPOConfig):
     num_agents: int | None = field(
         default=None, metadata={"help": "Number of agents of a homogeneous team, when `model` is a single model."}
     )
-    resampling: str = field(
-        default="full", metadata={"help": "What is written anew before each update.", "choices": list(RESAMPLINGS)}
+    resampling: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is written anew before each update. Defaults to 'speculative' where that is possible.",
+            "choices": list(RESAMPLINGS),
+        },
     )
     resample_every: int = field(
         default=1, metadata={"help": "With `resampling='full'`: updates of a stage from one rollout to the next."}
@@ -310,9 +316,10 @@ class TeamTRConfig(GRPOConfig):
             f"{self.reward_timeout}.",
         )
         self._check_choice("router", ROUTERS)
-        self._check_choice("resampling", RESAMPLINGS)
+        if self.resampling is not None:
+            self._check_choice("resampling", RESAMPLINGS)
         check(
-            self.resample_every == 1 or (self.resample_every > 1 and self.resampling == "full"),
+            self.resample_every == 1 or (self.resample_every > 1 and self.resampling in (None, "full")),
             f"`resample_every` is {self.resample_every} with `resampling={self.resampling!r}`. It must be at least 1, "
             "and above 1 it is the baseline that writes all rollouts anew, but less often: use `resampling='full'`.",
         )

@@ -38,6 +38,7 @@ from .team import (
     agent_args,
     check_same_team,
     check_sampling,
+    choose_resampling,
     default_args,
     grpo_arguments,
     load_models,
@@ -211,7 +212,7 @@ class TeamTRTrainer(AgentTrainer):
             member.turn_radii = make_turn_radii(member)
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
-        self.resampler = Resampler(self)
+        self.resampler = Resampler(self, choose_resampling(args, agents))
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
         go_offline_without_server(self.callback_handler)

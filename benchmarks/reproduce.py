@@ -1,0 +1,91 @@
+"""
+The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learning rates.
+
+    python benchmarks/reproduce.py scaling runs/reproduce          # staleness against the number of agents
+    python benchmarks/reproduce.py ablations runs/reproduce        # ablations, orders, out-of-region rates
+    python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
+    python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
+    python benchmarks/reproduce.py scaling runs/reproduce --summary    # tables and plots of what is there
+    python benchmarks/reproduce.py scaling runs/quick --quick          # one seed, small: minutes
+
+Each cell writes its own file in the folder and is not run again, so that everything can be stopped and gone on with at
+any time. Prints tables, writes CSV files and plots into the folder, and prints one JSON object last.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cells run side by side
+os.environ["CI"] = "1"  # no telemetry
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "scripts"))
+
+from reproduction import ablations, certificates, monitoring, scaling  # noqa: E402
+from reproduction.cell import Cell, run_cell  # noqa: E402
+
+
+STUDIES = {"scaling": scaling, "ablations": ablations, "certificates": certificates, "monitoring": monitoring}
+
+
+def path_of(study: str, cell: Cell, folder: Path) -> Path:
+    return monitoring.path_of(cell, folder) if study == "monitoring" else cell.path(folder)
+
+
+def run(study: str, cells: list[Cell], jobs: int, folder: Path):
+    """Run what is missing, `jobs` processes at a time."""
+    waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, folder).exists()]
+    print(f"{len(waiting)} cells to run", file=sys.stderr)
+    running: list[subprocess.Popen] = []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            cell = waiting.pop(0)
+            command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--cell", json.dumps(vars(cell))]
+            with open(folder / "output.txt", "a") as output:
+                running.append(subprocess.Popen(command, stdout=output, stderr=output))
+        running[0].wait()
+        for process in [process for process in running if process.poll() is not None]:
+            running.remove(process)
+            if process.returncode:
+                raise SystemExit(f"A cell failed; see {folder / 'output.txt'}: {process.args}")
+
+
+def main(options):
+    folder, study = Path(options.folder), STUDIES[options.study]
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.cell:
+        fields = json.loads(options.cell)
+        cell = Cell(**(fields | {"probed": tuple(fields["probed"])}))
+        monitoring.run_cell(cell, folder) if options.study == "monitoring" else run_cell(cell, folder)
+        return
+    seeds = range(1) if options.quick else range(options.seeds)
+    if not options.summary:
+        for seed in seeds:
+            run(options.study, study.cells(range(seed, seed + 1), options.quick), options.jobs, folder)
+    import torch
+    import transformers
+    import trl
+
+    print("$ python " + " ".join(["benchmarks/reproduce.py", *sys.argv[1:]]))
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
+        f"{platform.python_version()}, {os.cpu_count()} cores, {options.jobs} cells at a time, no GPU"
+    )
+    print(json.dumps(study.report(folder, seeds, options.quick) | {"study": options.study, "quick": options.quick}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("folder", help="where the cells' results go")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    main(parser.parse_args())

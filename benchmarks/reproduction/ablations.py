@@ -1,0 +1,124 @@
+"""
+Ablations on LINK with three agents (the paper's Tables 2b and 9), the update orders, and how often updates leave the
+region: on the rollouts that they are trained on, and on others.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cell import Cell, read
+from .statistics import (
+    final_accuracy,
+    interval,
+    regression_rate,
+    show,
+    signed_gap,
+    stability,
+    tokens_per_stage,
+    write_csv,
+)
+
+
+AGENTS, PROMPTS, PROBED = 3, 24, (2, 7)
+ABLATIONS = (
+    "full",
+    "adaptive_kl_only",
+    "fixed_kl_only",
+    "every_2",
+    "importance",
+    "stale",
+    "no_radius",
+    "stale_no_radius",
+    "radius_tenth",
+    "radius_tenfold",
+    "no_normalisation",
+    "no_advantage_clip",
+    "reversed",
+    "random_order",
+    "stale_reversed",
+)
+REGIONS = ("full", "monitored", "grpo", "dapo", "ppo_clip")
+
+
+def cells(seeds: range, quick: bool) -> list[Cell]:
+    ablations = ("full", "stale", "no_radius") if quick else ABLATIONS
+    regions = ("full", "grpo") if quick else REGIONS
+    stages, probed = (2, (1,)) if quick else (10, PROBED)
+    found = []
+    for seed in seeds:
+        found += [Cell(arm, AGENTS, PROMPTS, seed, stages, probed) for arm in ablations]
+        found += [Cell(arm, AGENTS, PROMPTS, seed, stages) for arm in regions if arm not in ablations]
+    return found
+
+
+def _gap(run: dict[str, Any]) -> float:
+    """Signed gap, mean over the probed updates but a stage's first."""
+    gaps = [signed_gap(u) for u in run["updates"] if "occupancy/tv" in u and u["position"] > 0]
+    return float(np.mean(gaps))
+
+
+def _out_of_region(run: dict[str, Any], name: str) -> float:
+    return float(np.mean([update[name] for update in run["updates"] if name in update]))
+
+
+def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for cell, result in read(folder, cells(seeds, quick)):
+        arms.setdefault(cell.arm, []).append(result)
+    found: dict[str, Any] = {}
+    print(
+        f"\nLINK, n = {AGENTS}, {PROMPTS} prompts x 8 per stage [95 % over seeds]. Accuracy: mean of the last three "
+        "evaluations; stability: standard deviation of the last six;\nregressions: share of falling evaluations; stale "
+        "gap: signed, per update after a stage's first; coordination does not apply to LINK, where no message holds the answer"
+    )
+    rows = []
+    for arm in (*ABLATIONS, *(arm for arm in REGIONS if arm not in ABLATIONS)):
+        runs = arms.get(arm)
+        if not runs:
+            continue
+        accuracy, spread = interval([final_accuracy(run) for run in runs]), interval([stability(run) for run in runs])
+        gap = [_gap(run) for run in runs] if "occupancy/tv" in runs[0]["updates"][-1] or _is_probed(runs[0]) else []
+        inside, outside = (
+            interval([_out_of_region(run, name) for run in runs])
+            for name in ("out_of_region_rate", "out_of_region_rate_heldout")
+        )
+        kl = float(np.mean([update["kl"] for run in runs for update in run["updates"] if "kl" in update]))
+        print(
+            f"{arm:<18} accuracy {show(accuracy)}  stability {show(spread)}  regressions "
+            f"{np.mean([regression_rate(run) for run in runs]):.2f}  stale gap "
+            f"{show(interval(gap), 4) if gap else '-':<24}  out of region {inside[0]:.3f}, held out {show(outside)}  kl "
+            f"{kl:.3f}  tokens/stage {np.mean([tokens_per_stage(run) for run in runs]):.0f}  ({len(runs)} seeds)"
+        )
+        found[arm] = {
+            "accuracy": round(accuracy[0], 4),
+            "stability": round(spread[0], 4),
+            "out_of_region": round(inside[0], 4),
+            "out_of_region_heldout": round(outside[0], 4),
+        } | ({"stale_gap": round(float(np.mean(gap)), 5)} if gap else {})
+        rows += [
+            {"arm": arm, "seed": run["cell"]["seed"], "accuracy": final_accuracy(run), "stability": stability(run)}
+            | {"out_of_region": _out_of_region(run, "out_of_region_rate")}
+            | {"out_of_region_heldout": _out_of_region(run, "out_of_region_rate_heldout")}
+            | {"regression_rate": regression_rate(run), "stale_gap": _gap(run) if _is_probed(run) else None}
+            for run in runs
+        ]
+    _report_differences(arms, found)
+    write_csv(folder / "ablations.csv", rows)
+    return found
+
+
+def _is_probed(run: dict[str, Any]) -> bool:
+    return any("occupancy/tv" in update for update in run["updates"])
+
+
+def _report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, Any]):
+    """Each arm against full, seed by seed."""
+    full = {run["cell"]["seed"]: final_accuracy(run) for run in arms.get("full", [])}
+    print("\nAccuracy minus that of full, seed by seed [95 %]; an interval that holds 0 tells nothing apart")
+    for arm, runs in arms.items():
+        paired = [final_accuracy(run) - full[run["cell"]["seed"]] for run in runs if run["cell"]["seed"] in full]
+        if arm != "full" and paired:
+            print(f"{arm:<18} {show(interval(paired))}")
+            found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(paired)]

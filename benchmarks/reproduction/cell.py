@@ -1,0 +1,151 @@
+"""One cell: a LINK team trained by one arm from one seed, and all that is measured of it."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+HELD_OUT = 512
+HELD_OUT_KL = 256
+LARGE = 768  # prompts of the diagnostics, each with a group of 8: 6,144 rollouts
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    Args:
+        arm (`str`): Name in `ARMS`.
+        agents (`int`): Size of the team.
+        prompts (`int`): Prompts per stage.
+        seed (`int`): Of the team, the data and the run.
+        stages (`int`): Number of stages.
+        probed (`tuple[int]`): Stages, from 0, whose updates the occupancy probe measures.
+        certified (`bool`): Whether the certificate is measured in every stage.
+    """
+
+    arm: str
+    agents: int
+    prompts: int
+    seed: int
+    stages: int = 10
+    probed: tuple[int, ...] = ()
+    certified: bool = False
+
+    @property
+    def name(self) -> str:
+        parts = [self.arm, f"n{self.agents}", f"p{self.prompts}", f"s{self.stages}"]
+        parts += ["probed" + "-".join(map(str, self.probed))] if self.probed else []
+        parts += ["certified"] if self.certified else []
+        return "_".join([*parts, f"seed{self.seed}"])
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.json"
+
+
+def read(folder: Path, cells: list[Cell]) -> list[tuple[Cell, dict[str, Any]]]:
+    """The results that are there."""
+    return [(cell, json.loads(path.read_text())) for cell in cells if (path := cell.path(folder)).exists()]
+
+
+def prepare_team(seed: int, agents: int, folder: Path) -> Path:
+    """The warmed-up team of a seed, of which a smaller one is the beginning of the chain."""
+    from warm_start_link import make_team, save_team
+
+    path = folder / f"team_{seed}_{agents}"
+    if not path.exists():
+        part = folder / f"team_{seed}_{agents}.part{os.getpid()}"
+        save_team(make_team(agents, seed), str(part))
+        part.rename(path)
+    return path
+
+
+def last_round_reward(transcripts: list[list[dict]], digits: list[list[int]], **kwargs) -> list[float]:
+    """LINK's reward for the last round, in which every agent may correct what it read in the first."""
+    from trl_teamtr.tasks import link
+
+    return link.link_reward([messages[-len(own) :] for messages, own in zip(transcripts, digits, strict=True)], digits)
+
+
+def make_trainer(cell: Cell, team_folder: Path, output: Path):
+    from quiet import QUIET
+    from transformers.trainer_callback import PrinterCallback
+
+    from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
+    from trl_teamtr.tasks import link
+
+    from .arms import ARMS, BASE
+
+    settings = BASE | ARMS[cell.arm]
+    args = TeamTRConfig(
+        str(output),
+        seed=cell.seed,
+        num_stages=cell.stages,
+        per_device_train_batch_size=settings["num_generations"] * cell.prompts,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_on_start=True,
+        eval_steps=cell.agents,
+        per_device_eval_batch_size=HELD_OUT,
+        num_generations_eval=1,
+        **settings,
+        **QUIET,
+    )
+    trainer = TeamTRTrainer(
+        [Agent(name, str(team_folder / name)) for name in link.NAMES[: cell.agents]],
+        last_round_reward if args.num_rounds > 1 else link.link_reward,
+        args,
+        train_dataset=link.make_dataset(cell.agents, 5000, cell.seed),
+        eval_dataset=link.make_dataset(cell.agents, HELD_OUT, 10**6 + cell.seed),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def add_probes(trainer, cell: Cell):
+    """The callbacks that measure, none of which touches the training."""
+    from trl_teamtr.callbacks import HeldOutKLCallback
+    from trl_teamtr.certificate_probe import CertificateProbe
+    from trl_teamtr.occupancy_probe import OccupancyProbe
+    from trl_teamtr.tasks import link
+
+    from .large import LargeDiagnostics
+
+    fresh = link.make_dataset(cell.agents, LARGE, 2 * 10**6 + cell.seed)
+    trainer.add_callback(HeldOutKLCallback(trainer, fresh, HELD_OUT_KL))
+    rows = [row for row in fresh for _ in range(trainer.num_generations)]
+    if cell.probed:
+        trainer.add_callback(LargeDiagnostics(trainer, [OccupancyProbe()], rows, cell.probed))
+    if cell.certified:
+        probe = CertificateProbe(trainer, rows[: 4 * HELD_OUT])
+        half = rows[4 * HELD_OUT :]
+        trainer.add_callback(LargeDiagnostics(trainer, [probe], half, range(cell.stages)))
+
+
+def run_cell(cell: Cell, folder: Path):
+    """Train the cell's team; write its curve, and what was logged of each update."""
+    trainer = make_trainer(cell, prepare_team(cell.seed, max(cell.agents, 8), folder), folder / "trainer")
+    add_probes(trainer, cell)
+    trainer.train()
+    logs = trainer.state.log_history
+    curve = [[log["step"] // cell.agents, log["eval_reward"]] for log in logs if "eval_reward" in log]
+    updates = [log for log in logs if "rollout/messages" in log]
+    result = {"cell": asdict(cell), "curve": curve, "updates": [_shorten(log, cell.agents) for log in updates]}
+    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(result))
+    part.rename(cell.path(folder))
+
+
+KEPT = ("occupancy/", "certificate/", "importance/", "diagnostics/", "rollout/tokens", "out_of_region", "team/reward")
+
+
+def _shorten(log: dict[str, Any], agents: int) -> dict[str, Any]:
+    """Of what was logged of an update, what the studies read; `agent/{name}/...` without the name."""
+    found = {"stage": (log["step"] - 1) // agents, "position": (log["step"] - 1) % agents}
+    for name, value in log.items():
+        if name.startswith(KEPT):
+            found[name] = value
+        elif name.startswith("agent/"):
+            found[name.split("/", 2)[2]] = value
+    return found

@@ -1,0 +1,111 @@
+"""
+The certificate: does its bound hold, and does it rank updates by what they bring? And radii by turn ("horizon")
+against one radius, at equal total penalty, for agents that speak twice.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cell import Cell, read
+from .statistics import bootstrap, final_accuracy, interval, rank_correlation, show, write_csv
+
+
+AGENTS, PROMPTS = 3, 24
+ARMS = ("full", "two_rounds", "two_rounds_horizon")
+
+
+def cells(seeds: range, quick: bool) -> list[Cell]:
+    stages = 2 if quick else 10
+    arms = ARMS[:2] if quick else ARMS
+    return [Cell(arm, AGENTS, PROMPTS, seed, stages, certified=True) for seed in seeds for arm in arms]
+
+
+def _values(runs: list[dict[str, Any]], prefix: str = "") -> list[list[dict[str, float]]]:
+    """Certificates of the updates (or stages) of each run."""
+    found = []
+    for run in runs:
+        key = f"certificate/{prefix}surrogate"
+        found.append(
+            [
+                {k.removeprefix(f"certificate/{prefix}"): v for k, v in update.items() if k.startswith("certificate/")}
+                for update in run["updates"]
+                if key in update
+            ]
+        )
+    return found
+
+
+def _correlation(first: str, second: str):
+    def statistic(samples: list[list[list[dict[str, float]]]]) -> float:
+        flat = [value for run in samples[0] for value in run]
+        return rank_correlation([value[first] for value in flat], [value[second] for value in flat])
+
+    return statistic
+
+
+def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for cell, result in read(folder, cells(seeds, quick)):
+        arms.setdefault(cell.arm, []).append(result)
+    found: dict[str, Any] = {}
+    for arm, runs in arms.items():
+        values = _values(runs)
+        flat = [value for run in values for value in run]
+        below = [value for value in flat if value["measured"] < value["lower_bound"]]
+        clearly = [v for v in below if v["measured"] + 2 * (v["measured_se"] + v["standard_error"]) < v["lower_bound"]]
+        correlation = bootstrap([values], _correlation("surrogate", "measured"))
+        bound = bootstrap([values], _correlation("lower_bound", "measured"))
+        print(
+            f"\n{arm}: {len(flat)} updates of {len(runs)} seeds; accuracy {show(interval(list(map(final_accuracy, runs))))}"
+        )
+        print(
+            f"  measured below the lower bound: {len(below)} ({len(clearly)} by more than two standard errors); lower bound "
+            f"above 0: {sum(value['lower_bound'] > 0 for value in flat)}"
+        )
+        print(
+            f"  rank correlation with the measured change: of the surrogate {show(correlation, 2)}, of the bound {show(bound, 2)}"
+        )
+        means = {name: float(np.mean([value[name] for value in flat])) for name in _NAMES}
+        print("  means: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
+        gap = interval([float(np.mean([v["measured"] - v["surrogate"] for v in run])) for run in values])
+        print(f"  measured - surrogate: {show(gap, 4)}")
+        found[arm] = {
+            "updates": len(flat),
+            "violations": len(below),
+            "violations_beyond_noise": len(clearly),
+            "rank_correlation": [round(value, 3) for value in correlation],
+            "accuracy": round(float(np.mean(list(map(final_accuracy, runs)))), 4),
+        } | {name: round(value, 5) for name, value in means.items()}
+    rows = [
+        {"arm": arm, "seed": run["cell"]["seed"], "stage": update["stage"], "position": update["position"]}
+        | {k: v for k, v in update.items() if k.startswith("certificate/") and "stage" not in k}
+        for arm, runs in arms.items()
+        for run in runs
+        for update in run["updates"]
+    ]
+    write_csv(folder / "certificates.csv", rows)
+    _plot(folder, arms)
+    return found
+
+
+_NAMES = ("surrogate", "trained", "penalty", "zeta_norm", "zeta_ratio", "zeta_clip", "lower_bound", "measured")
+
+
+def _plot(folder: Path, arms: dict[str, list[dict[str, Any]]]):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(arms), figsize=(5 * len(arms), 4.5), constrained_layout=True, squeeze=False)
+    for axis, (arm, runs) in zip(axes[0], arms.items(), strict=True):
+        flat = [value for run in _values(runs) for value in run]
+        surrogate, measured = ([value[name] for value in flat] for name in ("surrogate", "measured"))
+        errors = [2 * value["measured_se"] for value in flat]
+        axis.errorbar(surrogate, measured, yerr=errors, fmt=".", alpha=0.5, elinewidth=0.5)
+        ends = [min(surrogate), max(surrogate)]
+        axis.plot(ends, ends, color="black", linewidth=0.8)
+        axis.set(xlabel="surrogate on fresh rollouts", ylabel="measured change, held out", title=arm)
+    figure.savefig(folder / "certificates.png", dpi=100)

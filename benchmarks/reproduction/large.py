@@ -1,0 +1,42 @@
+"""Diagnostics on more rollouts than training has, of prompts of their own."""
+
+from collections.abc import Collection
+from typing import Any
+
+from trl_teamtr.diagnostics import DiagnosticsCallback, MeasuredUpdate, Probe
+from trl_teamtr.returns import compute_returns
+from trl_teamtr.stage_weights import ScoredView
+
+
+class LargeDiagnostics(DiagnosticsCallback):
+    """
+    [`DiagnosticsCallback`] on given rows: the rollouts of the stage's start are of these too, and nothing was fitted to
+    them.
+
+    Args:
+        trainer (`TeamTRTrainer`): The trainer that it is added to.
+        probes (`list[Probe]`): What is measured.
+        rows (`list[dict]`): Rows of each prompt's group, consecutive.
+        stages (`Collection[int]`): The stages to measure, from 0.
+    """
+
+    def __init__(self, trainer, probes: list[Probe], rows: list[dict[str, Any]], stages: Collection[int]):
+        super().__init__(trainer, probes)
+        self._rows = rows
+        self._stages = stages
+
+    def is_measured(self, stage: int) -> bool:
+        return stage in self._stages
+
+    def _look_at_update(self) -> MeasuredUpdate:
+        trainer, snapshot, rows = self._trainer, self._snapshot, self._rows
+        agent = trainer.active_agent
+        position = (trainer.state.global_step - 1) % len(trainer.trained_members)
+        with snapshot.current_policy():
+            if position == 0:
+                self._start = trainer.collect_rollouts(rows)
+            fresh = trainer.collect_rollouts(rows)
+        scored = ScoredView(agent, fresh, snapshot)
+        returns = compute_returns(trainer, rows, fresh)
+        tokens = fresh.tokens_decoded + (self._start.tokens_decoded if position == 0 else 0)
+        return MeasuredUpdate(agent, snapshot, position, rows, self._start, fresh, returns, scored, tokens)

@@ -1,0 +1,174 @@
+"""
+Staleness against the number of agents (the paper's Table "scaling"), at equal prompts and at equal decoded tokens; and
+the importance weights by position.
+
+Gaps are signed and averaged over the probed stages before anything is fitted, each with the gap at the stage's first
+update, where the true one is 0, beside it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cell import Cell, read
+from .statistics import exponent, final_accuracy, interval, show, signed_gap, tokens_per_stage, write_csv
+
+
+SIZES = (2, 3, 4, 6, 8)
+WEIGHT_SIZES = (3, 5)
+PROMPTS = 24
+PROBED = (2, 7)
+PROBED_ARMS = ("full", "stale", "stale_no_radius")
+
+
+def cells(seeds: range, quick: bool) -> list[Cell]:
+    sizes, stages, probed = ((2, 3), 2, (1,)) if quick else (SIZES, 10, PROBED)
+    found = []
+    for seed in seeds:
+        for n in sizes:
+            found += [Cell(arm, n, PROMPTS, seed, stages, probed) for arm in PROBED_ARMS]
+            found.append(Cell("speculative", n, PROMPTS, seed, stages))
+            # As many tokens as the stale arms decode on all prompts
+            found.append(Cell("full", n, PROMPTS // n, seed, stages))
+            found.append(Cell("speculative", n, PROMPTS - 2, seed, stages))
+        if not quick:
+            found += [Cell(arm, 5, PROMPTS, seed, stages, probed) for arm in ("stale", "stale_no_radius", "full")]
+    return found
+
+
+def _by_arm(results: list[tuple[Cell, dict[str, Any]]]) -> dict[tuple[str, str, int], dict[int, dict[str, Any]]]:
+    """(prompts, arm, n) to seed to result."""
+    found: dict[tuple[str, str, int], dict[int, dict[str, Any]]] = {}
+    for cell, result in results:
+        kinds = ["prompts"] if cell.prompts == PROMPTS else []
+        stale = cell.arm.startswith("stale")
+        kinds += ["tokens"] if stale or cell.prompts != PROMPTS else []
+        for kind in kinds:
+            found.setdefault((kind, cell.arm, cell.agents), {})[cell.seed] = result
+    return found
+
+
+def _of_stage(result: dict[str, Any], name: str) -> list[list[float]]:
+    """Values of the probed updates, by stage, in order of position."""
+    stages: dict[int, list[float]] = {}
+    for update in result["updates"]:
+        if "occupancy/tv" in update:
+            value = signed_gap(update) if name == "gap" else update[f"occupancy/{name}"]
+            stages.setdefault(update["stage"], []).append(value)
+    return list(stages.values())
+
+
+def _summed(result: dict[str, Any], name: str) -> float:
+    """Mean over the probed stages of the sum over a stage's updates."""
+    return float(np.mean([sum(values) for values in _of_stage(result, name)]))
+
+
+def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+    arms = _by_arm(read(folder, cells(seeds, quick)))
+    sizes = sorted({n for _, _, n in arms if n != 5})
+    found: dict[str, Any] = {}
+    for kind in ("prompts", "tokens"):
+        print(
+            f"\nEqual {kind}: held-out accuracy, mean of the last three evaluations [95 % over seeds]; tokens per stage"
+        )
+        for arm in ("full", "speculative", "stale", "stale_no_radius"):
+            line = f"{arm:<17}"
+            for n in sizes:
+                runs = list(arms.get((kind, arm, n), {}).values())
+                if runs:
+                    accuracy = interval([final_accuracy(run) for run in runs])
+                    tokens = np.mean([tokens_per_stage(run) for run in runs])
+                    line += f"  n={n}: {show(accuracy)} {tokens:6.0f}"
+                    found[f"accuracy_equal_{kind}_{arm}_n{n}"] = round(accuracy[0], 4)
+            print(line)
+    _report_staleness(arms, sizes, found)
+    _report_weights(arms, found)
+    write_csv(folder / "scaling.csv", [row for key, runs in arms.items() for row in _rows(key, runs)])
+    _plot(folder, arms, sizes)
+    return found
+
+
+def _report_staleness(arms, sizes: list[int], found: dict[str, Any]):
+    print("\nSummed over a stage's updates: D_occ, and the signed stale gap with its two parts [95 % over seeds]")
+    for arm in PROBED_ARMS:
+        groups: dict[str, list[list[float]]] = {name: [] for name in ("tv", "gap")}
+        for n in sizes:
+            runs = list(arms.get(("prompts", arm, n), {}).values())
+            if not runs:
+                continue
+            values = {name: [_summed(run, name) for run in runs] for name in ("tv", "gap")}
+            last = [float(np.mean([stage[-1] for stage in _of_stage(run, "tv")])) for run in runs]
+            ess = [float(np.mean([stage[-1] for stage in _of_stage(run, "ess")])) for run in runs]
+            contexts = [_summed(run, "stale_gap_contexts") for run in runs]
+            returns = [_summed(run, "stale_gap_returns") for run in runs]
+            floor = [float(np.mean([stage[0] for stage in _of_stage(run, "gap")])) for run in runs]
+            for name in groups:
+                groups[name].append(values[name])
+            print(
+                f"{arm:<17} n={n}: D_occ {show(interval(values['tv']))}, of the last agent {np.mean(last):.3f}, its ESS "
+                f"{np.mean(ess):.3f}; gap {show(interval(values['gap']), 4)} = contexts {show(interval(contexts), 4)} + "
+                f"returns {show(interval(returns), 4)}; at the first update {show(interval(floor), 4)}"
+            )
+            found[f"tv_{arm}_n{n}"] = round(float(np.mean(values["tv"])), 4)
+            found[f"gap_{arm}_n{n}"] = round(float(np.mean(values["gap"])), 5)
+        for name, values in groups.items():
+            if len(values) == len(sizes) > 1:
+                fitted = exponent(sizes, values)
+                print(f"{arm:<17} exponent in n of the summed {name}: {show(fitted, 2)}")
+                found[f"exponent_{name}_{arm}"] = [round(value, 2) for value in fitted]
+
+
+def _report_weights(arms, found: dict[str, Any]):
+    names = ("ess", "w_p95", "w_p99", "w_max", "w_above_10")
+    print("\nImportance weights of the contexts by position (mean over probed stages and seeds)")
+    for arm in PROBED_ARMS:
+        for n in WEIGHT_SIZES:
+            runs = list(arms.get(("prompts", arm, n), {}).values())
+            for position in range(1, n) if runs else ():
+                values = {
+                    name: float(np.mean([stage[position] for run in runs for stage in _of_stage(run, name)]))
+                    for name in names
+                }
+                text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+                print(f"{arm:<17} n={n}, update {position + 1}: {text}")
+                found[f"ess_{arm}_n{n}_update{position + 1}"] = round(values["ess"], 4)
+
+
+def _rows(key: tuple[str, str, int], runs: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    kind, arm, n = key
+    rows = []
+    for seed, run in runs.items():
+        base = {"equal": kind, "arm": arm, "n": n, "seed": seed, "accuracy": final_accuracy(run)}
+        base |= {"tokens_per_stage": tokens_per_stage(run)}
+        probed = [update for update in run["updates"] if "occupancy/tv" in update]
+        rows += [base | {k: v for k, v in update.items() if not k.startswith("agent")} for update in probed] or [base]
+    return rows
+
+
+def _plot(folder: Path, arms, sizes: list[int]):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 4, figsize=(20, 4.5), constrained_layout=True)
+    colors = {"full": "tab:blue", "speculative": "tab:red", "stale": "tab:gray", "stale_no_radius": "tab:orange"}
+    panels = [
+        ("prompts", final_accuracy, "accuracy, equal prompts"),
+        ("tokens", final_accuracy, "accuracy, equal tokens"),
+    ]
+    panels += [("prompts", lambda run: _summed(run, "tv"), "D_occ, summed over a stage")]
+    panels += [("prompts", lambda run: _summed(run, "gap"), "signed stale gap, summed over a stage")]
+    for axis, (kind, value, title) in zip(axes, panels, strict=True):
+        for arm, color in colors.items():
+            there = [n for n in sizes if arms.get((kind, arm, n))]
+            if not there or ("summed" in title and arm not in PROBED_ARMS):
+                continue
+            stats = [interval([value(run) for run in arms[(kind, arm, n)].values()]) for n in there]
+            mean, low, high = zip(*stats, strict=True)
+            axis.plot(there, mean, ".-", color=color, label=arm)
+            axis.fill_between(there, low, high, color=color, alpha=0.15)
+        axis.set(xlabel="agents", title=title)
+        axis.legend()
+    figure.savefig(folder / "scaling.png", dpi=100)

@@ -1,0 +1,172 @@
+"""
+Evaluate a saved team, and what else could be had for its tokens (docs/evaluation.md). Prints a table, writes one JSON.
+
+On the tasks that a training held out, with the arguments of that training; baselines are made of its untrained models:
+    python scripts/evaluate.py --config examples/smollm2_reasoning_gym.yaml --team runs/smollm2_chain_sum \
+        --protocols team single best_of_n majority --num_samples 4 --k 1 4 --output runs/evaluation.json
+On any dataset, with baselines that are made of the team's own models:
+    python scripts/evaluate.py --team runs/team --dataset_name tasks.jsonl --reward_funcs accuracy_reward \
+        --protocols team debate debate_judge role_play --output runs/evaluation.json
+A model that was never trained, without a team:
+    python scripts/evaluate.py --model Qwen/Qwen3-0.6B --num_agents 3 --dataset_name reasoning_gym:chain_sum \
+        --protocols single majority debate --budget_samples 3 --output runs/evaluation.json
+On several GPUs or processes:
+    accelerate launch --config_file accelerate_configs/multi_gpu.yaml scripts/evaluate.py ...
+"""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+
+from train import TeamScriptArguments, load_data, make_agents
+from trl import ModelConfig
+
+from trl_teamtr.evaluation import EvaluationConfig
+
+
+# What a result depends on beside the models and the tasks
+SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+TURNS = ("num_rounds", "max_turns", "router", "stop_string")
+
+
+@dataclass
+class EvaluationScriptArguments(TeamScriptArguments):
+    """
+    Arguments of the script, beside those of [`EvaluationConfig`], [`TeamTRConfig`] and [`~trl.ModelConfig`]: those of
+    `train.py`, whose YAML files can be given as they are, and:
+
+    Args:
+        team (`str`, *optional*):
+            Directory of a saved team. Turn-taking is the one that was saved with it, where nothing else is said.
+        output (`str`, *optional*):
+            JSON file to write.
+        episodes (`str`, *optional*):
+            File to write every episode to, with its transcripts, as JSON lines.
+    """
+
+    team: str | None = field(default=None, metadata={"help": "Directory of a saved team."})
+    output: str | None = field(default=None, metadata={"help": "JSON file to write."})
+    episodes: str | None = field(default=None, metadata={"help": "JSON-lines file to write every episode to."})
+
+
+@dataclass
+class EvaluationModelConfig(ModelConfig):
+    """[`~trl.ModelConfig`] with `--model` for `--model_name_or_path`: who plays all protocols but `team`."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Model that plays all protocols but `team`.", "aliases": ["--model"]}
+    )
+
+
+def parse(arguments: list[str] | None = None):
+    """The four configs, from the command line, a YAML file, and the turn-taking that was saved with the team."""
+    from trl import TrlParser
+
+    from trl_teamtr import TeamTRConfig, load_team
+    from trl_teamtr.team import read_team_file
+
+    parser = TrlParser((EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig))
+    team = parser.parse_args_and_config(arguments)[0].team
+    if team is not None:
+        load_team(team)  # says so if there is none
+        parser.set_defaults_with_config(**read_team_file(team)["rollout"])
+    return parser.parse_args_and_config(arguments)
+
+
+def load_tasks(script_args, training_args):
+    """
+    The rows to evaluate on: of a generated task those that a training with the same arguments holds out, of a hub
+    dataset the test split, of a local file all.
+    """
+    from trl_teamtr.tasks.loading import default_reward, load_split
+
+    name = script_args.eval_dataset_name or script_args.dataset_name
+    if name == script_args.dataset_name and default_reward(name) is not None:
+        training_args.do_eval = True  # else nothing is held out
+        return load_data(script_args, training_args)[1]
+    kwargs = script_args.dataset_kwargs or {}
+    kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
+    seed = training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
+    return load_split(name, script_args.dataset_test_split, script_args.eval_size, seed, **options)
+
+
+def choose_model(script_args, evaluation, training_args, model_args):
+    """Who plays all protocols but `team`; `None` for the team's own models."""
+    if set(evaluation.protocols) == {"team"}:
+        return None
+    if model_args.model_name_or_path is not None:
+        return model_args.model_name_or_path
+    return make_agents(script_args.agents, training_args) if script_args.agents is not None else None
+
+
+def evaluate(script_args, evaluation, training_args, model_args):
+    """The results by protocol, and what else the JSON file says."""
+    from trl import get_quantization_config
+
+    from trl_teamtr.evaluation import evaluate_protocols
+    from trl_teamtr.tasks.loading import default_reward, load_reward
+
+    if script_args.dataset_name is None:
+        raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
+    dataset_name = script_args.eval_dataset_name or script_args.dataset_name
+    names = script_args.reward_funcs or [default_reward(dataset_name)]
+    if names == [None]:
+        raise ValueError(f"{dataset_name!r} comes without a reward: set `reward_funcs`.")
+    reward_funcs, dataset = [load_reward(name) for name in names], load_tasks(script_args, training_args)
+    if "team" in evaluation.protocols and script_args.team is None:  # said before LINK's agents are warmed up in vain
+        raise ValueError("Protocol 'team' needs a team. Set `--team`, or leave 'team' out of `--protocols`.")
+    init = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+    }
+    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
+    results = evaluate_protocols(
+        script_args.team,
+        reward_funcs,
+        dataset,
+        args=training_args,
+        config=evaluation,
+        model=choose_model(script_args, evaluation, training_args, model_args),
+        quantization_config=get_quantization_config(model_args),
+    )
+    settings = {name: vars(training_args)[name] for name in (*SAMPLING, *TURNS)} | dataclasses.asdict(evaluation)
+    baselines = model_args.model_name_or_path or script_args.agents or "the team's own models"
+    about = {
+        "team": script_args.team,
+        "baselines": None if set(results) == {"team"} else baselines,
+        "dataset": dataset_name,
+        "rows": len(dataset),
+        "rewards": names,
+        "processes": training_args.world_size,
+    }
+    return results, about | settings
+
+
+def main(script_args, evaluation, training_args, model_args):
+    from accelerate import PartialState
+
+    from trl_teamtr.evaluation import format_table, write_episodes
+
+    for path in filter(None, (script_args.output, script_args.episodes)):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    results, about = evaluate(script_args, evaluation, training_args, model_args)
+    if training_args.process_index == 0:
+        print(f"{about['team'] or about['baselines']} on {about['rows']} tasks of {about['dataset']}")
+        if about["baselines"] is not None:
+            print(f"All but 'team' is played by: {about['baselines']}")
+        print(format_table(list(results.values())))
+        if script_args.episodes is not None:
+            write_episodes(list(results.values()), script_args.episodes)
+        if script_args.output is not None:
+            figures = {protocol: result.as_dict() for protocol, result in results.items()}
+            with open(script_args.output, "w", encoding="utf-8") as file:
+                json.dump(about | {"protocols": figures}, file, indent=2)
+                file.write("\n")
+    PartialState().destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*parse())

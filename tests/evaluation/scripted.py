@@ -1,0 +1,34 @@
+"""Agents that say what they are told, so that the right figures can be written down."""
+
+import pytest
+from datasets import Dataset
+from tiny import make_config
+
+from trl_teamtr import Message
+from trl_teamtr.agent_trainer import AgentTrainer
+from trl_teamtr.evaluation import EvaluationConfig, evaluate_protocols
+
+
+def say(monkeypatch: pytest.MonkeyPatch, **lines: list[list[str]]):
+    """For each agent what it says at each of its turns: one text per row. A text of n characters has n + 1 tokens."""
+    left = {name: list(turns) for name, turns in lines.items()}
+
+    def speak(agent, contexts, beginnings=None):
+        texts = left[agent.name].pop(0) if contexts else []
+        assert len(texts) == len(contexts), f"{agent.name} was asked {len(contexts)} times, and told {texts}"
+        return [Message(agent.name, text, (2,) * len(text) + (1,)) for text in texts]
+
+    monkeypatch.setattr(AgentTrainer, "speak", speak)
+
+
+def is_answer(completions, answer, **kwargs):
+    """1 for the answer, 0 for another one, and `None` where there is none."""
+    return [None if a is None else float(c == a) for c, a in zip(completions, answer, strict=True)]
+
+
+def evaluate(folder, team, *answers, reward=is_answer, model=None, fields=None, **settings):
+    """Evaluate on one task for each of `answers`."""
+    dataset = Dataset.from_dict({"prompt": ["a"] * len(answers), "answer": list(answers)})
+    config = EvaluationConfig(**{"debate_prompt": None, "judge_prompt": None} | settings)
+    args = make_config(folder / "out", **(fields or {}))
+    return evaluate_protocols(team, reward, dataset, args, config, model=model)

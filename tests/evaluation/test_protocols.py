@@ -1,0 +1,133 @@
+import pytest
+from peft import LoraConfig, get_peft_model
+from tiny import make_config, make_model, make_team
+
+from trl_teamtr import Agent, Message, Transcript
+from trl_teamtr.evaluation import EvaluationConfig
+from trl_teamtr.evaluation.protocols import (
+    ROLES,
+    debate_length,
+    last_line,
+    reasoning_gym_answer,
+    seat,
+    spread,
+    take_turns,
+    vote,
+    with_own_modules,
+)
+
+
+# Answers and votes
+
+
+@pytest.mark.parametrize("text, line", [("a\n b \n\n", "b"), ("", ""), (" \n", ""), ("4", "4")])
+def test_last_line(text, line):
+    assert last_line(text, {}) == line
+
+
+def test_answer_of_reasoning_gym_is_what_its_reward_scores():
+    assert reasoning_gym_answer("I think it is 1,234.", {"answer": "7"}) == "1234"
+
+
+@pytest.mark.parametrize(
+    "answers, winner",
+    [(["a"], 0), (["a", "b", "b"], 1), (["a", "b"], 0), (["c", "b", "a", "b", "a"], 1), (["", "", "a"], 0)],
+)
+def test_vote_goes_to_the_majority_and_a_tie_to_the_first(answers, winner):
+    assert vote(answers) == winner
+
+
+@pytest.mark.parametrize(
+    "answers, length",
+    [("aab" + "bcb", 4), ("bbb" + "acc", 5), ("bbb" + "abc", 4), ("ab", 1), ("", 0)],
+)
+def test_only_the_last_round_of_a_debate_votes(answers, length):
+    assert debate_length(list(answers), num_agents=3) == length
+
+
+# Seats
+
+
+AGENTS = [Agent("x", "X", system_prompt="plan"), Agent("y", "Y"), Agent("z", "Z", chat_template_kwargs={"a": 1})]
+
+
+def seats(protocol, **fields):
+    return [
+        (agent.name, agent.model, agent.system_prompt) for agent in seat(protocol, AGENTS, EvaluationConfig(**fields))
+    ]
+
+
+def test_single_model_is_the_last_one():
+    for protocol in ("single", "best_of_n", "majority"):
+        assert seats(protocol) == [("z", "Z", None)] and seats(protocol, single_prompt="s") == [("z", "Z", "s")]
+    assert seat("single", AGENTS, EvaluationConfig())[0].chat_template_kwargs == {"a": 1}
+
+
+def test_debaters_are_equals_and_the_judge_is_one_more():
+    debaters = [("x", "X", "d"), ("y", "Y", "d"), ("z", "Z", "d")]
+    assert seats("debate", debate_prompt="d") == debaters
+    assert seats("debate_judge", debate_prompt="d", judge_prompt="j") == [*debaters, ("judge", "Z", "j")]
+
+
+def test_roles_are_the_agents_own_or_the_given_or_the_usual():
+    assert [prompt for *_, prompt in seats("role_play")] == ["plan", ROLES[1], ROLES[2]]
+    assert [prompt for *_, prompt in seats("role_play", role_prompts=["a", "b", "c"])] == ["a", "b", "c"]
+
+
+def test_one_model_plays_the_whole_team():
+    (one,) = [Agent("agent", "M", chat_template_kwargs={"b": 2})]
+    players = spread([one], AGENTS, num_agents=None)
+    assert [(a.name, a.model, a.system_prompt) for a in players] == [
+        ("x", "M", "plan"),
+        ("y", "M", None),
+        ("z", "M", None),
+    ]
+    assert players[0].chat_template_kwargs == {"b": 2}
+    assert [agent.name for agent in spread([one], None, num_agents=2)] == ["agent_1", "agent_2"]
+    assert spread([one], None, num_agents=None) == [one] and spread(AGENTS, AGENTS[:1], 5) == AGENTS
+
+
+def test_modules_are_new_and_weights_are_not():
+    team = make_team(2, trainable=False)
+    team[1].model = team[0].model  # which a trainer would refuse
+    agents = with_own_modules(team)
+    assert agents[0].model is not agents[1].model and all(agent.trainable for agent in agents)
+    weights = [dict(agent.model.named_parameters()) for agent in (*team, *agents)]
+    assert all(found[name] is weight for found in weights for name, weight in weights[0].items())
+    assert with_own_modules([Agent("x", "path")])[0].model == "path" and not team[0].trainable
+
+
+def test_modules_of_an_adapter_are_new_and_its_weights_are_not():
+    model = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    (agent,) = with_own_modules([Agent("x", model)])
+    own, theirs = dict(agent.model.named_parameters()), dict(model.named_parameters())
+    assert agent.model is not model and list(own) == list(theirs)
+    assert all(own[name] is theirs[name] for name in own)
+
+
+# Turns
+
+
+def speakers(protocol, names, tmp_path, **fields):
+    args, router = take_turns(protocol, make_config(tmp_path, num_rounds=7), len(names), EvaluationConfig(**fields))
+    transcript, found = Transcript("a", names), []
+    if router is None:
+        assert args.max_turns is None and args.router == "round_robin"
+        return list(names) * args.num_rounds
+    for _ in range(args.max_turns):
+        found.append(router(transcript))
+        transcript.messages.append(Message(found[-1], ""))
+    return found
+
+
+def test_turns(tmp_path):
+    assert speakers("single", ("z",), tmp_path) == ["z"]
+    assert speakers("role_play", ("x", "y"), tmp_path) == ["x", "y"]
+    assert speakers("debate", ("x", "y"), tmp_path, debate_rounds=3) == ["x", "y"] * 3
+    assert speakers("debate_judge", ("x", "y", "judge"), tmp_path) == ["x", "y", "x", "y", "judge"]
+
+
+def test_turns_leave_the_config_of_the_team_alone(tmp_path):
+    args = make_config(tmp_path, num_rounds=2, stop_string="a")
+    own, _ = take_turns("debate", args, 2, EvaluationConfig(debate_rounds=5))
+    assert (own.num_rounds, own.stop_string) == (5, None) and (args.num_rounds, args.stop_string) == (2, "a")

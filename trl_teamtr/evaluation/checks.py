@@ -1,0 +1,105 @@
+"""Faults of an evaluation's input, found before any model is loaded."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+from trl.trainer.utils import get_callable_name
+
+from .. import preflight
+from ..agent import Agent
+from .evaluation_config import EvaluationConfig
+from .panel import share_prompts
+from .protocols import DEBATES, JUDGE, SAMPLED
+
+
+# What TRL hands to reward functions beside the columns of the dataset, and what a team adds
+PROVIDED = ("prompts", "completions", "completion_ids", "transcripts", "trainer_state", "log_extra", "log_metric")
+
+
+def reads_transcripts(reward_func: Any) -> bool:
+    """Whether a reward function has an argument `transcripts`, and so may judge more than the last message."""
+    if isinstance(reward_func, str | nn.Module):
+        return False
+    return "transcripts" in inspect.signature(reward_func).parameters
+
+
+def check_dataset(dataset: Any, reward_funcs: Sequence):
+    """
+    Raise unless `dataset` has rows, and the columns that the reward functions ask for.
+
+    Raises:
+        `TypeError`: If it is no map-style dataset.
+        `ValueError`: If it is empty, or a column is missing.
+    """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"An evaluation needs a `datasets.Dataset`, whose rows can be counted, got {type(dataset).__name__}. Load "
+            "a stream with `streaming=False`, and choose one split of a `DatasetDict`."
+        )
+    if not len(dataset):
+        raise ValueError("The evaluation dataset is empty. It needs at least one row with a 'prompt'.")
+    for func in reward_funcs:
+        if isinstance(func, str | nn.Module):
+            continue
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        required = [
+            name
+            for name, parameter in inspect.signature(func).parameters.items()
+            if parameter.kind in named and parameter.default is parameter.empty
+        ]
+        missing = [name for name in required if name not in (*PROVIDED, *dataset.column_names)]
+        if missing:
+            raise ValueError(
+                f"The reward function {get_callable_name(func)!r} needs the column(s) {', '.join(missing)}, but those of the "
+                f"evaluation dataset are {', '.join(dataset.column_names)}. Rename yours with "
+                "`dataset.rename_column(...)`, or choose another reward."
+            )
+
+
+def check_players(config: EvaluationConfig, team: Sequence[Agent] | None, players: Sequence[Agent]):
+    """
+    Raise unless there are agents for every protocol.
+
+    Args:
+        config (`EvaluationConfig`): The protocols.
+        team (`list[Agent]`, *optional*): The team that is evaluated.
+        players (`list[Agent]`): Who plays the other protocols; empty if there is no one.
+
+    Raises:
+        `TypeError`: If a team does not consist of `Agent`.
+        `ValueError`: Naming the protocol, and what it lacks.
+    """
+    for agent in (*(team or ()), *players):
+        if not isinstance(agent, Agent):
+            raise TypeError(f"A team is a list of `Agent`, got an element of type {type(agent).__name__}.")
+    wanted, names = set(config.protocols), [agent.name for agent in players]
+    if "team" in wanted and team is None:
+        raise ValueError("Protocol 'team' needs a team. Pass `team`, or leave it out of `protocols`.")
+    if not players:
+        raise ValueError("There is nobody to evaluate. Pass `team`, `model`, or both.")
+    if wanted & {"best_of_n", "majority"} and config.budget_samples is None and "team" not in wanted:
+        raise ValueError(
+            "'best_of_n' and 'majority' have the token budget of the team, but 'team' is not among the `protocols`. "
+            "Add it, or set `budget_samples`."
+        )
+    if wanted & set(DEBATES) and len(players) < 2:
+        raise ValueError(f"A debate needs two agents, but there is one, {names[0]!r}. Set `num_agents`.")
+    if "debate_judge" in wanted and JUDGE in names:
+        raise ValueError(f"The judge of a debate is called {JUDGE!r}, and so is an agent of the team. Rename it.")
+    if config.role_prompts is not None and len(config.role_prompts) != len(players):
+        raise ValueError(
+            f"`role_prompts` has {len(config.role_prompts)} prompts, but there are {len(players)} agents: "
+            f"{', '.join(names)}. Pass one for each."
+        )
+
+
+def check_prompts(config: EvaluationConfig, dataset: Dataset, team: Sequence[Agent] | None, players: Sequence[Agent]):
+    """Raise `ValueError` if a protocol's agents cannot read the dataset, or its private prompts name someone else."""
+    tables = {"team": team} | dict.fromkeys(SAMPLED, players[-1:])
+    for protocol in config.protocols:
+        agents = tables.get(protocol, players)
+        names = [agent.name for agent in agents]
+        preflight.check_columns(share_prompts(dataset.take(1), agents), names, "evaluation")

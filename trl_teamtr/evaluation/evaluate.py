@@ -1,0 +1,211 @@
+"""Evaluation of a team and its baselines on one dataset, by one reward, through one turn loop."""
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from datasets import Dataset
+
+from ..agent import Agent
+from ..router import Router
+from ..tasks.reasoning_gym import reasoning_gym_reward
+from ..team import load_team, resolve_team
+from ..teamtr_config import TeamTRConfig
+from ..transcript import Message, Transcript
+from .checks import check_dataset, check_players, check_prompts, reads_transcripts
+from .evaluation_config import PROTOCOLS, EvaluationConfig
+from .panel import Panel, evaluation_args, loaded_rewards
+from .protocols import (
+    SAMPLED,
+    AnswerReader,
+    debate_length,
+    last_line,
+    reasoning_gym_answer,
+    seat,
+    spread,
+    take_turns,
+    vote,
+)
+from .results import Episode, ProtocolResult, summarize
+
+
+def evaluate_protocols(
+    team: str | list[Agent] | None,
+    reward_funcs: Any,
+    dataset: Dataset,
+    args: TeamTRConfig | None = None,
+    config: EvaluationConfig | None = None,
+    model: Any = None,
+    extract_answer: AnswerReader | None = None,
+    reward_processing_classes: Any = None,
+    quantization_config: Any = None,
+    router: Router | None = None,
+    stop_condition: Callable[[Transcript], bool] | None = None,
+) -> dict[str, ProtocolResult]:
+    """
+    Evaluate a team, and other uses of the same models or of another one, on the same tasks (docs/evaluation.md).
+
+    All processes of a launch call this together, each writes and scores its share, and all get the whole result.
+
+    Args:
+        team (`str` or `list[Agent]`, *optional*): The directory of a saved team, or the agents of one.
+        reward_funcs, reward_processing_classes, quantization_config: As in [`TeamTRTrainer`].
+        dataset ([`~datasets.Dataset`]): The tasks: `prompt`, `agent_prompts` if any, and what the rewards need.
+        args ([`TeamTRConfig`], *optional*): How agents sample; `seed`; `reward_weights`; turn-taking of the team; and
+            `per_device_eval_batch_size`, the number of conversations that a process writes side by side.
+        config ([`EvaluationConfig`], *optional*): What to evaluate.
+        model (`list[Agent]` or `str` or [`~transformers.PreTrainedModel`], *optional*): Who plays all protocols but
+            `"team"`: several agents, or one model for all of them. Defaults to the agents of `team` as they are.
+        extract_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are
+            counted. Defaults to reasoning-gym's own with its reward, else to the last line.
+        router, stop_condition (*optional*): As in [`TeamTRTrainer`], for the team.
+
+    Returns:
+        `dict[str, ProtocolResult]`, in the order of `PROTOCOLS`.
+
+    Raises:
+        `ValueError`, `TypeError` or `FileNotFoundError`: For input that cannot be evaluated, before a model is loaded.
+    """
+    args, config = args or TeamTRConfig(), config or EvaluationConfig()
+    reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+    with tempfile.TemporaryDirectory() as folder:  # a trainer wants one; nothing is kept there
+        own = evaluation_args(args, folder)
+        team = load_team(team) if isinstance(team, str) else team
+        source = None if model is None else resolve_team(model, own)
+        players = spread(source, team, args.num_agents) if source else team or []
+        check_players(config, team, players)
+        check_dataset(dataset, reward_funcs)
+        check_prompts(config, dataset, team, players)
+        if extract_answer is None:
+            extract_answer = reasoning_gym_answer if reasoning_gym_reward in reward_funcs else last_line
+        evaluation = _Evaluation(dataset, reward_funcs, reward_processing_classes, own, config, extract_answer)
+        if "team" in config.protocols or source is None:
+            team = players = evaluation.load(team, quantization_config)
+        if source is not None and set(config.protocols) != {"team"}:
+            players = spread(evaluation.load(source, quantization_config), team, args.num_agents)
+        return evaluation.run(team, players, router, stop_condition)
+
+
+class _Evaluation:
+    """
+    What all protocols share: the tasks, the rewards and the settings.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): The tasks.
+        reward_funcs (`list[RewardFunc]`), reward_processing_classes: The rewards.
+        args (`TeamTRConfig`): What [`evaluation_args`] returns.
+        config (`EvaluationConfig`): What to evaluate.
+        read (`AnswerReader`): The answer in a message.
+    """
+
+    def __init__(self, dataset, reward_funcs, reward_processing_classes, args, config, read):
+        self.dataset, self.args, self.config, self.read = dataset, args, config, read
+        self.reward_funcs, self.reward_processing_classes = reward_funcs, reward_processing_classes
+        # A reward of whole conversations does not tell which message held the right answer
+        self.judges_messages = not any(map(reads_transcripts, reward_funcs))
+        self.tasks = [task for task in range(len(dataset)) for _ in range(config.num_samples)]
+
+    def load(self, agents: Sequence[Agent], quantization_config: Any) -> list[Agent]:
+        """`agents` with their models and tokenizers, as a trainer loads them; the reward models are loaded as well."""
+        private = [name for name in self.dataset.column_names if name == "agent_prompts"]
+        tasks = self.dataset.remove_columns(private)  # they may be for agents of other names
+        panel = self._panel(agents, self.args, dataset=tasks, quantization_config=quantization_config)
+        self.reward_funcs = loaded_rewards(self.reward_funcs, panel)
+        self.reward_processing_classes = panel.trainer.reward_processing_classes
+        return [
+            replace(member.agent, model=member.model, processing_class=member.processing_class, peft_config=None)
+            for member in panel.trainer.members
+        ]
+
+    def run(self, team, players, router: Router | None, stop_condition) -> dict[str, ProtocolResult]:
+        """All protocols of the config, `"team"` played by `team`, and the others by `players`."""
+        wanted, results = self.config.protocols, {}
+        if "team" in wanted:
+            results["team"] = self._converse("team", self._panel(team, self.args, router, stop_condition))
+        if set(SAMPLED) & set(wanted):
+            results |= self._sample(players, results.get("team"))
+        for protocol in ("debate", "debate_judge", "role_play"):
+            if protocol in wanted:
+                agents = seat(protocol, players, self.config)
+                args, turns = take_turns(protocol, self.args, len(agents), self.config)
+                results[protocol] = self._converse(protocol, self._panel(agents, args, turns))
+        return {protocol: results[protocol] for protocol in PROTOCOLS if protocol in results}
+
+    def _panel(self, agents, args, router=None, stop_condition=None, dataset=None, quantization_config=None) -> Panel:
+        dataset, classes = self.dataset if dataset is None else dataset, self.reward_processing_classes
+        return Panel(agents, dataset, self.reward_funcs, args, classes, quantization_config, router, stop_condition)
+
+    # Protocols of one conversation per episode
+
+    def _converse(self, protocol: str, panel: Panel) -> ProtocolResult:
+        conversations, answers = panel.write(self.tasks, protocol), []
+        for task, messages in zip(self.tasks, conversations, strict=True):
+            length = len(messages)
+            if protocol == "debate":
+                row = self.dataset[task]
+                length = debate_length([self.read(m.text, row) for m in messages], len(panel.trainer.members))
+            answers.append((task, messages[:length]))
+        rewards, earlier = panel.score(answers), self._score_earlier(panel, answers)
+        found = zip(conversations, answers, rewards, earlier, strict=True)
+        episodes = [
+            self._episode(i, [conversation], (0, len(answer)), reward, said)
+            for i, (conversation, (_, answer), reward, said) in enumerate(found)
+        ]
+        return self._summarize(protocol, episodes)
+
+    def _score_earlier(self, panel: Panel, answers: list[tuple[int, list[Message]]]) -> list[list[float] | None]:
+        """Rewards of the messages before each answer, as if each were the answer."""
+        if not self.judges_messages:
+            return [None] * len(answers)
+        before = [(task, messages[:i]) for task, messages in answers for i in range(1, len(messages))]
+        rewards = iter(panel.score(before))
+        return [[next(rewards) for _ in messages[1:]] for _, messages in answers]
+
+    # Protocols that differ only in which of the same samples of one model they choose
+
+    def _sample(self, players: Sequence[Agent], team: ProtocolResult | None) -> dict[str, ProtocolResult]:
+        config = self.config
+        args, _ = take_turns("single", self.args, 1, config)
+        panel = self._panel(seat("single", players, config), args)
+        first, size = panel.write(self.tasks, "single"), 1
+        if {"best_of_n", "majority"} & set(config.protocols):
+            size = config.budget_samples or _samples_for(team.tokens, first)
+        more = panel.write([task for task in self.tasks for _ in range(size - 1)], "more samples")
+        pools = [[messages, *more[i * (size - 1) : (i + 1) * (size - 1)]] for i, messages in enumerate(first)]
+        answers = [(task, messages) for task, pool in zip(self.tasks, pools, strict=True) for messages in pool]
+        rewards, results = panel.score(answers), {}
+        for protocol in SAMPLED:
+            if protocol in config.protocols:
+                episodes = [
+                    self._chosen(protocol, i, pool, rewards[i * size : (i + 1) * size]) for i, pool in enumerate(pools)
+                ]
+                results[protocol] = self._summarize(protocol, episodes)
+        return results
+
+    def _chosen(self, protocol: str, number: int, pool: list[list[Message]], rewards: list[float]) -> Episode:
+        """The episode in which `protocol` chooses from `pool`."""
+        chosen = 0
+        if protocol == "single":
+            pool = pool[:1]
+        elif protocol == "best_of_n":
+            chosen = max(range(len(pool)), key=lambda i: -math.inf if math.isnan(rewards[i]) else rewards[i])
+        else:
+            row = self.dataset[self.tasks[number]]
+            chosen = vote([self.read(messages[-1].text if messages else "", row) for messages in pool])
+        return self._episode(number, pool, (chosen, len(pool[chosen])), rewards[chosen], [])
+
+    def _episode(self, number: int, conversations, answer, reward, earlier) -> Episode:
+        sample = number % self.config.num_samples
+        return Episode(self.tasks[number], sample, conversations, answer, reward, earlier)
+
+    def _summarize(self, protocol: str, episodes: list[Episode]) -> ProtocolResult:
+        return summarize(protocol, episodes, self.dataset, self.config, self.args.seed)
+
+
+def _samples_for(budget: float, conversations: list[list[Message]]) -> int:
+    """How many of `conversations` have about `budget` sampled tokens; at least one."""
+    tokens = [sum(len(message.ids) for message in messages) for messages in conversations]
+    return max(1, round(budget / statistics.fmean(tokens)))

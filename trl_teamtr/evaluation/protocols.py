@@ -1,0 +1,126 @@
+"""The protocols: who sits at the table, who speaks when, and which message is the answer."""
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..agent import Agent
+from ..router import Router
+from ..tasks.reasoning_gym import extract_answer
+from ..team import clone_sharing_weights
+from ..teamtr_config import TeamTRConfig
+from ..transcript import Transcript
+from .evaluation_config import EvaluationConfig
+
+
+SAMPLED = ("single", "best_of_n", "majority")  # uses of the same samples of one model
+DEBATES = ("debate", "debate_judge")
+JUDGE = "judge"
+ROLES = (
+    "You plan. Say in short steps how to solve the task.",
+    "You solve. Follow the plan and give an answer.",
+    "You check. Mend what is wrong and give the final answer.",
+)
+
+# The answer in a message to a row of the dataset, by which votes are counted
+AnswerReader = Callable[[str, dict[str, Any]], str]
+
+
+def last_line(text: str, row: dict[str, Any]) -> str:
+    """The last line of a message, stripped."""
+    return (text.strip().splitlines() or [""])[-1].strip()
+
+
+def reasoning_gym_answer(text: str, row: dict[str, Any]) -> str:
+    """What the reward of reasoning-gym takes for the answer."""
+    return extract_answer(text, row["answer"])
+
+
+def vote(answers: Sequence[str]) -> int:
+    """Position of the first of `answers` that is the most frequent one; among equally frequent ones the first wins."""
+    return answers.index(Counter(answers).most_common(1)[0][0])
+
+
+def spread(agents: Sequence[Agent], team: Sequence[Agent] | None, num_agents: int | None) -> list[Agent]:
+    """
+    The players of all protocols but `"team"`: `agents`, or as many times the same one as there are players.
+
+    Args:
+        agents (`list[Agent]`): Several agents, which are returned, or one, who plays all.
+        team (`list[Agent]`, *optional*): The team that is evaluated, whose names and system prompts the one takes on.
+        num_agents (`int`, *optional*): How many players there are, if there is no team.
+    """
+    if len(agents) > 1:
+        return list(agents)
+    if team is not None:
+        return [dataclasses.replace(agents[0], name=a.name, system_prompt=a.system_prompt) for a in team]
+    if num_agents is None or num_agents == 1:
+        return list(agents)
+    return [dataclasses.replace(agents[0], name=f"agent_{i + 1}") for i in range(num_agents)]
+
+
+def seat(protocol: str, agents: Sequence[Agent], config: EvaluationConfig) -> list[Agent]:
+    """The agents of `protocol`, other than `"team"`: `agents` in other numbers and with other system prompts."""
+    if protocol in SAMPLED:
+        return [dataclasses.replace(agents[-1], system_prompt=config.single_prompt)]
+    if protocol in DEBATES:
+        judge = dataclasses.replace(agents[-1], name=JUDGE, system_prompt=config.judge_prompt)
+        debaters = [dataclasses.replace(agent, system_prompt=config.debate_prompt) for agent in agents]
+        return debaters + [judge] * (protocol == "debate_judge")
+    roles = config.role_prompts or [a.system_prompt or ROLES[i % len(ROLES)] for i, a in enumerate(agents)]
+    return [dataclasses.replace(agent, system_prompt=role) for agent, role in zip(agents, roles, strict=True)]
+
+
+def with_own_modules(agents: Sequence[Agent]) -> list[Agent]:
+    """`agents` for a trainer that trains nothing, each with modules of its own over weights that it may share."""
+    # A trainer wants someone to train, and refuses to train one model object in two agents
+    return [
+        dataclasses.replace(
+            agent,
+            trainable=True,
+            trust_region_radius=None,
+            model=agent.model if isinstance(agent.model, str) else clone_sharing_weights(agent.model),
+        )
+        for agent in agents
+    ]
+
+
+def take_turns(
+    protocol: str, args: TeamTRConfig, num_agents: int, config: EvaluationConfig
+) -> tuple[TeamTRConfig, Router | None]:
+    """
+    The config and the router of a protocol other than `"team"`, which has its own.
+
+    Args:
+        protocol (`str`): The protocol.
+        args (`TeamTRConfig`): The config of the evaluation, of which a copy is returned.
+        num_agents (`int`): Number of agents at the table, a judge included.
+        config (`EvaluationConfig`): For the number of rounds of a debate.
+    """
+    own, router = copy.copy(args), None
+    own.router, own.stop_string, own.num_rounds, own.max_turns = "round_robin", None, 1, None
+    if protocol == "debate":
+        own.num_rounds = config.debate_rounds
+    if protocol == "debate_judge":
+        own.max_turns = config.debate_rounds * (num_agents - 1) + 1
+
+        def router(transcript: Transcript) -> str:
+            turn = len(transcript.messages)
+            return transcript.agents[turn % (num_agents - 1)] if turn < own.max_turns - 1 else JUDGE
+
+    return own, router
+
+
+def debate_length(answers: Sequence[str], num_agents: int) -> int:
+    """
+    After how many messages a debate has reached its answer: the first message of its last round that gives the answer
+    which most of that round's messages give.
+
+    Args:
+        answers (`list[str]`): The answer in each message of the debate; none if nobody spoke.
+        num_agents (`int`): Number of debaters.
+    """
+    before = max(0, len(answers) - num_agents)
+    return before + vote(answers[before:]) + 1 if answers else 0

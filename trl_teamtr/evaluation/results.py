@@ -1,0 +1,197 @@
+"""What came of a protocol: its episodes, the figures that they come to, and how both are shown and kept."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+from ..transcript import Message
+from . import metrics
+from .evaluation_config import EvaluationConfig
+
+
+ROUNDING = 1e-6  # of float32 sums of weighted rewards, which must not make a right answer wrong
+
+
+@dataclass
+class Episode:
+    """
+    One sample of a task.
+
+    Args:
+        task (`int`): Row of the dataset.
+        sample (`int`): Which of the task's samples it is.
+        conversations (`list[list[Message]]`): All that was sampled for it; of a vote, one conversation per voter.
+        answer (`tuple[int, int]`): In which conversation the answer stands, and after how many messages.
+        reward (`float`): Of the answer; NaN if no reward applies.
+        earlier (`list[float]`, *optional*): Rewards of the messages before the answer, as if each were the answer.
+    """
+
+    task: int
+    sample: int
+    conversations: list[list[Message]]
+    answer: tuple[int, int]
+    reward: float
+    earlier: list[float] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that were sampled for it."""
+        return sum(len(message.ids) for conversation in self.conversations for message in conversation)
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        conversation, length = self.answer
+        return self.conversations[conversation][length - 1].text if length else ""
+
+    def record(self, protocol: str, row: dict[str, Any], threshold: float) -> dict[str, Any]:
+        """The episode, of a `row` of the dataset, as one line of JSON."""
+        return {
+            "protocol": protocol,
+            "task": self.task,
+            "sample": self.sample,
+            "prompt": row["prompt"],
+            "agent_prompts": row.get("agent_prompts"),
+            "answer": self.text,
+            "reward": None if math.isnan(self.reward) else self.reward,
+            "right": is_right(self.reward, threshold),
+            "tokens": self.tokens,
+            "answered_at": list(self.answer),
+            "earlier_rewards": self.earlier,
+            "transcripts": [[{"name": m.agent, "content": m.text} for m in each] for each in self.conversations],
+        }
+
+
+def is_right(reward: float, threshold: float) -> bool:
+    """Whether an answer with this reward is right."""
+    return reward >= threshold - ROUNDING
+
+
+@dataclass
+class ProtocolResult:
+    """
+    The figures of a protocol, defined in docs/evaluation.md.
+
+    Args:
+        protocol (`str`): Its name.
+        num_tasks (`int`): Number of tasks that the figures are of.
+        left_out (`int`): Number of tasks left out, since no reward applies to some answer to them.
+        num_samples (`int`): Number K of episodes per task.
+        samples_per_answer (`int`): Number of conversations of which each episode's answer was chosen.
+        accuracy (`float`): avg@K.
+        interval (`tuple[float, float]`): Its 95 % bootstrap interval over tasks.
+        pass_at_k (`dict[int, float]`): pass@k for each k.
+        reward (`float`): Mean reward of the answers.
+        coordination (`float`, *optional*): `None` where it has no meaning.
+        tokens (`float`): Mean number of sampled tokens per episode.
+        accuracies (`list[float]`): Accuracy at each task.
+        records (`list[dict]`): One per episode, those of tasks that were left out included.
+    """
+
+    protocol: str
+    num_tasks: int
+    left_out: int
+    num_samples: int
+    samples_per_answer: int
+    accuracy: float
+    interval: tuple[float, float]
+    pass_at_k: dict[int, float]
+    reward: float
+    coordination: float | None
+    tokens: float
+    accuracies: list[float] = field(default_factory=list, repr=False)
+    records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, without the records of single episodes."""
+        return {name: value for name, value in asdict(self).items() if name != "records"}
+
+
+def summarize(
+    protocol: str, episodes: Sequence[Episode], dataset: Dataset, config: EvaluationConfig, seed: int
+) -> ProtocolResult:
+    """
+    The figures of `episodes`, the samples of a task side by side.
+
+    Args:
+        protocol (`str`): Of which protocol they are.
+        episodes (`list[Episode]`): `config.num_samples` for each task.
+        dataset ([`~datasets.Dataset`]): The tasks.
+        config (`EvaluationConfig`): For `k` and `threshold`.
+        seed (`int`): Seed of the bootstrap.
+
+    Raises:
+        `ValueError`: If there is no task to all answers of which a reward applies.
+    """
+    size = config.num_samples
+    tasks = [episodes[start : start + size] for start in range(0, len(episodes), size)]
+    judged = [samples for samples in tasks if not any(math.isnan(episode.reward) for episode in samples)]
+    if not judged:
+        raise ValueError(
+            f"No task can be judged: to some answer of each, by protocol {protocol!r}, all reward functions returned "
+            "`None`. Use a reward that applies to this dataset."
+        )
+    kept = [episode for samples in judged for episode in samples]
+    right = [[is_right(episode.reward, config.threshold) for episode in samples] for samples in judged]
+    accuracy, *interval = metrics.avg_at_k(right, seed)
+    earlier = [[is_right(r, config.threshold) for r in e.earlier] for e in kept if e.earlier is not None]
+    final = [is_right(episode.reward, config.threshold) for episode in kept]
+    return ProtocolResult(
+        protocol=protocol,
+        num_tasks=len(judged),
+        left_out=len(tasks) - len(judged),
+        num_samples=size,
+        samples_per_answer=len(episodes[0].conversations),
+        accuracy=accuracy,
+        interval=tuple(interval),
+        pass_at_k={
+            k: statistics.fmean(metrics.pass_at_k(size, sum(samples), k) for samples in right) for k in config.k
+        },
+        reward=statistics.fmean(episode.reward for episode in kept),
+        coordination=metrics.coordination(earlier, final) if len(earlier) == len(final) else None,
+        tokens=statistics.fmean(episode.tokens for episode in episodes),
+        accuracies=[sum(samples) / size for samples in right],
+        records=[e.record(protocol, dataset[e.task], config.threshold) for e in episodes],
+    )
+
+
+def format_table(results: Sequence[ProtocolResult]) -> str:
+    """The results as aligned columns of text."""
+    first = results[0]
+    k = list(first.pass_at_k)
+    head = ["protocol", "samples", f"avg@{first.num_samples}", "95 % interval", *(f"pass@{each}" for each in k)]
+    rows = [[*head, "reward", "coordination", "tokens/episode"]]
+    for result in results:
+        low, high = result.interval
+        rows.append(
+            [
+                result.protocol + "*" * (result.protocol == "best_of_n"),
+                str(result.samples_per_answer),
+                f"{result.accuracy:.3f}",
+                f"[{low:.3f}, {high:.3f}]",
+                *(f"{result.pass_at_k[each]:.3f}" for each in k),
+                f"{result.reward:.3f}",
+                "-" if result.coordination is None else f"{result.coordination:.3f}",
+                f"{result.tokens:.1f}",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]) for r in rows]
+    if any(result.protocol == "best_of_n" for result in results):
+        lines.append("* chosen by the reward itself: an oracle, which nobody has at hand when it counts")
+    left_out = {result.protocol: result.left_out for result in results if result.left_out}
+    if left_out:
+        lines.append(f"Tasks left out, since no reward applies: {json.dumps(left_out)}")
+    return "\n".join(lines)
+
+
+def write_episodes(results: Sequence[ProtocolResult], path: str):
+    """Write every episode of `results`, with its transcripts, as one line of JSON each."""
+    with open(path, "w", encoding="utf-8") as file:
+        for result in results:
+            file.writelines(json.dumps(record, default=str) + "\n" for record in result.records)
