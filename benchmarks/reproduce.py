@@ -5,6 +5,8 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py ablations runs/reproduce        # ablations, orders, out-of-region rates
     python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
+    python benchmarks/reproduce.py smollm2 runs/reproduce --seeds 3 --jobs 1    # a real model: hours
+    python benchmarks/reproduce.py cost runs/reproduce             # what the diagnostics cost
     python benchmarks/reproduce.py scaling runs/reproduce --summary    # tables and plots of what is there
     python benchmarks/reproduce.py scaling runs/quick --quick          # one seed, small: minutes
 
@@ -26,11 +28,20 @@ os.environ["CI"] = "1"  # no telemetry
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
-from reproduction import ablations, certificates, monitoring, scaling  # noqa: E402
+from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.cell import Cell, run_cell  # noqa: E402
 
 
-STUDIES = {"scaling": scaling, "ablations": ablations, "certificates": certificates, "monitoring": monitoring}
+STUDIES = {
+    "scaling": scaling,
+    "ablations": ablations,
+    "certificates": certificates,
+    "monitoring": monitoring,
+    "smollm2": smollm2,
+    "cost": cost,
+}
+# The others share their cells
+RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell}
 
 
 def path_of(study: str, cell: Cell, folder: Path) -> Path:
@@ -61,8 +72,7 @@ def main(options):
     if options.cell:
         fields = json.loads(options.cell)
         cell = Cell(**(fields | {"probed": tuple(fields["probed"])}))
-        monitoring.run_cell(cell, folder) if options.study == "monitoring" else run_cell(cell, folder)
-        return
+        return RUNNERS.get(options.study, run_cell)(cell, folder)
     seeds = range(1) if options.quick else range(options.seeds)
     if not options.summary:
         for seed in seeds:

@@ -1,0 +1,63 @@
+"""
+What the diagnostics cost: the same stages with and without them, in turns, in one process.
+
+By default every fifth stage is measured; the ratio is of five stages, one of them measured, to five without.
+"""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from .cell import Cell, make_trainer, prepare_team
+
+
+AGENTS, PROMPTS, EVERY = 3, 24, 5
+
+
+def cells(seeds: range, quick: bool) -> list[Cell]:
+    return []  # timed here, alone on the machine
+
+
+def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+    from transformers import TrainerCallback
+
+    from trl_teamtr.diagnostics import DiagnosticsCallback
+    from trl_teamtr.probes import make_probes
+
+    class Clock(TrainerCallback):
+        """Seconds of each stage."""
+
+        def __init__(self):
+            self.seconds: list[float] = []
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step % AGENTS == 0:
+                self.begin = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step % AGENTS == 0:
+                self.seconds.append(time.perf_counter() - self.begin)
+
+    stages, found = 2 if quick else 10, {}
+    for arm in ("full", "speculative"):
+        cell, seconds = Cell(arm, AGENTS, PROMPTS, 0, stages), {}
+        for name in ("off", "occupancy", "certificate", "both"):
+            trainer, clock = make_trainer(cell, prepare_team(0, 8, folder), folder / "trainer"), Clock()
+            trainer.args.eval_strategy, trainer.args.eval_on_start = "no", False
+            trainer.args.log_occupancy = name in ("occupancy", "both")
+            trainer.args.log_certificate = name in ("certificate", "both")
+            trainer.args.diagnostics_every = 1
+            if name != "off":
+                trainer.add_callback(DiagnosticsCallback(trainer, make_probes(trainer, trainer.eval_dataset)))
+            trainer.add_callback(clock)
+            trainer.train()
+            seconds[name] = statistics.median(clock.seconds[1:])
+        for name in ("occupancy", "certificate", "both"):
+            measured = seconds[name] / seconds["off"]
+            found[f"{arm}_{name}"] = round(1 + (measured - 1) / EVERY, 3)
+            print(
+                f"{arm:<12} {name:<12} a measured stage takes {measured:.2f} times one without; with every {EVERY}th stage "
+                f"measured, {found[f'{arm}_{name}']:.3f} times"
+            )
+    return found

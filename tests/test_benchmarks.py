@@ -1,0 +1,80 @@
+"""What the benchmarks compute from what they measured, and which cells they run."""
+
+import math
+import random
+import statistics as reference
+import sys
+from pathlib import Path
+
+import pytest
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from reproduction import ablations, certificates, monitoring, scaling, smollm2  # noqa: E402
+from reproduction.arms import ARMS  # noqa: E402
+from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
+from reproduction.statistics import (  # noqa: E402
+    bootstrap,
+    exponent,
+    final_accuracy,
+    interval,
+    rank_correlation,
+    regression_rate,
+    stability,
+)
+
+
+def test_interval_holds_the_mean_about_as_often_as_it_says():
+    rng, held = random.Random(0), 0
+    for _ in range(60):
+        _, low, high = interval([rng.gauss(1.0, 2.0) for _ in range(40)])
+        held += low <= 1.0 <= high
+    assert 52 <= held <= 60
+
+
+@pytest.mark.parametrize("power", [1.0, 1.94])
+def test_exponent_of_a_power_law(power):
+    rng, sizes = random.Random(0), (2, 3, 4, 6, 8)
+    groups = [[0.01 * n**power * rng.uniform(0.9, 1.1) for _ in range(5)] for n in sizes]
+    value, low, high = exponent(sizes, groups)
+    assert low <= power <= high and abs(value - power) < 0.1
+
+
+def test_exponent_of_noise_around_zero_says_nothing():
+    value, low, high = exponent((2, 4, 8), [[-0.1, 0.1, -0.2]] * 3)
+    assert math.isnan(value)
+
+
+def test_bootstrap_draws_each_group_by_itself():
+    value, low, high = bootstrap([[1.0] * 5, [3.0] * 5], lambda samples: samples[1][0] - samples[0][0])
+    assert value == low == high == 2.0
+
+
+def test_figures_of_a_curve():
+    run = {"curve": [[0, 0.1], [1, 0.3], [2, 0.2], [3, 0.6], [4, 0.5], [5, 0.7], [6, 0.9]]}
+    assert final_accuracy(run) == pytest.approx(0.7)
+    assert stability(run) == pytest.approx(reference.stdev([0.3, 0.2, 0.6, 0.5, 0.7, 0.9]))
+    assert regression_rate(run) == pytest.approx(2 / 6)
+    assert rank_correlation([1, 2, 3], [10, 20, 15]) == pytest.approx(0.5)
+
+
+def test_studies_run_known_arms_and_share_cells(tmp_path):
+    seeds = range(2)
+    cells = [cell for study in (scaling, ablations, certificates, monitoring) for cell in study.cells(seeds, False)]
+    assert {cell.arm for cell in cells} <= set(ARMS)
+    assert {cell.arm for cell in smollm2.cells(seeds, False)} == set(smollm2.ARMS)
+    assert len({cell.name for cell in cells}) == len(set(cells)) < len(cells)  # the same name is the same cell
+    cell = Cell("full", 3, 24, 0, 10, (2, 7))
+    assert cell in scaling.cells(seeds, False) and cell in ablations.cells(seeds, False)
+    cell.path(tmp_path).write_text('{"curve": []}')
+    assert read(tmp_path, cells) == [(cell, {"curve": []})] * cells.count(cell)
+
+
+def test_reward_of_the_last_round():
+    def say(*texts):
+        return [{"content": text} for text in texts]
+
+    digits = [[1, 2, 3]]
+    assert last_round_reward([say("0A", "9B", "9C", "0A", "1B", "2C")], digits) == [1.0]
+    assert last_round_reward([say("0A", "1B", "2C", "0A", "1B", "9C")], digits) == [0.5]
