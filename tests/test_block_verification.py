@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import torch
+from transformers import LogitsProcessorList, TopKLogitsWarper
 
-from trl_teamtr.block_verification import keeping_probabilities, residual_weights, verify
+from trl_teamtr.block_verification import SampledLaw, keeping_probabilities, residual_weights, verify
 
 
 VOCAB, LENGTH = 3, 3
@@ -120,3 +121,27 @@ def test_what_the_new_law_cannot_say_is_cut():
     for _ in range(20):
         verdict = verify(old, new, torch.tensor([[2]]), torch.tensor([1]))
         assert verdict.kept.item() == 0 and verdict.replacement.item() in (0, 1)
+
+
+@pytest.mark.parametrize("positions", [1, 2, 5])
+def test_looking_at_few_positions_at_a_time_changes_nothing(positions):
+    generator = torch.Generator().manual_seed(0)
+    old, new = (torch.randn(6, 7, 11, generator=generator) for _ in range(2))
+    tokens, lengths = torch.randint(11, (6, 7), generator=generator), torch.tensor([7, 1, 3, 7, 6, 2])
+    whole = keeping_probabilities(old.log_softmax(-1), new.log_softmax(-1), tokens, lengths)
+    lazy = [SampledLaw(logits, LogitsProcessorList([TopKLogitsWarper(11)])) for logits in (old, new)]
+    for laws in ((old.log_softmax(-1), new.log_softmax(-1)), lazy):
+        for a, b in zip(keeping_probabilities(*laws, tokens, lengths, positions), whole, strict=True):
+            torch.testing.assert_close(a, b, atol=0, rtol=0)
+    torch.manual_seed(0)
+    expected = verify(old.log_softmax(-1), new.log_softmax(-1), tokens, lengths)
+    torch.manual_seed(0)
+    found = verify(*lazy, tokens, lengths, positions)
+    assert torch.equal(found.kept, expected.kept) and torch.equal(found.replacement, expected.replacement)
+
+
+def test_sampled_law_is_truncated_as_generation_is():
+    logits = torch.tensor([[[3.0, 2.0, 1.0, 0.0]]], dtype=torch.bfloat16)
+    law = SampledLaw(logits, LogitsProcessorList([TopKLogitsWarper(2)]))
+    assert law[:, 0:1].dtype == torch.float32
+    torch.testing.assert_close(law[:, 0:1].exp()[0, 0], torch.tensor([3.0, 2.0, -torch.inf, -torch.inf]).softmax(0))

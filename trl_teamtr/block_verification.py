@@ -6,6 +6,27 @@ follows it, so that the outcome has the new law exactly.
 from dataclasses import dataclass
 
 import torch
+from transformers import LogitsProcessorList
+
+
+class SampledLaw:
+    """
+    Log-probabilities of every token as they are sampled, computed where they are looked at: those of a long message and
+    a large vocabulary, in float32, would take several times the memory of its logits.
+
+    Args:
+        logits (`torch.Tensor` of shape `(rows, length, vocab)`): Divided by the temperature, in the model's dtype.
+        transforms (`LogitsProcessorList`): What `generate` does to them then (top-k, top-p, min-p).
+    """
+
+    def __init__(self, logits: torch.Tensor, transforms: LogitsProcessorList):
+        self._logits = logits
+        self._transforms = transforms
+
+    def __getitem__(self, index) -> torch.Tensor:
+        logits = self._logits[index].float()
+        flat = logits.flatten(0, -2)
+        return self._transforms(None, flat).view_as(logits).log_softmax(dim=-1)
 
 
 @dataclass
@@ -24,7 +45,11 @@ class Verdict:
 
 
 def keeping_probabilities(
-    old_logps: torch.Tensor, new_logps: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor
+    old_logps: "torch.Tensor | SampledLaw",
+    new_logps: "torch.Tensor | SampledLaw",
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    positions: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""
     With $P_0 = 1$, $P_i = \min(1, P_{i-1}\,p_{new}(x_i)/p_{old}(x_i))$ and
@@ -34,24 +59,28 @@ def keeping_probabilities(
     Where $P_i = 1$ and the laws agree, the probability is 0/0: it is 1, so that an unchanged law refuses nothing.
 
     Args:
-        old_logps, new_logps (`torch.Tensor` of shape `(rows, length, vocab)`, float):
+        old_logps, new_logps (`torch.Tensor` or [`SampledLaw`] of shape `(rows, length, vocab)`, float):
             Log-probabilities of every token, at each position of the draft, under the law that it was drawn from and
             under the new one. What lies beyond a draft's length is of no account.
         tokens (`torch.Tensor` of shape `(rows, length)`, int64): The drafts.
         lengths (`torch.Tensor` of shape `(rows,)`, int64): Their lengths, at least 1.
+        positions (`int`, *optional*): How many positions to look at at a time; all of them by default.
 
     Returns:
         `tuple` of the probabilities, of shape `(rows, length + 1)`, 0 beyond a draft's length, and $P$, of that shape.
     """
     rows, length = tokens.shape
-    taken = tokens.unsqueeze(-1)
-    log_ratio = new_logps.gather(-1, taken).squeeze(-1) - old_logps.gather(-1, taken).squeeze(-1)
-    log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # impossible under both: what was drawn cannot stay
-    running = torch.zeros(rows, length + 1, dtype=log_ratio.dtype, device=log_ratio.device)
-    for i in range(length):
-        running[:, i + 1] = (running[:, i] + log_ratio[:, i]).clamp(max=0.0)
-    running = running.exp()
-    excess = (running[:, :-1, None] * new_logps.exp() - old_logps.exp()).clamp(min=0.0).sum(dim=-1)
+    log_running, excess = [torch.zeros(rows, dtype=old_logps[:, :0].dtype, device=tokens.device)], []
+    for part in torch.arange(length).split(positions or length):
+        part = slice(int(part[0]), int(part[-1]) + 1)
+        old, new, taken = old_logps[:, part], new_logps[:, part], tokens[:, part].unsqueeze(-1)
+        log_ratio = new.gather(-1, taken).squeeze(-1) - old.gather(-1, taken).squeeze(-1)
+        log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # impossible under both: what was drawn cannot stay
+        for step in log_ratio.unbind(dim=1):
+            log_running.append((log_running[-1] + step).clamp(max=0.0))
+        before = torch.stack(log_running[part.start : part.stop], dim=1).exp()
+        excess.append((before[:, :, None] * new.exp() - old.exp()).clamp(min=0.0).sum(dim=-1))
+    running, excess = torch.stack(log_running, dim=1).exp(), torch.cat(excess, dim=1)
     keep = excess / (excess + 1 - running[:, :-1])
     keep = torch.cat([keep.nan_to_num(nan=1.0), torch.zeros_like(running[:, :1])], dim=1)
     keep[:, 0] = 1.0  # nothing kept is what is left if all else is refused
@@ -73,14 +102,20 @@ def residual_weights(old_logps: torch.Tensor, new_logps: torch.Tensor, running: 
     return torch.where(nothing, new_logps.exp(), weights)
 
 
-def verify(old_logps: torch.Tensor, new_logps: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> Verdict:
+def verify(
+    old_logps: "torch.Tensor | SampledLaw",
+    new_logps: "torch.Tensor | SampledLaw",
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    positions: int | None = None,
+) -> Verdict:
     """
     Decide how much of each draft stays. Draws from PyTorch's global generator.
 
     Args:
-        old_logps, new_logps, tokens, lengths: As in [`keeping_probabilities`].
+        old_logps, new_logps, tokens, lengths, positions: As in [`keeping_probabilities`].
     """
-    keep, running = keeping_probabilities(old_logps, new_logps, tokens, lengths)
+    keep, running = keeping_probabilities(old_logps, new_logps, tokens, lengths, positions)
     stays = torch.rand_like(keep) < keep
     positions = torch.arange(keep.size(1), device=keep.device)
     kept = torch.where(stays, positions, 0).amax(dim=1)

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from trl.trainer.utils import pad
 
-from .block_verification import verify
+from .block_verification import SampledLaw, verify
 from .rollout import Rollouts, union
 from .scoring import compute_logits, rows_per_chunk
 from .snapshot import Snapshot
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .agent_trainer import AgentTrainer
 
 
-# Most log-probabilities of one law that verification holds at a time: 128 MiB in float32.
+# Most log-probabilities of one law that verification holds at a time: 128 MiB in float32. Of a message that has more
+# than these, the logits of both laws are held in the model's dtype.
 LOGITS_PER_CHUNK = 2**25
 
 
@@ -169,28 +170,25 @@ def _check_chunk(
     new_logps = _law(agent, [new for _, new, _ in drafts], tokens, lengths, width)
     with contextlib.nullcontext() if snapshot is None else snapshot.current_policy():
         old_logps = _law(agent, [old for old, *_ in drafts], tokens, lengths, width)
-    verdict = verify(old_logps, new_logps, tokens, lengths)
+    positions = max(1, LOGITS_PER_CHUNK // (len(tokens) * agent.model.config.get_text_config().vocab_size))
+    verdict = verify(old_logps, new_logps, tokens, lengths, positions)
     return verdict.kept.tolist(), verdict.replacement.tolist()
 
 
 def _law(
     agent: "AgentTrainer", contexts: list[list[int]], tokens: torch.Tensor, lengths: torch.Tensor, width: int
-) -> torch.Tensor:
+) -> SampledLaw:
     """
     Log-probabilities of every token at each position of the messages `tokens`, as they are sampled: with temperature,
-    top-k, top-p and min-p.
-
-    Returns:
-        `torch.Tensor` of shape `(rows, length, vocab)`, float32.
+    top-k, top-p and min-p; shape `(rows, length, vocab)`.
     """
     pad_id, length = agent._tokenizer.pad_token_id, tokens.size(1)
     ids = torch.tensor([[pad_id] * (width - len(context)) + context for context in contexts], device=tokens.device)
     mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=tokens.device)
     inside = torch.arange(length, device=tokens.device) < lengths[:, None]
     call = {"input_ids": torch.cat([ids, tokens], dim=1), "attention_mask": torch.cat([mask, inside.long()], dim=1)}
-    logits = compute_logits(agent, {**call, "logits_to_keep": length + 1, "use_cache": False}).float()
-    flat = logits.flatten(0, 1)
-    return sampling_transforms(agent)(None, flat).view_as(logits).log_softmax(dim=-1)
+    logits = compute_logits(agent, {**call, "logits_to_keep": length + 1, "use_cache": False})
+    return SampledLaw(logits, sampling_transforms(agent))
 
 
 def sampling_transforms(agent: "AgentTrainer") -> LogitsProcessorList:

@@ -1,5 +1,6 @@
 """One cell: a LINK team trained by one arm from one seed, and all that is measured of it."""
 
+import gc
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -125,6 +126,7 @@ def add_probes(trainer, cell: Cell):
 
 def run_cell(cell: Cell, folder: Path):
     """Train the cell's team; write its curve, and what was logged of each update."""
+    gc.set_threshold(1_000_000)  # thousands of transcripts, and no cycles among them
     trainer = make_trainer(cell, prepare_team(cell.seed, max(cell.agents, 8), folder), folder / "trainer")
     add_probes(trainer, cell)
     trainer.train()
