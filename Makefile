@@ -12,7 +12,7 @@ help:
 	@echo "make test         run the test suite with coverage"
 	@echo "make soak         kill runs, let them hang, and resample, very many times (about two hours on two cores)"
 	@echo "make lint         check style; make format to mend it"
-	@echo "make benchmarks   what a team of one costs beside TRL's GRPOTrainer"
+	@echo "make benchmarks   the short version of every benchmark that needs nothing else (a quarter of an hour)"
 
 venv: .venv/.quickstart
 
@@ -59,7 +59,13 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 benchmarks: .venv/.quickstart
-	$(BIN)/python -W ignore benchmarks/team_of_one.py
+	for name in team_of_one resampling_cost overhead generation memory; do \
+		$(BIN)/python -W ignore benchmarks/$$name.py --quick || exit 1; \
+	done
+	$(BIN)/python -W ignore benchmarks/reuse_learning.py runs/reuse_learning_quick --quick
+	for study in scaling ablations certificates monitoring cost; do \
+		$(BIN)/python -W ignore benchmarks/reproduce.py $$study runs/reproduce_quick --quick || exit 1; \
+	done
 
 clean:
 	rm -rf .venv runs
