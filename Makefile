@@ -58,7 +58,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmarks: .venv/.quickstart
+benchmarks: .venv/.dev
 	for name in team_of_one resampling_cost overhead generation memory; do \
 		$(BIN)/python -W ignore benchmarks/$$name.py --quick || exit 1; \
 	done
