@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 MODES = ("stale", "full", "suffix", "suffix reversed", "speculative")
 SIZES, RADII = (2, 3, 4, 6, 8), (0.01, 0.25)
 LONG = 144  # tokens
-LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 4e-5}
+LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 3e-4}
 PART, PARTS = "\x1e", ("rollouts", "updates", "rest")
 
 
@@ -147,7 +147,9 @@ def smollm2_team(setup: dict) -> dict:
             "num_generations": 4,
             "num_iterations": 2,
         },
-        "train_dataset": reasoning_gym.make_dataset("chain_sum", 500, 0, min_terms=2, max_terms=2),
+        "train_dataset": reasoning_gym.make_dataset(
+            "chain_sum", 500, 0, min_terms=2, max_terms=2, min_digits=1, max_digits=1
+        ),
     }
 
 
@@ -334,7 +336,7 @@ def measure_long(stages: int) -> dict:
 
 
 def measure_smollm2(model: str, stages: int) -> dict:
-    modes = ("stale", "full", "suffix", "speculative")
+    modes = ("stale", "full", "suffix reversed", "speculative")
     found = measure({"task": "smollm2", "agents": 2, "radius": 0.01, "model": model}, modes, stages)
     show("two LoRA agents on one SmolLM2-135M-Instruct, reasoning-gym", found, 0.01)
     total = {mode: sum(each["seconds"].values()) for mode, each in found.items()}
