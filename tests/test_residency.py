@@ -68,7 +68,9 @@ def test_idle_agents_have_no_weights_on_the_device_if_asked(tmp_path, monkeypatc
     for agent in team:  # reference models are loaded from a path
         agent.model.save_pretrained(tmp_path / agent.name)
         agent.model = str(tmp_path / agent.name)
-    trainer = make_trainer(tmp_path, team, num_stages=2, num_rounds=2, beta=0.1, resampling="full", offload_idle_agents=True)
+    trainer = make_trainer(
+        tmp_path, team, num_stages=2, num_rounds=2, beta=0.1, resampling="full", offload_idle_agents=True
+    )
     assert all(member.ref_model is not None for member in trainer.members)
     calls = watch(monkeypatch, trainer, recorder)
     trainer.train()
