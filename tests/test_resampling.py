@@ -61,7 +61,7 @@ def test_joint_updates_are_those_of_stale_ones(tmp_path, monkeypatch):
     rows, rollouts = seen[0]
     again = replay(rollouts.transcripts, joint.members)
     for number, agent in enumerate(joint.members):
-        joint._begin_update(agent, rows)
+        joint._begin_update(agent)
         agent.update(agent._generate_and_score_completions(rows, again))
         after.append(weights(joint)[number])
         for param, before in zip(agent.model.parameters(), start[number], strict=True):

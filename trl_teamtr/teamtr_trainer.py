@@ -241,9 +241,9 @@ class TeamTRTrainer(AgentTrainer):
             log_kwargs: For `Trainer._maybe_log_save_evaluate`.
         """
         for agent in order:
-            self._begin_update(agent, rows)
+            self._begin_update(agent)
             # π̂^{i-1}: every agent speaks with its present weights, those updated in this stage included
-            self.active_rollouts = self.resampler.rollouts(rows)
+            self.active_rows, self.active_rollouts = rows, self.resampler.rollouts(rows)
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, self.active_rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
@@ -314,13 +314,13 @@ class TeamTRTrainer(AgentTrainer):
             stage, position = stage + 1, 0
         return self._finalize_training(trial, max_steps * self.args.generation_batch_size, start_time)
 
-    def _begin_update(self, agent: AgentTrainer, rows: list[dict[str, Any]]):
+    def _begin_update(self, agent: AgentTrainer):
         self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
         agent.model.train()
         self.residency.train(agent)
         handler = self.callback_handler
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
-        self.active_agent, self.active_rows = agent, rows
+        self.active_agent = agent
         self.control = handler.on_step_begin(self.args, self.state, self.control)
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
