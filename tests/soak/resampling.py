@@ -5,6 +5,7 @@ drafts occur; and suffix resampling, to which the transforms make no difference,
 
     python tests/soak/resampling.py --resamples 200000      # for each of 72 cells; an hour and a half on two cores
     python tests/soak/resampling.py --resamples 20000
+    python tests/soak/resampling.py --results runs/law.jsonl   # stopped and started again, it goes on where it was
 
 Each cell is a chi-square test after each update, passed at 0.001 divided by the number of tests. Then the same with a
 wrong acceptance rule, a wrong residual, a stale draft law and stale rollouts, each of which must fail. Prints one JSON object
@@ -75,11 +76,32 @@ def wrong_rule(number: int, total: int) -> float:
     return resample((*WRONG_CELL, mode), total, scale=0.6, patch=patch)[0]
 
 
-def main(total: int, jobs: int):
+def read_results(path: Path | None, total: int) -> dict[tuple, list[float]]:
+    """The cells that an earlier run with as many resamples has finished."""
+    if path is None or not path.exists():
+        return {}
+    entries = map(json.loads, path.read_text().splitlines())
+    return {tuple(entry["cell"]): entry["p"] for entry in entries if entry["resamples"] == total}
+
+
+def run_cells(pool: concurrent.futures.Executor, total: int, path: Path | None):
+    """Each cell with its p-values, in order; those that were not there are written to `path`."""
+    found = read_results(path, total)
+    futures = {cell: pool.submit(resample, cell, total) for cell in CELLS if cell not in found}
+    for cell in CELLS:
+        if cell in futures:
+            found[cell] = futures[cell].result()
+            if path is not None:
+                with open(path, "a") as file:
+                    file.write(json.dumps({"cell": cell, "resamples": total, "p": found[cell]}) + "\n")
+        yield cell, found[cell]
+
+
+def main(total: int, jobs: int, results: Path | None):
     limit = 0.001 / (len(CELLS) * UPDATES)
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
         found = {}
-        for cell, values in zip(CELLS, pool.map(resample, CELLS, [total] * len(CELLS)), strict=True):
+        for cell, values in run_cells(pool, total, results):
             found[cell] = values
             name = "{} agents, {} rounds, {}, {}, {}".format(*cell)
             print(f"{name:<55}" + "".join(f"{value:12.5f}" for value in values), flush=True)
@@ -98,6 +120,7 @@ def main(total: int, jobs: int):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resamples", type=int, default=200_000, help="for each cell and update")
+    parser.add_argument("--results", type=Path, help="file in which finished cells are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     print("$ python " + " ".join(["tests/soak/resampling.py", *sys.argv[1:]]))
@@ -105,4 +128,4 @@ if __name__ == "__main__":
         f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, scipy "
         f"{scipy.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, no GPU"
     )
-    main(options.resamples, options.jobs)
+    main(options.resamples, options.jobs, options.results)
