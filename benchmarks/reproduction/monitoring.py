@@ -32,7 +32,7 @@ def run_cell(cell: Cell, folder: Path):
     """Train once, and look at the KL of every proposal by parts of its messages."""
     import torch
 
-    from trl_teamtr.scoring import exact_token_kl, loss_mask
+    from trl_teamtr.scoring import exact_token_kl, loss_mask, token_logps
     from trl_teamtr.trust_region import k3_kl
 
     trainer, found = make_trainer(cell, prepare_team(cell.seed, 8, folder), folder / "trainer"), []
@@ -46,8 +46,6 @@ def run_cell(cell: Cell, folder: Path):
             (batch,) = batches
             with torch.no_grad():
                 exact = (exact_token_kl(member, batch, snapshot) * loss_mask(batch)).sum(dim=1).tolist()
-                from trl_teamtr.scoring import token_logps
-
                 k3 = k3_kl(batch["old_per_token_logps"], token_logps(member, batch)) * loss_mask(batch)
             rows = {"exact": exact, "k3": k3.sum(dim=1).tolist()}
             entry = {"exact": value, "radius": member.radius}
