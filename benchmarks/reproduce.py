@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +29,7 @@ sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.cell import Cell, run_cell  # noqa: E402
+from side_by_side import run_side_by_side  # noqa: E402
 
 
 STUDIES = {
@@ -52,18 +52,8 @@ def run(study: str, cells: list[Cell], jobs: int, folder: Path):
     """Run what is missing, `jobs` processes at a time."""
     waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, folder).exists()]
     print(f"{len(waiting)} cells to run", file=sys.stderr)
-    running: list[subprocess.Popen] = []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            cell = waiting.pop(0)
-            command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--cell", json.dumps(vars(cell))]
-            with open(folder / "output.txt", "a") as output:
-                running.append(subprocess.Popen(command, stdout=output, stderr=output))
-        running[0].wait()
-        for process in [process for process in running if process.poll() is not None]:
-            running.remove(process)
-            if process.returncode:
-                raise SystemExit(f"A cell failed; see {folder / 'output.txt'}: {process.args}")
+    command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--cell"]
+    run_side_by_side([[*command, json.dumps(vars(cell))] for cell in waiting], jobs, folder / "output.txt")
 
 
 def main(options):
@@ -77,6 +67,9 @@ def main(options):
     if not options.summary:
         for seed in seeds:
             run(options.study, study.cells(range(seed, seed + 1), options.quick), options.jobs, folder)
+    cells = study.cells(seeds, options.quick)
+    if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
+        raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
     import torch
     import transformers
     import trl

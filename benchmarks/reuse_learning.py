@@ -26,11 +26,11 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 from quiet import QUIET
+from side_by_side import run_side_by_side
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cells run side by side
@@ -191,18 +191,9 @@ def list_cells(sizes: list[int], seeds: range) -> list[tuple[int, str, int, int]
 
 def run(cells: list[tuple[int, str, int, int]], stages: int, jobs: int, folder: Path):
     """Run what is missing, `jobs` processes at a time."""
-    waiting, running = [cell for cell in cells if not cell_path(folder, *cell).exists()], []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            command = [sys.executable, "-W", "ignore", __file__, str(folder), "--stages", str(stages)]
-            command += ["--cell", *map(str, waiting.pop(0))]
-            with open(folder / "output.txt", "a") as output:
-                running.append(subprocess.Popen(command, stdout=output, stderr=output))
-        running[0].wait()
-        for process in [process for process in running if process.poll() is not None]:
-            running.remove(process)
-            if process.returncode:
-                raise SystemExit(f"A cell failed; see {folder / 'output.txt'}: {process.args}")
+    waiting = [cell for cell in cells if not cell_path(folder, *cell).exists()]
+    command = [sys.executable, "-W", "ignore", __file__, str(folder), "--stages", str(stages), "--cell"]
+    run_side_by_side([[*command, *map(str, cell)] for cell in waiting], jobs, folder / "output.txt")
 
 
 # Summary

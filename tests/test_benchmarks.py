@@ -23,6 +23,7 @@ from reproduction.statistics import (  # noqa: E402
     regression_rate,
     stability,
 )
+from side_by_side import run_side_by_side  # noqa: E402
 
 
 def test_interval_holds_the_mean_about_as_often_as_it_says():
@@ -78,3 +79,13 @@ def test_reward_of_the_last_round():
     digits = [[1, 2, 3]]
     assert last_round_reward([say("0A", "9B", "9C", "0A", "1B", "2C")], digits) == [1.0]
     assert last_round_reward([say("0A", "1B", "2C", "0A", "1B", "9C")], digits) == [0.5]
+
+
+def test_commands_run_side_by_side_and_failures_are_told(tmp_path):
+    commands = [[sys.executable, "-c", f"print({i})"] for i in range(3)]
+    run_side_by_side(commands, 2, tmp_path / "output.txt")
+    assert sorted((tmp_path / "output.txt").read_text().split()) == ["0", "1", "2"]
+    failing = [[sys.executable, "-c", "raise SystemExit(1)"], [sys.executable, "-c", "print('never')"]]
+    with pytest.raises(SystemExit, match="Failed; see"):
+        run_side_by_side(failing, 1, tmp_path / "output.txt")
+    assert "never" not in (tmp_path / "output.txt").read_text()
