@@ -19,7 +19,7 @@ import json
 import os
 from dataclasses import dataclass, field
 
-from train import TeamScriptArguments, load_data, make_agents
+from train import TeamScriptArguments, load_data, make_agents, set_model_init_kwargs
 from trl import ModelConfig
 
 from trl_teamtr.evaluation import EvaluationConfig
@@ -117,12 +117,7 @@ def evaluate(script_args, evaluation, training_args, model_args):
     reward_funcs, dataset = [load_reward(name) for name in names], load_tasks(script_args, training_args)
     if "team" in evaluation.protocols and script_args.team is None:  # said before LINK's agents are warmed up in vain
         raise ValueError("Protocol 'team' needs a team. Set `--team`, or leave 'team' out of `--protocols`.")
-    init = {
-        "revision": model_args.model_revision,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-    }
-    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
+    set_model_init_kwargs(training_args, model_args)
     results = evaluate_protocols(
         script_args.team,
         reward_funcs,

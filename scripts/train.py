@@ -95,6 +95,16 @@ def load_data(script_args, training_args):
     return train, load_split(eval_name, script_args.dataset_test_split, eval_size, seed, **options)
 
 
+def set_model_init_kwargs(training_args, model_args):
+    """How models are loaded: as `model_args` says, where `model_init_kwargs` does not say otherwise."""
+    init = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+    }
+    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
+
+
 def make_trainer(script_args, training_args, model_args):
     """The trainer that the arguments describe."""
     from trl import get_peft_config, get_quantization_config
@@ -114,12 +124,7 @@ def make_trainer(script_args, training_args, model_args):
         team = model_args.model_name_or_path
     else:
         raise ValueError("Set `agents` in the YAML file, or `--model_name_or_path`.")
-    init = {
-        "revision": model_args.model_revision,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-    }
-    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
+    set_model_init_kwargs(training_args, model_args)
     return TeamTRTrainer(
         model=team,
         reward_funcs=[load_reward(name) for name in names],

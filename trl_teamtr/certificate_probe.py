@@ -111,7 +111,7 @@ class CertificateProbe:
         discounted = [0.0] * len(by_message)
         if gamma is not None:
             for row, transcript in enumerate(update.fresh.transcripts):
-                spoken = [turn for turn, message in enumerate(transcript.messages) if message.agent == agent.name]
+                spoken = transcript.turns_of(agent.name)
                 discounted[row] = sum(
                     (1 - gamma) * gamma**turn * value
                     for turn, value in zip(spoken, by_message[row].tolist(), strict=False)

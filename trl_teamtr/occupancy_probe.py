@@ -73,7 +73,7 @@ def go_on_after(agent: "AgentTrainer", rollouts: Rollouts) -> Rollouts:
     """
     kept = []
     for transcript in rollouts.transcripts:
-        turns = [turn for turn, message in enumerate(transcript.messages) if message.agent == agent.name]
+        turns = transcript.turns_of(agent.name)
         kept.append(dataclasses.replace(transcript, messages=transcript.messages[: turns[-1] + 1 if turns else 0]))
     lead = agent.lead
     return collect_rollouts(kept, lead.members, lead.rules, lead.accelerator)

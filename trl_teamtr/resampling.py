@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .teamtr_trainer import TeamTRTrainer
 
 
-# Modes that write only what an update has changed, and modes that keep the stage's first rollouts
-RESAMPLED, STALE = ("suffix", "speculative"), ("stale", "joint", "importance")
+# Modes that write only what an update has changed
+RESAMPLED = ("suffix", "speculative")
 
 
 class Resampler:

@@ -79,6 +79,5 @@ class StageWeights:
         """The turns of agent `name`: bool, shape `(rows, turns)`."""
         speaks = torch.zeros(self.log_ratios.shape, dtype=torch.bool)
         for row, transcript in enumerate(self.rollouts.transcripts):
-            for turn, message in enumerate(transcript.messages):
-                speaks[row, turn] = message.agent == name
+            speaks[row, transcript.turns_of(name)] = True
         return speaks

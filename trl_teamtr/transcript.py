@@ -45,6 +45,10 @@ class Transcript:
         """Text of the last message: the team's answer."""
         return self.messages[-1].text if self.messages else ""
 
+    def turns_of(self, name: str) -> list[int]:
+        """The turns, from 0, at which agent `name` spoke."""
+        return [turn for turn, message in enumerate(self.messages) if message.agent == name]
+
     def as_dicts(self) -> list[dict[str, str]]:
         """The messages as reward functions get them: `[{"role": "assistant", "name": ..., "content": ...}, ...]`."""
         return [{"role": "assistant", "name": m.agent, "content": m.text} for m in self.messages]

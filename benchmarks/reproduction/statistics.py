@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from trl_teamtr.evaluation import metrics
+
 
 RESAMPLES = 4000
 
@@ -72,13 +74,12 @@ def final_accuracy(result: dict[str, Any]) -> float:
 
 def stability(result: dict[str, Any]) -> float:
     """Standard deviation of the last six evaluations."""
-    return float(np.std([accuracy for _, accuracy in result["curve"][-6:]], ddof=1))
+    return metrics.stability([accuracy for _, accuracy in result["curve"]])
 
 
 def regression_rate(result: dict[str, Any]) -> float:
     """Share of the changes from stage to stage that are negative."""
-    curve = [accuracy for _, accuracy in result["curve"]]
-    return float(np.mean([after < before for before, after in zip(curve, curve[1:], strict=False)]))
+    return metrics.regression_rate([accuracy for _, accuracy in result["curve"]])
 
 
 def tokens_per_stage(result: dict[str, Any]) -> float:

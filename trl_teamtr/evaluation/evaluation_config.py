@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from ..unsupported import check
+
 
 PROTOCOLS = ("team", "single", "best_of_n", "majority", "debate", "debate_judge", "role_play")
 
 # Short: agents with small contexts read them too
 DEBATE_PROMPT = "Solve the task. Weigh what the others said, and end with your own answer."
 JUDGE_PROMPT = "Read the debate, decide who is right, and give the final answer."
-
-
-def _check(ok: bool, message: str):
-    if not ok:
-        raise ValueError(message)
 
 
 @dataclass
@@ -70,18 +67,18 @@ class EvaluationConfig:
     def __post_init__(self):
         for name in ("protocols", "k"):
             value = getattr(self, name)
-            _check(isinstance(value, list) and bool(value), f"`{name}` must be a list of at least one, got {value!r}.")
+            check(isinstance(value, list) and bool(value), f"`{name}` must be a list of at least one, got {value!r}.")
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
-        _check(not unknown, f"`protocols` names {', '.join(map(repr, unknown))}; it may hold {', '.join(PROTOCOLS)}.")
-        _check(self.num_samples >= 1, f"`num_samples` must be at least 1, got {self.num_samples}.")
+        check(not unknown, f"`protocols` names {', '.join(map(repr, unknown))}; it may hold {', '.join(PROTOCOLS)}.")
+        check(self.num_samples >= 1, f"`num_samples` must be at least 1, got {self.num_samples}.")
         wrong = [k for k in self.k if not 1 <= k <= self.num_samples]
-        _check(
+        check(
             not wrong,
             f"pass@k with k={', '.join(map(str, wrong))} cannot be estimated from `num_samples={self.num_samples}` "
             "samples per task. Raise `num_samples`, or leave that k out; k is at least 1.",
         )
-        _check(
+        check(
             self.budget_samples is None or self.budget_samples >= 1,
             f"`budget_samples` must be at least 1, or `None` for the team's token budget, got {self.budget_samples}.",
         )
-        _check(self.debate_rounds >= 1, f"`debate_rounds` must be at least 1, got {self.debate_rounds}.")
+        check(self.debate_rounds >= 1, f"`debate_rounds` must be at least 1, got {self.debate_rounds}.")
