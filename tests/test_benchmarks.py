@@ -66,7 +66,7 @@ def test_studies_run_known_arms_and_share_cells(tmp_path):
     assert {cell.arm for cell in cells} <= set(ARMS)
     assert {cell.arm for cell in smollm2.cells(seeds, False)} == set(smollm2.ARMS)
     assert len({cell.name for cell in cells}) == len(set(cells)) < len(cells)  # the same name is the same cell
-    cell = Cell("full", 3, 24, 0, 10, (2, 7))
+    cell = Cell("full", 3, 24, 0, 10, (4,))
     assert cell in scaling.cells(seeds, False) and cell in ablations.cells(seeds, False)
     cell.path(tmp_path).write_text('{"curve": []}')
     assert read(tmp_path, cells) == [(cell, {"curve": []})] * cells.count(cell)

@@ -25,6 +25,28 @@ def test_what_is_logged_of_each_update(tmp_path):
         parts = log["occupancy/stale_gap_contexts"] + log["occupancy/stale_gap_returns"]
         assert abs(parts) == pytest.approx(log["occupancy/stale_gap"], abs=1e-9)
         assert log["occupancy/stale_gap_se"] > 0
+        # One round, in the order of speaking: whoever speaks later has not been updated
+        assert log["occupancy/stale_gap_returns"] == 0
+
+
+@pytest.mark.parametrize("router", ["round_robin", "random"])
+def test_what_no_updated_agent_speaks_after_is_not_written_again(tmp_path, router):
+    trainer = make_trainer(tmp_path, make_team(3), router_kind=router, num_rounds=2, allow_silent_agents=True)
+    first, second, _ = trainer.team_names
+    old = trainer.collect_rollouts([{"prompt": "au"}] * 60)
+    stood = 0
+    for moved in (set(), {first}, {first, second}):
+        found = go_on_after(trainer.members[2], old, moved)
+        decoded = 0
+        for transcript, before in zip(found.transcripts, old.transcripts, strict=True):
+            turns = before.turns_of(trainer.members[2].name)
+            after = before.messages[turns[-1] + 1 if turns else 0 :]
+            same = not any(message.agent in moved for message in after)
+            stood += same
+            assert not same or transcript == before
+            decoded += not same
+        assert (found.tokens_decoded > 0) == (decoded > 0)
+    assert stood >= 60
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -50,7 +72,7 @@ def test_continued_rollouts_have_old_contexts_and_new_ends(tmp_path, number):
     for after in now:
         begin = key(after)[: last + 1]
         law[key(after)] = given[begin] * after.probability / present[begin]
-    found = go_on_after(agent, old)
+    found = go_on_after(agent, old, {trainer.members[1 - number].name})
     assert isinstance(found, Rollouts)
     for transcript, before in zip(found.transcripts, old.transcripts, strict=True):
         assert transcript.messages[: last + 1] == before.messages[: last + 1]

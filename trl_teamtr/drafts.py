@@ -39,16 +39,25 @@ class Drafts:
         updated (`str`, *optional*): The agent that was updated; `None` if the team is what it was.
         snapshot (`Snapshot`, *optional*): Its policy before the update, for verification.
         speculative (`bool`): Whether to verify messages, rather than to decode them anew.
+        standing (`list[int]`, *optional*): How many messages each rollout keeps without a look; those before the updated
+            agent's first turn if not given.
     """
 
     def __init__(
-        self, rollouts: Rollouts, updated: str | None, snapshot: Snapshot | None = None, speculative: bool = False
+        self,
+        rollouts: Rollouts,
+        updated: str | None,
+        snapshot: Snapshot | None = None,
+        speculative: bool = False,
+        standing: list[int] | None = None,
     ):
         self._old = rollouts
         self._updated = updated
         self._snapshot = snapshot
         self._speculative = speculative
-        self._standing = [_first_turn(transcript, updated) for transcript in rollouts.transcripts]
+        if standing is None:
+            standing = [transcript.first_turn_of({updated}) for transcript in rollouts.transcripts]
+        self._standing = standing
         self._changed: set[int] = set()
 
     def unchanged(self, row: int) -> bool:
@@ -120,12 +129,6 @@ class Drafts:
     def _old_context(self, name: str, row: int, transcript: Transcript) -> list[int]:
         turn, old = len(transcript.messages), self._old.transcripts[row].messages
         return self._old.views[name][row].context_of(sum(message.agent == name for message in old[:turn]))
-
-
-def _first_turn(transcript: Transcript, name: str | None) -> int:
-    """The number of messages before the first one of `name`."""
-    authors = [message.agent for message in transcript.messages]
-    return authors.index(name) if name in authors else len(authors)
 
 
 def check_drafts(

@@ -1,6 +1,7 @@
 """How far contexts have moved since the stage began, and what stale rollouts would have cost: `log_occupancy=True`."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,6 +9,7 @@ from accelerate.utils import gather_object
 
 from .advantages import group_advantages
 from .diagnostics import MeasuredUpdate
+from .drafts import Drafts
 from .occupancy import context_weights, occupancy_metrics, stale_gap, surrogate_gain
 from .returns import compute_returns
 from .rollout import Rollouts, collect_rollouts
@@ -30,6 +32,7 @@ class OccupancyProbe:
         self._weights: StageWeights | None = None
         self._returns: torch.Tensor | None = None  # of the stage's first rollouts
         self._floor = 0.0
+        self._moved: set[str] = set()  # agents that were updated in this stage
 
     def measure(self, update: MeasuredUpdate) -> dict[str, float]:
         """All processes call this together."""
@@ -42,7 +45,7 @@ class OccupancyProbe:
 
         start = ScoredView(agent, self._weights.rollouts, update.snapshot)
         with update.snapshot.current_policy():
-            mixed = go_on_after(agent, self._weights.rollouts)
+            mixed = go_on_after(agent, self._weights.rollouts, self._moved)
         update.tokens_decoded += mixed.tokens_decoded
         mixed_returns = compute_returns(lead, update.rows, mixed)
         gains = [
@@ -52,6 +55,7 @@ class OccupancyProbe:
         found |= stale_gap(*gains, group=agent.num_generations)
         self._floor = found["stale_gap"] if update.position == 0 else self._floor
         self._weights.add(agent, start)
+        self._moved.add(agent.name)
         return {f"occupancy/{name}": value for name, value in (found | {"stale_gap_floor": self._floor}).items()}
 
     @staticmethod
@@ -66,14 +70,24 @@ class OccupancyProbe:
         )
 
 
-def go_on_after(agent: "AgentTrainer", rollouts: Rollouts) -> Rollouts:
+def go_on_after(agent: "AgentTrainer", rollouts: Rollouts, moved: Collection[str]) -> Rollouts:
     """
-    `rollouts` up to each one's last message of `agent`, and from there on in the words of the present team; where it
-    has none, all in the words of the present team.
+    `rollouts` up to each one's last message of `agent` (none of them, where it is silent), and from there on as the
+    present team writes.
+
+    What follows stands too, up to the first message of an agent whose policy is another by now: it has the present
+    team's law as it is. So where nobody who was updated speaks later, nothing is written.
+
+    Args:
+        agent (`AgentTrainer`): The agent, with its policy of when the rollouts were written.
+        rollouts (`Rollouts`): Of this process.
+        moved (`Collection[str]`): Names of the agents that were updated since.
     """
-    kept = []
+    standing = []
     for transcript in rollouts.transcripts:
         turns = transcript.turns_of(agent.name)
-        kept.append(dataclasses.replace(transcript, messages=transcript.messages[: turns[-1] + 1 if turns else 0]))
+        standing.append(transcript.first_turn_of(moved, turns[-1] + 1 if turns else 0))
+    drafts = Drafts(rollouts, updated=None, standing=standing)
+    empty = [dataclasses.replace(transcript, messages=[]) for transcript in rollouts.transcripts]
     lead = agent.lead
-    return collect_rollouts(kept, lead.members, lead.rules, lead.accelerator)
+    return collect_rollouts(empty, lead.members, lead.rules, lead.accelerator, drafts)

@@ -1,5 +1,6 @@
 """The shared context of a team: a prompt, and the messages written so far."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -48,6 +49,11 @@ class Transcript:
     def turns_of(self, name: str) -> list[int]:
         """The turns, from 0, at which agent `name` spoke."""
         return [turn for turn, message in enumerate(self.messages) if message.agent == name]
+
+    def first_turn_of(self, names: Collection[str | None], start: int = 0) -> int:
+        """The first turn, from `start` on, at which one of `names` spoke; the number of messages if there is none."""
+        spoken = (t for t, message in enumerate(self.messages) if t >= start and message.agent in names)
+        return next(spoken, len(self.messages))
 
     def as_dicts(self) -> list[dict[str, str]]:
         """The messages as reward functions get them: `[{"role": "assistant", "name": ..., "content": ...}, ...]`."""

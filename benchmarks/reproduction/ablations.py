@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .cell import Cell, read
+from .cell import HELD_OUT_KL_AGENTS, Cell, read
+from .scaling import PROBED, PROMPTS
 from .statistics import (
     final_accuracy,
     interval,
@@ -21,7 +22,7 @@ from .statistics import (
 )
 
 
-AGENTS, PROMPTS, PROBED = 3, 24, (2, 7)
+AGENTS = HELD_OUT_KL_AGENTS
 ABLATIONS = (
     "full",
     "adaptive_kl_only",

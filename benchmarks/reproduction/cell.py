@@ -9,7 +9,7 @@ from typing import Any
 
 
 HELD_OUT = 512
-HELD_OUT_KL = 256
+HELD_OUT_KL, HELD_OUT_KL_AGENTS = 256, 3  # rollouts, and the size of the teams whose regions are studied
 LARGE = 768  # prompts of the diagnostics, each with a group of 8: 6,144 rollouts
 
 
@@ -114,7 +114,8 @@ def add_probes(trainer, cell: Cell):
     from .large import LargeDiagnostics
 
     fresh = link.make_dataset(cell.agents, LARGE, 2 * 10**6 + cell.seed)
-    trainer.add_callback(HeldOutKLCallback(trainer, fresh, HELD_OUT_KL))
+    if cell.agents == HELD_OUT_KL_AGENTS:
+        trainer.add_callback(HeldOutKLCallback(trainer, fresh, HELD_OUT_KL))
     rows = [row for row in fresh for _ in range(trainer.num_generations)]
     if cell.probed:
         trainer.add_callback(LargeDiagnostics(trainer, [OccupancyProbe()], rows, cell.probed))

@@ -1,17 +1,21 @@
 """Diagnostics on more rollouts than training has, of prompts of their own."""
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any
 
 from trl_teamtr.diagnostics import DiagnosticsCallback, MeasuredUpdate, Probe
+from trl_teamtr.drafts import Drafts
 from trl_teamtr.returns import compute_returns
+from trl_teamtr.rollout import Rollouts, collect_rollouts
 from trl_teamtr.stage_weights import ScoredView
 
 
 class LargeDiagnostics(DiagnosticsCallback):
     """
     [`DiagnosticsCallback`] on given rows: the rollouts of the stage's start are of these too, and nothing was fitted to
-    them.
+    them. A stage's first rollouts and the fresh ones of its first update are independent; those of a later update are
+    resampled from the ones before, as with `resampling="speculative"`, which costs a fraction of writing them anew.
 
     Args:
         trainer (`TeamTRTrainer`): The trainer that it is added to.
@@ -35,8 +39,18 @@ class LargeDiagnostics(DiagnosticsCallback):
         with snapshot.current_policy():
             if position == 0:
                 self._start = trainer.collect_rollouts(rows)
-            fresh = trainer.collect_rollouts(rows)
-        scored = ScoredView(agent, fresh, snapshot)
-        returns = compute_returns(trainer, rows, fresh)
-        tokens = fresh.tokens_decoded + (self._start.tokens_decoded if position == 0 else 0)
-        return MeasuredUpdate(agent, snapshot, position, rows, self._start, fresh, returns, scored, tokens)
+                self._fresh = trainer.collect_rollouts(rows)
+            else:
+                self._fresh = self._resample()
+        self._last = agent.name, snapshot
+        scored = ScoredView(agent, self._fresh, snapshot)
+        returns = compute_returns(trainer, rows, self._fresh)
+        tokens = self._fresh.tokens_decoded + (self._start.tokens_decoded if position == 0 else 0)
+        return MeasuredUpdate(agent, snapshot, position, rows, self._start, self._fresh, returns, scored, tokens)
+
+    def _resample(self) -> Rollouts:
+        """The rollouts of the update before, brought by block verification to the law of the team as it is now."""
+        trainer, (updated, before) = self._trainer, self._last
+        drafts = Drafts(self._fresh, updated, before, speculative=True)
+        empty = [dataclasses.replace(transcript, messages=[]) for transcript in self._fresh.transcripts]
+        return collect_rollouts(empty, trainer.members, trainer.rules, trainer.accelerator, drafts)

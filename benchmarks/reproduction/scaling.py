@@ -18,7 +18,7 @@ from .statistics import exponent, final_accuracy, interval, show, signed_gap, to
 SIZES = (2, 3, 4, 6, 8)
 WEIGHT_SIZES = (3, 5)
 PROMPTS = 24
-PROBED = (2, 7)
+PROBED = (4,)
 PROBED_ARMS = ("full", "stale", "stale_no_radius")
 
 
@@ -33,7 +33,7 @@ def cells(seeds: range, quick: bool) -> list[Cell]:
             found.append(Cell("full", n, PROMPTS // n, seed, stages))
             found.append(Cell("speculative", n, PROMPTS - 2, seed, stages))
         if not quick:
-            found += [Cell(arm, 5, PROMPTS, seed, stages, probed) for arm in ("stale", "stale_no_radius", "full")]
+            found += [Cell(arm, 5, PROMPTS, seed, stages, probed) for arm in ("stale", "stale_no_radius")]
     return found
 
 
