@@ -40,6 +40,7 @@ CHAT = [{"role": "user", "content": "ua"}]
         (rows("a", agent_prompts=["text"]), "must be a dict from agent name"),
         (rows("a", agent_prompts=[{"x": "1", "nobody": "2"}]), "name nobody, but the team is x, y"),
         (rows([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]), "structured content"),
+        (rows(*PROMPTS, None), f"Row {len(PROMPTS)} of the train dataset has no prompt"),
         (rows("a" * 500, *PROMPTS), "row 0 of the train dataset takes .* tokens in the view of agent 'x'"),
         (rows(*PROMPTS, agent_prompts=[{"y": "u"}] * 7 + [{"y": "u" * 300}]), "row 7 .* agent 'y'"),
         (rows(CHAT), "tokenizer of agent 'x' has no chat template"),

@@ -116,13 +116,19 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
 
 def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence["AgentTrainer"], split: str):
     """
-    Raise `ValueError` if a prompt of a map-style `dataset`, with room for one message, exceeds an agent's context.
+    Raise `ValueError` if a prompt of a map-style `dataset` is missing or, with room for one message, exceeds an agent's
+    context.
 
     Prompts with fewer bytes than the agent has room for tokens need no tokenizing, which makes this cheap.
     """
     if not isinstance(dataset, Dataset):
         return
     for row, example in enumerate(dataset.select_columns([c for c in dataset.column_names if c in _READ])):
+        if example["prompt"] is None:
+            raise ValueError(
+                f"Row {row} of the {split} dataset has no prompt. Drop such rows with "
+                "`dataset.filter(lambda row: row['prompt'] is not None)`."
+            )
         size = len(str(example).encode())
         for speaker in speakers:
             room = speaker.max_view_length - speaker.max_completion_length
