@@ -180,7 +180,7 @@ class AgentTrainer(GRPOTrainer):
             return trl_advantages if clip is None else trl_advantages.clamp(-clip, clip)
         returns = weigh_rewards(self.lead.rewards_per_func, self.reward_weights)
         group = self.num_generations if mode == "train" else self.num_generations_eval
-        advantages = group_advantages(returns, group, self.scale_rewards, args.advantage_clip, args.advantage_epsilon)
+        advantages = self.normalise(returns, group)
         self._metrics[mode]["team/reward"].append(returns.nanmean().item())
         logged = self._logs["advantages"]
         for _ in range(min(len(advantages), len(logged))):
@@ -188,6 +188,11 @@ class AgentTrainer(GRPOTrainer):
         logged.extend(advantages.tolist())
         first = self.accelerator.process_index * len(trl_advantages)
         return advantages[first : first + len(trl_advantages)]
+
+    def normalise(self, returns: torch.Tensor, group: int) -> torch.Tensor:
+        """Advantages (eq. 9) of returns of all processes, of groups of `group` rollouts of a prompt."""
+        clip, epsilon = self.args.advantage_clip, self.args.advantage_epsilon
+        return group_advantages(returns, group, self.scale_rewards, clip, epsilon)
 
     def _generate(self, prompts: list):
         mode = "train" if self.model.training else "eval"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 
-from .advantages import group_advantages
 from .certificate import (
     Certificate,
     discounted_penalty,
@@ -65,9 +64,7 @@ class CertificateProbe:
     def _certify(self, update: MeasuredUpdate) -> dict[str, float]:
         agent, args, group = update.agent, update.agent.args, update.agent.num_generations
         returns = fill_missing(update.fresh_returns, group)
-        normalised = group_advantages(
-            returns, group, agent.scale_rewards, args.advantage_clip, args.advantage_epsilon
-        ).double()
+        normalised = agent.normalise(returns, group).double()
         centred = (returns.double().view(-1, group) - returns.double().view(-1, group).mean(1, keepdim=True)).flatten()
         # Back to units of the return, whatever they were divided by: least squares
         scale = (centred * normalised).sum() / normalised.square().sum().clamp(min=torch.finfo(torch.float64).tiny)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate.utils import gather_object
 
-from .advantages import group_advantages
 from .diagnostics import MeasuredUpdate
 from .drafts import Drafts
 from .occupancy import context_weights, occupancy_metrics, stale_gap, surrogate_gain
@@ -60,11 +59,8 @@ class OccupancyProbe:
 
     @staticmethod
     def _gain(update: MeasuredUpdate, scored: ScoredView, returns: torch.Tensor) -> torch.Tensor:
-        agent, args = update.agent, update.agent.args
-        advantages = group_advantages(
-            returns, agent.num_generations, agent.scale_rewards, args.advantage_clip, args.advantage_epsilon
-        )
-        own = update.own(advantages)
+        agent = update.agent
+        own = update.own(agent.normalise(returns, agent.num_generations))
         return agent.accelerator.gather(
             surrogate_gain(scored.log_ratios, scored.mask, own, agent.epsilon_low, agent.epsilon_high)
         )
