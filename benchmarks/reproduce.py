@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
-from reproduction.cell import Cell, run_cell  # noqa: E402
+from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
 from side_by_side import run_side_by_side  # noqa: E402
 
 
@@ -48,6 +48,13 @@ def path_of(study: str, cell: Cell, folder: Path) -> Path:
     return monitoring.path_of(cell, folder) if study == "monitoring" else cell.path(folder)
 
 
+def warm_up(study: str, seeds: range, jobs: int, folder: Path):
+    """Make the teams of the seeds that have none: first, since cells side by side share them."""
+    waiting = [seed for seed in seeds if study != "smollm2" and not team_path(seed, folder).exists()]
+    command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--team"]
+    run_side_by_side([[*command, str(seed)] for seed in waiting], jobs, folder / "output.txt")
+
+
 def run(study: str, cells: list[Cell], jobs: int, folder: Path):
     """Run what is missing, `jobs` processes at a time."""
     waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, folder).exists()]
@@ -59,14 +66,16 @@ def run(study: str, cells: list[Cell], jobs: int, folder: Path):
 def main(options):
     folder, study = Path(options.folder), STUDIES[options.study]
     folder.mkdir(parents=True, exist_ok=True)
+    if options.team is not None:
+        return prepare_team(options.team, folder)
     if options.cell:
         fields = json.loads(options.cell)
         cell = Cell(**(fields | {"probed": tuple(fields["probed"])}))
         return RUNNERS.get(options.study, run_cell)(cell, folder)
     seeds = range(1) if options.quick else range(options.seeds)
     if not options.summary:
-        for seed in seeds:
-            run(options.study, study.cells(range(seed, seed + 1), options.quick), options.jobs, folder)
+        warm_up(options.study, seeds, options.jobs, folder)
+        run(options.study, study.cells(seeds, options.quick), options.jobs, folder)
     cells = study.cells(seeds, options.quick)
     if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
         raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
@@ -91,4 +100,5 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
+    parser.add_argument("--team", type=int, help=argparse.SUPPRESS)
     main(parser.parse_args())

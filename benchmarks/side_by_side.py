@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -17,14 +18,14 @@ def run_side_by_side(commands: Iterable[list[str]], jobs: int, output: Path):
     Raises:
         `SystemExit`: If one of them fails, once those beside it have ended.
     """
-    waiting, running, failed = list(commands), [], []
-    while running or (waiting and not failed):
-        while waiting and len(running) < jobs and not failed:
-            with open(output, "a") as file:
-                running.append(subprocess.Popen(waiting.pop(0), stdout=file, stderr=file))
-        running[0].wait()
-        for process in [process for process in running if process.poll() is not None]:
-            running.remove(process)
-            failed += [process.args] if process.returncode else []
+    failed = []
+
+    def run(command: list[str]):
+        with open(output, "a") as file:
+            if not failed and subprocess.run(command, stdout=file, stderr=file, check=False).returncode:
+                failed.append(command)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, commands))
     if failed:
         raise SystemExit(f"Failed; see {output}: {failed}")

@@ -10,6 +10,7 @@ from typing import Any
 
 HELD_OUT = 512
 HELD_OUT_KL, HELD_OUT_KL_AGENTS = 256, 3  # rollouts, and the size of the teams whose regions are studied
+LARGEST_TEAM = 8
 LARGE = 768  # prompts of the diagnostics, each with a group of 8: 6,144 rollouts
 
 
@@ -50,14 +51,18 @@ def read(folder: Path, cells: list[Cell]) -> list[tuple[Cell, dict[str, Any]]]:
     return [(cell, json.loads(path.read_text())) for cell in cells if (path := cell.path(folder)).exists()]
 
 
-def prepare_team(seed: int, agents: int, folder: Path) -> Path:
-    """The warmed-up team of a seed, of which a smaller one is the beginning of the chain."""
+def team_path(seed: int, folder: Path) -> Path:
+    return folder / f"team_{seed}"
+
+
+def prepare_team(seed: int, folder: Path) -> Path:
+    """The warmed-up team of a seed, of the largest size; a smaller one is the beginning of the chain."""
     from warm_start_link import make_team, save_team
 
-    path = folder / f"team_{seed}_{agents}"
+    path = team_path(seed, folder)
     if not path.exists():
-        part = folder / f"team_{seed}_{agents}.part{os.getpid()}"
-        save_team(make_team(agents, seed), str(part))
+        part = folder / f"{path.name}.part{os.getpid()}"
+        save_team(make_team(LARGEST_TEAM, seed), str(part))
         part.rename(path)
     return path
 
@@ -128,7 +133,7 @@ def add_probes(trainer, cell: Cell):
 def run_cell(cell: Cell, folder: Path):
     """Train the cell's team; write its curve, and what was logged of each update."""
     gc.set_threshold(1_000_000)  # thousands of transcripts, and no cycles among them
-    trainer = make_trainer(cell, prepare_team(cell.seed, max(cell.agents, 8), folder), folder / "trainer")
+    trainer = make_trainer(cell, prepare_team(cell.seed, folder), folder / "trainer")
     add_probes(trainer, cell)
     trainer.train()
     logs = trainer.state.log_history

@@ -43,7 +43,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
     for arm in ("full", "speculative"):
         cell, seconds = Cell(arm, AGENTS, PROMPTS, 0, stages), {}
         for name in ("off", "occupancy", "certificate", "both"):
-            trainer, clock = make_trainer(cell, prepare_team(0, 8, folder), folder / "trainer"), Clock()
+            trainer, clock = make_trainer(cell, prepare_team(0, folder), folder / "trainer"), Clock()
             trainer.args.eval_strategy, trainer.args.eval_on_start = "no", False
             trainer.args.log_occupancy = name in ("occupancy", "both")
             trainer.args.log_certificate = name in ("certificate", "both")

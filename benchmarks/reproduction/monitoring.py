@@ -35,7 +35,7 @@ def run_cell(cell: Cell, folder: Path):
     from trl_teamtr.scoring import exact_token_kl, loss_mask, token_logps
     from trl_teamtr.trust_region import k3_kl
 
-    trainer, found = make_trainer(cell, prepare_team(cell.seed, 8, folder), folder / "trainer"), []
+    trainer, found = make_trainer(cell, prepare_team(cell.seed, folder), folder / "trainer"), []
     rng = random.Random(cell.seed)
 
     def watch(member):
