@@ -1,5 +1,6 @@
 """Teams so small that every rollout can be listed with its exact probability, and configs for them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -98,7 +99,7 @@ class Rollout:
 
     @property
     def probability(self) -> float:
-        return float(torch.tensor(self.logps, dtype=torch.float64).sum().exp())
+        return math.exp(math.fsum(self.logps))
 
     def logp_of(self, name: str) -> float:
         return sum(lp for message, lp in zip(self.messages, self.logps, strict=True) if message.agent == name)
@@ -143,9 +144,9 @@ def messages_of(trainer, model, name, context, cache) -> list[tuple[Message, flo
     return cache[key]
 
 
-def enumerate_rollouts(trainer, prompt: str) -> list[Rollout]:
-    """All rollouts of the team with its present weights."""
-    models, cache = {m.name: m.model for m in trainer.members}, {}
+def enumerate_rollouts(trainer, prompt: str, cache: dict | None = None) -> list[Rollout]:
+    """All rollouts of the team with its present weights; `cache` is for calls with the same ones."""
+    models, cache = {m.name: m.model for m in trainer.members}, {} if cache is None else cache
     done, open_ = [], [Rollout([], [])]
     while open_:
         rollout = open_.pop()

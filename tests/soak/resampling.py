@@ -1,7 +1,8 @@
 """
-The law of resampled rollouts against the exact one, over the whole matrix of small teams: 2 and 3 agents, 1 and 2 rounds,
-three routers, each sampling transform, with two successive updates that know nothing of the rollouts, so that drafts of
-drafts occur; and suffix resampling, to which the transforms make no difference, without one:
+The law of resampled rollouts against the exact one, over the whole matrix of small teams: 2 and 3 agents, 1 and 2 rounds
+(at most four turns, so that of three agents one speaks twice), three routers, each sampling transform, with two successive
+updates that know nothing of the rollouts, so that drafts of drafts occur; and suffix resampling, to which the transforms
+make no difference, without one:
 
     python tests/soak/resampling.py --resamples 200000      # for each of 72 cells; an hour and a half on two cores
     python tests/soak/resampling.py --resamples 20000
