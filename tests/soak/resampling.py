@@ -4,7 +4,7 @@ The law of resampled rollouts against the exact one, over the whole matrix of sm
 updates that know nothing of the rollouts, so that drafts of drafts occur; and suffix resampling, to which the transforms
 make no difference, without one:
 
-    python tests/soak/resampling.py --resamples 200000      # for each of 72 cells; about two hours on two cores
+    python tests/soak/resampling.py --resamples 200000      # for each of 72 cells; more than an hour on two cores
     python tests/soak/resampling.py --resamples 20000
     python tests/soak/resampling.py --results runs/law.jsonl   # stopped and started again, it goes on where it was
 
