@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+from plot_resampling_cost import plot, read_tables  # noqa: E402
 from reproduction import ablations, certificates, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
@@ -89,3 +90,15 @@ def test_commands_run_side_by_side_and_failures_are_told(tmp_path):
     with pytest.raises(SystemExit, match="Failed; see"):
         run_side_by_side(failing, 1, tmp_path / "output.txt")
     assert "never" not in (tmp_path / "output.txt").read_text()
+
+
+def test_plot_of_what_the_resampling_benchmark_printed(tmp_path):
+    output = Path(__file__).resolve().parent.parent / "docs" / "results" / "resampling_cost.txt"
+    tables = read_tables(output.read_text())
+    assert list(tables) == ["0.01", "0.25"]
+    for modes in tables.values():
+        assert set(modes) == {"stale", "full", "suffix", "suffix reversed", "speculative"}
+        assert all(list(by_size) == [2, 3, 4, 6, 8] for by_size in modes.values())
+    assert tables["0.01"]["full"][8] == (73729, 14.76)
+    plot(tables, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
