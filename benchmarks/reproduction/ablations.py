@@ -40,6 +40,7 @@ ABLATIONS = (
     "random_order",
     "stale_reversed",
 )
+LARGE_STEPS = ("large_steps_full", "large_steps_stale", "large_steps_no_radius", "large_steps_stale_no_radius")
 REGIONS = ("full", "monitored", "grpo", "dapo", "ppo_clip")
 
 
@@ -51,6 +52,8 @@ def cells(seeds: range, quick: bool) -> list[Cell]:
     for seed in seeds:
         found += [Cell(arm, AGENTS, PROMPTS, seed, stages, probed) for arm in ablations]
         found += [Cell(arm, AGENTS, PROMPTS, seed, stages) for arm in regions if arm not in ablations]
+    if not quick:
+        found += [Cell(arm, AGENTS, PROMPTS, seed, stages) for seed in seeds for arm in LARGE_STEPS]
     return found
 
 
@@ -75,7 +78,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
         "gap: signed, per update after a stage's first; coordination does not apply to LINK, where no message holds the answer"
     )
     rows = []
-    for arm in (*ABLATIONS, *(arm for arm in REGIONS if arm not in ABLATIONS)):
+    for arm in (*ABLATIONS, *(arm for arm in REGIONS if arm not in ABLATIONS), *LARGE_STEPS):
         runs = arms.get(arm)
         if not runs:
             continue
@@ -87,7 +90,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
         )
         kl = float(np.mean([update["kl"] for run in runs for update in run["updates"] if "kl" in update]))
         print(
-            f"{arm:<18} accuracy {show(accuracy)}  stability {show(spread)}  regressions "
+            f"{arm:<27} accuracy {show(accuracy)}  stability {show(spread)}  regressions "
             f"{np.mean([regression_rate(run) for run in runs]):.2f}  stale gap "
             f"{show(interval(gap), 4) if gap else '-':<24}  out of region {inside[0]:.3f}, held out {show(outside)}  kl "
             f"{kl:.3f}  tokens/stage {np.mean([tokens_per_stage(run) for run in runs]):.0f}  ({len(runs)} seeds)"
@@ -115,11 +118,12 @@ def _is_probed(run: dict[str, Any]) -> bool:
 
 
 def _report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, Any]):
-    """Each arm against full, seed by seed."""
-    full = {run["cell"]["seed"]: final_accuracy(run) for run in arms.get("full", [])}
+    """Each arm against full with the same learning rate, seed by seed."""
     print("\nAccuracy minus that of full, seed by seed [95 %]; an interval that holds 0 tells nothing apart")
     for arm, runs in arms.items():
+        reference = LARGE_STEPS[0] if arm in LARGE_STEPS else "full"
+        full = {run["cell"]["seed"]: final_accuracy(run) for run in arms.get(reference, [])}
         paired = [final_accuracy(run) - full[run["cell"]["seed"]] for run in runs if run["cell"]["seed"] in full]
-        if arm != "full" and paired:
-            print(f"{arm:<18} {show(interval(paired))}")
+        if arm != reference and paired:
+            print(f"{arm:<27} {show(interval(paired))}")
             found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(paired)]

@@ -7,6 +7,7 @@ from typing import Any
 RADIUS = 0.2
 
 BASE = {
+    "resampling": "full",  # the paper's; the default is "speculative"
     "num_generations": 8,
     "max_completion_length": 4,
     "num_iterations": 4,
@@ -20,6 +21,9 @@ BASE = {
 
 # Measured, but neither penalised nor enforced
 NO_RADIUS = {"enforce_radius": False, "kl_coef": 0.0}
+
+# A learning rate that nobody has tuned
+LARGE_STEPS = {"learning_rate": 3 * BASE["learning_rate"]}
 
 ARMS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -42,6 +46,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "dapo": {"resampling": "stale", "loss_type": "dapo", "epsilon_high": 0.28, **NO_RADIUS},
     "ppo_clip": {"resampling": "stale", "loss_type": "grpo", "scale_rewards": "batch", **NO_RADIUS},
     "monitored": {"monitor_fraction": 0.25},
+    "large_steps_full": LARGE_STEPS,
+    "large_steps_stale": {"resampling": "stale", **LARGE_STEPS},
+    "large_steps_no_radius": LARGE_STEPS | NO_RADIUS,
+    "large_steps_stale_no_radius": {"resampling": "stale", **LARGE_STEPS, **NO_RADIUS},
     "two_rounds": {"num_rounds": 2},
     "two_rounds_horizon": {"num_rounds": 2, "radius_schedule": "horizon"},
 }
