@@ -10,6 +10,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from trl_teamtr import TeamTRConfig  # noqa: E402
+
 
 torch.set_num_threads(1)
 
@@ -17,3 +19,13 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    """Configs of runs in the test's folder."""
+
+    def make(**kwargs):
+        return TeamTRConfig(str(tmp_path / "run"), use_cpu=True, bf16=False, report_to="none", **kwargs)
+
+    return make

@@ -90,6 +90,15 @@ def make_trainer(output_dir, team, reward_funcs=answer_reward, dataset=None, **f
     return TeamTRTrainer(team, reward_funcs, args, train_dataset=dataset, eval_dataset=dataset, **arguments)
 
 
+def weights(model):
+    """Copies, by name."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def changed(before, model):
+    return any(not torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+
+
 @dataclass
 class Rollout:
     """One rollout of an enumerable team: the messages, and the log-probability of each."""
