@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny import answer_reward, enumerate_rollouts, make_config, make_team, make_trainer
 
+from trl_teamtr import certificate_probe
 from trl_teamtr.certificate_probe import fill_missing
+from trl_teamtr.team import can_be_verified
 
 
 MOVING = {"learning_rate": 2e-2, "trust_region_radius": 0.1, "num_stages": 2, "logging_steps": 1}
@@ -78,6 +80,29 @@ def test_training_is_the_same_with_and_without(tmp_path):
         found.append([p.detach() for member in trainer.members for p in member.model.parameters()])
         assert any(name.startswith("certificate/") for name in logs[0]) == bool(fields)
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_held_out_rollouts_that_an_update_has_not_changed_cancel(tmp_path, monkeypatch):
+    """The same run with verification and without: the change is measured more exactly, from fewer tokens."""
+    found = []
+    for verified in (True, False):
+        monkeypatch.setattr(certificate_probe, "can_be_verified", lambda *args, verified=verified: verified)
+        settings = {"certificate_prompts": 400, "trust_region_radius": 0.02, "num_stages": 1}
+        trainer = make_trainer(tmp_path, make_team(2), **(MOVING | ON | settings))
+        trainer.callback_handler.callbacks[-1]._probes[0]._rows *= 50
+        trainer.train()
+        found.append([log for log in trainer.state.log_history if "certificate/measured" in log])
+    for near, far in zip(*found, strict=True):
+        assert near["certificate/measured_se"] < 0.5 * far["certificate/measured_se"]
+        assert abs(near["certificate/measured"] - far["certificate/measured"]) < 4 * far["certificate/measured_se"]
+        assert near["diagnostics/tokens_decoded"] < far["diagnostics/tokens_decoded"]
+
+
+@pytest.mark.parametrize("fields", [{"repetition_penalty": 1.2}, {"generation_kwargs": {"typical_p": 0.9}}])
+def test_transforms_that_cannot_be_verified_are_sampled_anew(tmp_path, fields):
+    trainer, logs = run(tmp_path, kl_estimator="exact", **ON, **fields)
+    assert not can_be_verified(trainer.args, [member.agent for member in trainer.members])
+    assert all(log["certificate/measured_se"] > 0 for log in logs)
 
 
 def test_penalty_is_that_of_the_kl_by_own_turn(tmp_path):

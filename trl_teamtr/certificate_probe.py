@@ -16,8 +16,12 @@ from .certificate import (
     surrogate_terms,
 )
 from .diagnostics import MeasuredUpdate
+from .drafts import Drafts
+from .resampling import resample
 from .returns import compute_returns
+from .rollout import Rollouts
 from .scoring import exact_token_kl
+from .team import can_be_verified
 from .trust_region import k3_kl
 from .turn_radii import count_own_turns
 
@@ -50,7 +54,7 @@ class CertificateProbe:
 
     def start_stage(self):
         self._stage = dict.fromkeys(self.SUMMED, 0.0)
-        self._before: torch.Tensor | None = None  # held-out returns of the team before the update
+        self._held_out: Rollouts | None = None  # of the team as it is
 
     def measure(self, update: MeasuredUpdate) -> dict[str, float]:
         """All processes call this together."""
@@ -134,18 +138,25 @@ class CertificateProbe:
 
     def _compare(self, update: MeasuredUpdate) -> dict[str, float]:
         """Held-out mean return after the update, minus before it."""
-        if self._before is None:
+        trainer = self._trainer
+        if self._held_out is None:
             with update.snapshot.current_policy():
-                self._before = self._held_out_returns(update)
-        after = self._held_out_returns(update)
-        change, self._before = (after - self._before).double(), after
+                self._keep(trainer.collect_rollouts(self._rows), update)
+        before = self._returns
+        if can_be_verified(trainer.args, [member.agent for member in trainer.members]):
+            # Nothing was fitted to these rollouts: what the update has not changed stays, and cancels
+            drafts = Drafts(self._held_out, update.agent.name, update.snapshot, speculative=True)
+            self._keep(resample(trainer, drafts), update)
+        else:
+            self._keep(trainer.collect_rollouts(self._rows), update)
+        change = (self._returns - before).double()
         error = (change.std() / len(change) ** 0.5).item() if len(change) > 1 else math.nan
         return {"measured": change.mean().item(), "measured_se": error}
 
-    def _held_out_returns(self, update: MeasuredUpdate) -> torch.Tensor:
-        rollouts = self._trainer.collect_rollouts(self._rows)
+    def _keep(self, rollouts: Rollouts, update: MeasuredUpdate):
         update.tokens_decoded += rollouts.tokens_decoded
-        return fill_missing(compute_returns(self._trainer, self._rows, rollouts), None)
+        self._held_out = rollouts
+        self._returns = fill_missing(compute_returns(self._trainer, self._rows, rollouts), None)
 
 
 def fill_missing(returns: torch.Tensor, group: int | None) -> torch.Tensor:

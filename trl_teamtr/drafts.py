@@ -51,7 +51,7 @@ class Drafts:
         speculative: bool = False,
         standing: list[int] | None = None,
     ):
-        self._old = rollouts
+        self.rollouts = rollouts
         self._updated = updated
         self._snapshot = snapshot
         self._speculative = speculative
@@ -66,12 +66,12 @@ class Drafts:
 
     def author(self, row: int, transcript: Transcript) -> str | None:
         """Who spoke next in a row that is unchanged so far; `None` where the rollout ended."""
-        messages, turn = self._old.transcripts[row].messages, len(transcript.messages)
+        messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
         return messages[turn].agent if turn < len(messages) else None
 
     def ended_for_length(self, row: int, transcript: Transcript) -> bool:
         """Whether an unchanged row ended here because a context was full."""
-        return row in self._old.full and len(transcript.messages) == len(self._old.transcripts[row].messages)
+        return row in self.rollouts.full and len(transcript.messages) == len(self.rollouts.transcripts[row].messages)
 
     def verify(
         self, speaker: "AgentTrainer", contexts: dict[int, list[int]], rollouts: Rollouts
@@ -102,7 +102,7 @@ class Drafts:
 
     def _draft(self, name: str, row: int, transcript: Transcript) -> Message | None:
         """The old message of this turn, if the same agent wrote it and it may stand or serve as a draft."""
-        messages, turn = self._old.transcripts[row].messages, len(transcript.messages)
+        messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
         if turn >= len(messages) or messages[turn].agent != name:
             return None
         return messages[turn] if self._speculative or turn < self._standing[row] else None
@@ -127,8 +127,8 @@ class Drafts:
         return left
 
     def _old_context(self, name: str, row: int, transcript: Transcript) -> list[int]:
-        turn, old = len(transcript.messages), self._old.transcripts[row].messages
-        return self._old.views[name][row].context_of(sum(message.agent == name for message in old[:turn]))
+        turn, old = len(transcript.messages), self.rollouts.transcripts[row].messages
+        return self.rollouts.views[name][row].context_of(sum(message.agent == name for message in old[:turn]))
 
 
 def check_drafts(

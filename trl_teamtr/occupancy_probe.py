@@ -1,6 +1,5 @@
 """How far contexts have moved since the stage began, and what stale rollouts would have cost: `log_occupancy=True`."""
 
-import dataclasses
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,9 @@ from accelerate.utils import gather_object
 from .diagnostics import MeasuredUpdate
 from .drafts import Drafts
 from .occupancy import context_weights, occupancy_metrics, stale_gap, surrogate_gain
+from .resampling import resample
 from .returns import compute_returns
-from .rollout import Rollouts, collect_rollouts
+from .rollout import Rollouts
 from .stage_weights import ScoredView, StageWeights
 
 
@@ -83,7 +83,4 @@ def go_on_after(agent: "AgentTrainer", rollouts: Rollouts, moved: Collection[str
     for transcript in rollouts.transcripts:
         turns = transcript.turns_of(agent.name)
         standing.append(transcript.first_turn_of(moved, turns[-1] + 1 if turns else 0))
-    drafts = Drafts(rollouts, updated=None, standing=standing)
-    empty = [dataclasses.replace(transcript, messages=[]) for transcript in rollouts.transcripts]
-    lead = agent.lead
-    return collect_rollouts(empty, lead.members, lead.rules, lead.accelerator, drafts)
+    return resample(agent.lead, Drafts(rollouts, updated=None, standing=standing))

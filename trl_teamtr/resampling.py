@@ -69,8 +69,7 @@ class Resampler:
             rollouts = trainer.collect_rollouts(rows)
         else:
             drafts = Drafts(self._rollouts, self._updated, self._snapshot, self.mode == "speculative")
-            transcripts = [dataclasses.replace(old, messages=[]) for old in self._rollouts.transcripts]
-            rollouts = collect_rollouts(transcripts, trainer.members, trainer.rules, trainer.accelerator, drafts)
+            rollouts = resample(trainer, drafts)
         if self.mode == "importance":
             self._weigh(rollouts)
         self._num_served += 1
@@ -144,6 +143,12 @@ class Resampler:
     def _snapshot_path(self, folder: str) -> str:
         rank = self._trainer.accelerator.process_index if self._is_partitioned else 0
         return os.path.join(folder, f"before_update_{rank}.safetensors")
+
+
+def resample(trainer: "TeamTRTrainer", drafts: Drafts) -> Rollouts:
+    """The rollouts of `drafts` as the present team writes them: what may stay stays."""
+    empty = [dataclasses.replace(transcript, messages=[]) for transcript in drafts.rollouts.transcripts]
+    return collect_rollouts(empty, trainer.members, trainer.rules, trainer.accelerator, drafts)
 
 
 def _from_dict(entry: dict[str, Any]) -> Transcript:

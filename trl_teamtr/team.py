@@ -230,9 +230,13 @@ def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
     """`args.resampling`, or without it the cheapest mode that has the law of the updated team."""
     if args.resampling is not None:
         return args.resampling
-    others = [name for agent in agents for name in _other_transforms(agent_args(args, agent, lead=False))]
-    speculative = args.disable_dropout and args.resample_every == 1 and not others
+    speculative = args.disable_dropout and args.resample_every == 1 and can_be_verified(args, agents)
     return "speculative" if speculative and sum(agent.trainable for agent in agents) > 1 else "full"
+
+
+def can_be_verified(args: TeamTRConfig, agents: Sequence[Agent]) -> bool:
+    """Whether the law that messages are sampled from is one that drafts can be verified against."""
+    return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in agents)
 
 
 def _other_transforms(args: TeamTRConfig) -> list[str]:

@@ -1,13 +1,13 @@
 """Diagnostics on more rollouts than training has, of prompts of their own."""
 
-import dataclasses
 from collections.abc import Collection
 from typing import Any
 
 from trl_teamtr.diagnostics import DiagnosticsCallback, MeasuredUpdate, Probe
 from trl_teamtr.drafts import Drafts
+from trl_teamtr.resampling import resample
 from trl_teamtr.returns import compute_returns
-from trl_teamtr.rollout import Rollouts, collect_rollouts
+from trl_teamtr.rollout import Rollouts
 from trl_teamtr.stage_weights import ScoredView
 
 
@@ -50,7 +50,5 @@ class LargeDiagnostics(DiagnosticsCallback):
 
     def _resample(self) -> Rollouts:
         """The rollouts of the update before, brought by block verification to the law of the team as it is now."""
-        trainer, (updated, before) = self._trainer, self._last
-        drafts = Drafts(self._fresh, updated, before, speculative=True)
-        empty = [dataclasses.replace(transcript, messages=[]) for transcript in self._fresh.transcripts]
-        return collect_rollouts(empty, trainer.members, trainer.rules, trainer.accelerator, drafts)
+        updated, before = self._last
+        return resample(self._trainer, Drafts(self._fresh, updated, before, speculative=True))
