@@ -3,6 +3,7 @@ Ablations on LINK with three agents (the paper's Tables 2b and 9), the update or
 region: on the rollouts that they are trained on, and on others.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,17 @@ def cells(seeds: range, quick: bool) -> list[Cell]:
     return found
 
 
+def _probed(run: dict[str, Any], value: Callable[[dict[str, Any]], float]) -> float:
+    """Mean of a value over the probed updates but a stage's first."""
+    return float(np.mean([value(u) for u in run["updates"] if "occupancy/tv" in u and u["position"] > 0]))
+
+
 def _gap(run: dict[str, Any]) -> float:
-    """Signed gap, mean over the probed updates but a stage's first."""
-    gaps = [signed_gap(u) for u in run["updates"] if "occupancy/tv" in u and u["position"] > 0]
-    return float(np.mean(gaps))
+    return _probed(run, signed_gap)
+
+
+def _shift(run: dict[str, Any]) -> float:
+    return _probed(run, lambda update: update["occupancy/tv"])
 
 
 def _out_of_region(run: dict[str, Any], name: str) -> float:
@@ -83,7 +91,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
         if not runs:
             continue
         accuracy, spread = interval([final_accuracy(run) for run in runs]), interval([stability(run) for run in runs])
-        gap = [_gap(run) for run in runs] if "occupancy/tv" in runs[0]["updates"][-1] or _is_probed(runs[0]) else []
+        gap, shift = ([of(run) for run in runs] if _is_probed(runs[0]) else [] for of in (_gap, _shift))
         inside, outside = (
             interval([_out_of_region(run, name) for run in runs])
             for name in ("out_of_region_rate", "out_of_region_rate_heldout")
@@ -92,7 +100,8 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
         print(
             f"{arm:<27} accuracy {show(accuracy)}  stability {show(spread)}  regressions "
             f"{np.mean([regression_rate(run) for run in runs]):.2f}  stale gap "
-            f"{show(interval(gap), 4) if gap else '-':<24}  out of region {inside[0]:.3f}, held out {show(outside)}  kl "
+            f"{show(interval(gap), 4) if gap else '-':<24}  D_occ {show(interval(shift)) if shift else '-':<20}  "
+            f"out of region {inside[0]:.3f}, held out {show(outside)}  kl "
             f"{kl:.3f}  tokens/stage {np.mean([tokens_per_stage(run) for run in runs]):.0f}  ({len(runs)} seeds)"
         )
         found[arm] = {
@@ -100,12 +109,13 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             "stability": round(spread[0], 4),
             "out_of_region": round(inside[0], 4),
             "out_of_region_heldout": round(outside[0], 4),
-        } | ({"stale_gap": round(float(np.mean(gap)), 5)} if gap else {})
+        } | ({"stale_gap": round(float(np.mean(gap)), 5), "d_occ": round(float(np.mean(shift)), 4)} if gap else {})
         rows += [
             {"arm": arm, "seed": run["cell"]["seed"], "accuracy": final_accuracy(run), "stability": stability(run)}
             | {"out_of_region": _out_of_region(run, "out_of_region_rate")}
             | {"out_of_region_heldout": _out_of_region(run, "out_of_region_rate_heldout")}
             | {"regression_rate": regression_rate(run), "stale_gap": _gap(run) if _is_probed(run) else None}
+            | {"occupancy_shift": _shift(run) if _is_probed(run) else None}
             for run in runs
         ]
     _report_differences(arms, found)
