@@ -70,3 +70,12 @@ def test_algorithm_is_one_function_of_at_most_sixty_lines():
 def test_package_stays_small():
     lines = {path: path.read_text().count("\n") for path in (ROOT / "trl_teamtr").rglob("*.py")}
     assert max(lines.values()) <= 400 and sum(lines.values()) < 8000
+
+
+def test_figures_of_the_reproduction_are_printed_by_its_studies():
+    outputs = "".join(path.read_text() for path in (ROOT / "docs" / "results" / "reproduction").glob("*.txt"))
+    printed = set(re.findall(r"\d+\.\d+", outputs))
+    figures = re.findall(r"(?<![\w.-])\d\.\d{3,}", (ROOT / "docs" / "reproduction.md").read_text())
+    assert len(figures) > 100
+    # The radius of the paper's ablation is its own
+    assert set(figures) - printed - {"0.001"} == set()

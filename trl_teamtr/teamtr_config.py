@@ -140,7 +140,7 @@ class TeamTRConfig(GRPOConfig):
             Discount per turn: also log the paper's discounted form of the bound.
         advantage_bound (`float`, *optional*, defaults to `1.0`):
             A_max: width of an interval that holds all returns. 1 for rewards between 0 and 1.
-        diagnostics_every (`int`, *optional*, defaults to `5`):
+        diagnostics_every (`int`, *optional*, defaults to `10`):
             Stages from one that is measured to the next; the first one is. A measured stage costs more than one
             more rollout of the team for each update.
 
@@ -264,7 +264,7 @@ class TeamTRConfig(GRPOConfig):
     )
     advantage_bound: float = field(default=1.0, metadata={"help": "Width of an interval that holds all returns."})
     diagnostics_every: int = field(
-        default=5, metadata={"help": "Stages from one whose diagnostics are measured to the next."}
+        default=10, metadata={"help": "Stages from one whose diagnostics are measured to the next."}
     )
 
     def __post_init__(self):

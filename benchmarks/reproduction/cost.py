@@ -1,7 +1,7 @@
 """
 What the diagnostics cost: the same stages with and without them, in turns, in one process.
 
-By default every fifth stage is measured; the ratio is of five stages, one of them measured, to five without.
+By default every tenth stage is measured; the ratio is of ten stages, one of them measured, to ten without.
 """
 
 import statistics
@@ -12,7 +12,7 @@ from typing import Any
 from .cell import Cell, make_trainer, prepare_team
 
 
-AGENTS, PROMPTS, EVERY = 3, 24, 5
+AGENTS, PROMPTS = 3, 24
 
 
 def cells(seeds: range, quick: bool) -> list[Cell]:
@@ -22,6 +22,7 @@ def cells(seeds: range, quick: bool) -> list[Cell]:
 def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
     from transformers import TrainerCallback
 
+    from trl_teamtr import TeamTRConfig
     from trl_teamtr.diagnostics import DiagnosticsCallback
     from trl_teamtr.probes import make_probes
 
@@ -39,7 +40,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             if state.global_step % AGENTS == 0:
                 self.seconds.append(time.perf_counter() - self.begin)
 
-    stages, found = 2 if quick else 10, {}
+    stages, found, every = 2 if quick else 10, {}, TeamTRConfig.diagnostics_every
     for arm in ("full", "speculative"):
         cell, seconds = Cell(arm, AGENTS, PROMPTS, 0, stages), {}
         for name in ("off", "occupancy", "certificate", "both"):
@@ -55,9 +56,9 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             seconds[name] = statistics.median(clock.seconds[1:])
         for name in ("occupancy", "certificate", "both"):
             measured = seconds[name] / seconds["off"]
-            found[f"{arm}_{name}"] = round(1 + (measured - 1) / EVERY, 3)
+            found[f"{arm}_{name}"] = round(1 + (measured - 1) / every, 3)
             print(
-                f"{arm:<12} {name:<12} a measured stage takes {measured:.2f} times one without; with every {EVERY}th stage "
+                f"{arm:<12} {name:<12} a measured stage takes {measured:.2f} times one without; with every {every}th stage "
                 f"measured, {found[f'{arm}_{name}']:.3f} times"
             )
     return found
