@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
+from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
 from side_by_side import run_side_by_side  # noqa: E402
 
@@ -48,11 +49,12 @@ def path_of(study: str, cell: Cell, folder: Path) -> Path:
     return monitoring.path_of(cell, folder) if study == "monitoring" else cell.path(folder)
 
 
-def warm_up(study: str, seeds: range, jobs: int, folder: Path):
-    """Make the teams of the seeds that have none: first, since cells side by side share them."""
-    waiting = [seed for seed in seeds if study != "smollm2" and not team_path(seed, folder).exists()]
+def warm_up(study: str, cells: list[Cell], jobs: int, folder: Path):
+    """Make the LINK teams that `cells` begin with: first, since cells side by side share them."""
+    seeds = sorted({cell.seed for cell in cells if cell.arm in ARMS})
     command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--team"]
-    run_side_by_side([[*command, str(seed)] for seed in waiting], jobs, folder / "output.txt")
+    waiting = [[*command, str(seed)] for seed in seeds if not team_path(seed, folder).exists()]
+    run_side_by_side(waiting, jobs, folder / "output.txt")
 
 
 def run(study: str, cells: list[Cell], jobs: int, folder: Path):
@@ -73,10 +75,10 @@ def main(options):
         cell = Cell(**(fields | {"probed": tuple(fields["probed"])}))
         return RUNNERS.get(options.study, run_cell)(cell, folder)
     seeds = range(1) if options.quick else range(options.seeds)
-    if not options.summary:
-        warm_up(options.study, seeds, options.jobs, folder)
-        run(options.study, study.cells(seeds, options.quick), options.jobs, folder)
     cells = study.cells(seeds, options.quick)
+    if not options.summary:
+        warm_up(options.study, cells, options.jobs, folder)
+        run(options.study, cells, options.jobs, folder)
     if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
         raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
     import torch

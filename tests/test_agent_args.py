@@ -7,11 +7,6 @@ from trl_teamtr.tasks.link import make_model, make_tokenizer
 from trl_teamtr.team import agent_args, check_sampling, grpo_arguments
 
 
-@pytest.fixture
-def model():
-    return make_model(make_tokenizer(), seed=0)
-
-
 # agent_args
 
 
@@ -62,7 +57,8 @@ def test_learning_rate_of_the_agent(make_config):
     assert args.learning_rate == 1e-5
 
 
-def test_model_init_kwargs_are_only_for_paths(make_config, model):
+def test_model_init_kwargs_are_only_for_paths(make_config):
+    model = make_model(make_tokenizer(), seed=0)
     args = make_config(model_init_kwargs={"dtype": "float32"})
     assert agent_args(args, Agent("a", "path"), lead=True).model_init_kwargs == {"dtype": "float32"}
     assert agent_args(args, Agent("a", model), lead=True).model_init_kwargs is None

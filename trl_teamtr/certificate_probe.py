@@ -46,6 +46,7 @@ class CertificateProbe:
 
     def __init__(self, trainer: "TeamTRTrainer", held_out: Sequence[dict[str, Any]]):
         self._trainer = trainer
+        self._verify = can_be_verified(trainer.args, [member.agent for member in trainer.members])
         # As many on every process, since generation is a collective under ZeRO-3
         count = math.ceil(len(held_out) / trainer.accelerator.num_processes)
         rows = [held_out[i % len(held_out)] for i in range(count * trainer.accelerator.num_processes)]
@@ -143,7 +144,7 @@ class CertificateProbe:
             with update.snapshot.current_policy():
                 self._keep(trainer.collect_rollouts(self._rows), update)
         before = self._returns
-        if can_be_verified(trainer.args, [member.agent for member in trainer.members]):
+        if self._verify:
             # Nothing was fitted to these rollouts: what the update has not changed stays, and cancels
             drafts = Drafts(self._held_out, update.agent.name, update.snapshot, speculative=True)
             self._keep(resample(trainer, drafts), update)
