@@ -1,6 +1,5 @@
 """What the benchmarks compute from what they measured, and which cells they run."""
 
-import math
 import random
 import statistics as reference
 import sys
@@ -43,9 +42,20 @@ def test_exponent_of_a_power_law(power):
     assert low <= power <= high and abs(value - power) < 0.1
 
 
-def test_exponent_of_noise_around_zero_says_nothing():
-    value, low, high = exponent((2, 4, 8), [[-0.1, 0.1, -0.2]] * 3)
-    assert math.isnan(value)
+@pytest.mark.parametrize("noise", [[-0.1, 0.1, -0.2], [-0.1, 0.1, 0.2]])
+def test_noise_around_zero_has_no_exponent(noise):
+    assert exponent((2, 4, 8), [noise, [0.5, 0.6, 0.7], [0.9, 0.8, 0.7]]) is None
+
+
+def test_gaps_without_their_signs_count_beyond_the_floor_only():
+    def update(contexts, returns):
+        return {"stage": 4, "occupancy/tv": 0.1, "occupancy/stale_gap_contexts": contexts} | {
+            "occupancy/stale_gap_returns": returns
+        }
+
+    run = {"updates": [update(0.01, 0.0), update(-0.03, 0.0), update(0.02, 0.03)]}
+    assert scaling.SUMS["gap_beyond_floor"](run) == pytest.approx(0.03 + 0.05 - 2 * 0.01)
+    assert scaling.SUMS["gap"](run) == pytest.approx(0.01 - 0.03 + 0.05)
 
 
 def test_bootstrap_draws_each_group_by_itself():

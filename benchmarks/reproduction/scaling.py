@@ -2,8 +2,8 @@
 Staleness against the number of agents (the paper's Table "scaling"), at equal prompts and at equal decoded tokens; and
 the importance weights by position.
 
-Gaps are signed and averaged over the probed stages before anything is fitted, each with the gap at the stage's first
-update, where the true one is 0, beside it.
+Gaps are averaged over the probed stages before anything is fitted: signed, with the gap at the stage's first update,
+where the true one is 0, beside them; and without their signs, less that floor.
 """
 
 from pathlib import Path
@@ -64,6 +64,11 @@ def _summed(result: dict[str, Any], name: str) -> float:
     return float(np.mean([sum(values) for values in _of_stage(result, name)]))
 
 
+def _beyond_floor(result: dict[str, Any]) -> float:
+    """Mean over the probed stages of a stage's gaps without their signs, each less the first update's: noise is no gap."""
+    return float(np.mean([sum(map(abs, gaps)) - len(gaps) * abs(gaps[0]) for gaps in _of_stage(result, "gap")]))
+
+
 def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
     arms = _by_arm(read(folder, cells(seeds, quick)))
     sizes = sorted({n for _, _, n in arms if n != 5})
@@ -89,34 +94,41 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
     return found
 
 
+# What is summed over a stage, printed for each size and fitted over all of them
+SUMS = {
+    "tv": lambda run: _summed(run, "tv"),
+    "gap": lambda run: _summed(run, "gap"),
+    "gap_beyond_floor": _beyond_floor,
+}
+
+
 def _report_staleness(arms, sizes: list[int], found: dict[str, Any]):
     print("\nSummed over a stage's updates: D_occ, and the signed stale gap with its two parts [95 % over seeds]")
     for arm in PROBED_ARMS:
-        groups: dict[str, list[list[float]]] = {name: [] for name in ("tv", "gap")}
-        for n in sizes:
-            runs = list(arms.get(("prompts", arm, n), {}).values())
-            if not runs:
-                continue
-            values = {name: [_summed(run, name) for run in runs] for name in ("tv", "gap")}
+        by_size = {n: list(arms[key].values()) for n in sizes if (key := ("prompts", arm, n)) in arms}
+        sums = {name: [[value(run) for run in runs] for runs in by_size.values()] for name, value in SUMS.items()}
+        for (n, runs), tv, gap, beyond in zip(by_size.items(), *sums.values(), strict=True):
             last = [float(np.mean([stage[-1] for stage in _of_stage(run, "tv")])) for run in runs]
             ess = [float(np.mean([stage[-1] for stage in _of_stage(run, "ess")])) for run in runs]
             contexts = [_summed(run, "stale_gap_contexts") for run in runs]
             returns = [_summed(run, "stale_gap_returns") for run in runs]
             floor = [float(np.mean([stage[0] for stage in _of_stage(run, "gap")])) for run in runs]
-            for name in groups:
-                groups[name].append(values[name])
             print(
-                f"{arm:<17} n={n}: D_occ {show(interval(values['tv']))}, of the last agent {np.mean(last):.3f}, its ESS "
-                f"{np.mean(ess):.3f}; gap {show(interval(values['gap']), 4)} = contexts {show(interval(contexts), 4)} + "
-                f"returns {show(interval(returns), 4)}; at the first update {show(interval(floor), 4)}"
+                f"{arm:<17} n={n}: D_occ {show(interval(tv))}, of the last agent {np.mean(last):.3f}, its ESS "
+                f"{np.mean(ess):.3f}; gap {show(interval(gap), 4)} = contexts {show(interval(contexts), 4)} + "
+                f"returns {show(interval(returns), 4)}; at the first update {show(interval(floor), 4)}; without signs and "
+                f"less the floor {show(interval(beyond), 4)}"
             )
-            found[f"tv_{arm}_n{n}"] = round(float(np.mean(values["tv"])), 4)
-            found[f"gap_{arm}_n{n}"] = round(float(np.mean(values["gap"])), 5)
-        for name, values in groups.items():
-            if len(values) == len(sizes) > 1:
+            found[f"tv_{arm}_n{n}"] = round(float(np.mean(tv)), 4)
+            found[f"gap_{arm}_n{n}"] = round(float(np.mean(gap)), 5)
+        for name, values in sums.items():
+            if len(sizes) == len(values) > 1:
                 fitted = exponent(sizes, values)
-                print(f"{arm:<17} exponent in n of the summed {name}: {show(fitted, 2)}")
-                found[f"exponent_{name}_{arm}"] = [round(value, 2) for value in fitted]
+                print(f"{arm:<17} exponent in n of the summed {name}: {show(fitted, 2) if fitted else NO_EXPONENT}")
+                found[f"exponent_{name}_{arm}"] = [round(value, 2) for value in fitted] if fitted else None
+
+
+NO_EXPONENT = "none can be fitted, since it cannot be told from 0 at every size"
 
 
 def _report_weights(arms, found: dict[str, Any]):

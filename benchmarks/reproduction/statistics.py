@@ -37,16 +37,25 @@ def bootstrap(
     return statistic([list(group) for group in groups]), float(low), float(high)
 
 
-def exponent(sizes: Sequence[int], groups: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """Slope of log mean over log size, with its interval; NaN where a mean is not positive."""
+def exponent(sizes: Sequence[int], groups: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
+    """
+    Slope of log mean over log size, with its interval. `None` where a mean, or one of more than a fortieth of the redrawn
+    ones, is not positive: what cannot be told from 0 has no exponent.
+    """
+    lost = 0
 
     def slope(samples: list[list[float]]) -> float:
+        nonlocal lost
         means = [float(np.mean(sample)) for sample in samples]
         if min(means) <= 0:
+            lost += 1
             return math.nan
         return float(np.polyfit(np.log(sizes), np.log(means), 1)[0])
 
-    return bootstrap(groups, slope)
+    if math.isnan(slope([list(group) for group in groups])):
+        return None
+    fitted = bootstrap(groups, slope)
+    return fitted if lost <= RESAMPLES / 40 else None
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
