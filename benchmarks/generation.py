@@ -21,7 +21,6 @@ Prints a table, and one JSON object last.
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -32,7 +31,7 @@ os.environ["CI"] = "1"  # no telemetry
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-import trl  # noqa: E402
+from machine import describe_machine  # noqa: E402
 from quiet import QUIET  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
 
@@ -156,10 +155,7 @@ def main(model: str | None, quick: bool):
     )
     for name, value in result.items():
         print(f"  {name:<16}{value:8.3f}")
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
-    )
+    print(describe_machine())
     print(json.dumps({name: round(value, 3) for name, value in result.items()} | {"quick": quick}))
 
 

@@ -22,11 +22,11 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 
+from machine import describe_machine
 from quiet import QUIET
 
 
@@ -107,10 +107,6 @@ def measure(kind: str, count: int, model: str) -> dict[str, float]:
 
 
 def main(model: str, counts: tuple[int, ...], quick: bool):
-    import torch
-    import transformers
-    import trl
-
     print(f"peak MiB of one stage ({'tiny model' if quick else os.path.basename(model)})")
     print(f"{'agents':<24}" + "".join(f"{count:>10}" for count in counts))
     cells = {}
@@ -120,10 +116,7 @@ def main(model: str, counts: tuple[int, ...], quick: bool):
         print(f"{kind:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
         print(f"{'  over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
         print(f"{'  context, tokens':<24}" + "".join(f"{cell['context']:10}" for cell in cells[kind]), flush=True)
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, no GPU"
-    )
+    print(describe_machine())
     shared = [cell["peak"] for cell in cells[KINDS[2]]]
     print(
         json.dumps({f"shared_{counts[-1]}_over_1": round(shared[-1] / shared[0], 3), "quick": quick, "cells": cells})

@@ -20,7 +20,6 @@ import contextlib
 import copy
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -32,8 +31,8 @@ os.environ["CI"] = "1"  # no telemetry
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
+from machine import describe_machine  # noqa: E402
 from peft import LoraConfig  # noqa: E402
 from quiet import QUIET  # noqa: E402
 from transformers import GenerationConfig, Qwen3ForCausalLM, TrainerCallback  # noqa: E402
@@ -280,10 +279,7 @@ def main(options):
             for resampling in ("full", "speculative"):
                 result[f"{name}_{resampling}"] = measure(name, make_team(), stages, resampling, "k3")
         result["tiny_full_exact"] = measure("tiny", tiny_team(), stages, "full", "exact")
-    print(
-        f"\ntorch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
-    )
+    print(f"\n{describe_machine()}")
     print(json.dumps({"ratio": result, "quick": options.quick}))
 
 

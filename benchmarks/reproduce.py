@@ -17,7 +17,6 @@ any time. Prints tables, writes CSV files and plots into the folder, and prints 
 import argparse
 import json
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ os.environ["CI"] = "1"  # no telemetry
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
+from machine import describe_machine  # noqa: E402
 from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
@@ -81,15 +81,8 @@ def main(options):
         run(options.study, cells, options.jobs, folder)
     if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
         raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
-    import torch
-    import transformers
-    import trl
-
     print("$ python " + " ".join(["benchmarks/reproduce.py", *sys.argv[1:]]))
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, {options.jobs} cells at a time, no GPU"
-    )
+    print(f"{describe_machine()}, {options.jobs} cells at a time")
     print(json.dumps(study.report(folder, seeds, options.quick) | {"study": options.study, "quick": options.quick}))
 
 

@@ -23,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import describe_machine
 from quiet import QUIET
 
 
@@ -349,10 +349,6 @@ def measure_smollm2(model: str, stages: int) -> dict:
 
 
 def main(options):
-    import torch
-    import transformers
-    import trl
-
     random.seed(0)
     if options.model:
         result = measure_smollm2(options.model, 1 if options.quick else 2)
@@ -364,10 +360,7 @@ def main(options):
         if options.radius is None:
             result |= measure_long(stages)
     result = {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
-    print(
-        f"\ntorch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
-    )
+    print(f"\n{describe_machine()}")
     print(json.dumps(result | {"quick": options.quick}))
 
 

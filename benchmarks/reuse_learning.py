@@ -23,12 +23,12 @@ Prints the tables and one JSON object last.
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import sys
 from pathlib import Path
 
+from machine import describe_machine
 from quiet import QUIET
 from side_by_side import run_side_by_side
 
@@ -318,14 +318,7 @@ def main(options):
             prepare_team(max(sizes), seed, folder)
             run([cell for cell in cells if cell[-1] == seed], stages, options.jobs, folder)
     found = summarize(folder, cells)
-    import torch
-    import transformers
-    import trl
-
-    print(
-        f"\ntorch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, {options.jobs} cells at a time, no GPU"
-    )
+    print(f"\n{describe_machine()}, {options.jobs} cells at a time")
     print(json.dumps(found | {"quick": options.quick, "stages": stages, "seeds": len(seeds)}))
 
 

@@ -17,7 +17,6 @@ more), and the sizes.
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import tempfile
@@ -28,9 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 os.environ["CI"] = "1"  # no telemetry
 
 import torch  # noqa: E402
-import transformers  # noqa: E402
-import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
+from machine import describe_machine  # noqa: E402
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
@@ -172,10 +170,7 @@ def main(quick: bool):
     print(f"  {'all':<22}" + "".join(f"{1e3 * mean:18.1f}" for mean in means.values()))
     report = trainers["team_with_radius"][0].last_report
     print(f"The last update with a radius made {report.inner_steps} inner steps and {report.backtracks} halvings.")
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
-    )
+    print(describe_machine())
     theirs = trainers["grpo"][1].seconds
     ratio, ratio_with_radius = (
         statistics.median(a / b for a, b in zip(trainers[kind][1].seconds, theirs, strict=True))

@@ -1,15 +1,19 @@
 """What the benchmarks compute from what they measured, and which cells they run."""
 
+import os
 import random
 import statistics as reference
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import trl
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+from machine import describe_machine  # noqa: E402
 from plot_resampling_cost import plot, read_tables  # noqa: E402
 from reproduction import ablations, certificates, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
@@ -81,6 +85,12 @@ def test_studies_run_known_arms_and_share_cells(tmp_path):
     assert cell in scaling.cells(seeds, False) and cell in ablations.cells(seeds, False)
     cell.path(tmp_path).write_text('{"curve": []}')
     assert read(tmp_path, cells) == [(cell, {"curve": []})] * cells.count(cell)
+
+
+def test_line_about_the_machine_names_versions_and_size():
+    line = describe_machine()
+    assert f"torch {torch.__version__}" in line and f"trl {trl.__version__}" in line
+    assert f"{os.cpu_count()} cores" in line and ("no GPU" in line) == (not torch.cuda.is_available())
 
 
 def test_reward_of_the_last_round():
