@@ -214,6 +214,13 @@ def test_evaluation_batch_with_half_a_group(tmp_path):
         trainer.evaluate()
 
 
+def test_evaluation_before_the_engines_of_deepspeed_are_made(tmp_path):
+    trainer = make_trainer(tmp_path, make_team(1))
+    trainer.is_deepspeed_enabled = True  # what a launch with zero3.yaml makes it
+    with pytest.raises(ValueError, match="eval_on_start"):
+        trainer.evaluate()
+
+
 def wrong_length(completions, **kwargs):
     return [0.0]
 

@@ -69,6 +69,15 @@ def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], max
         check_lengths(dataset, members, split)
 
 
+def check_eval_engine(lead: "AgentTrainer"):
+    """Raise `ValueError` if DeepSpeed runs the team and has made no engines yet: without them its weights have no home."""
+    if lead.is_deepspeed_enabled and lead.deepspeed is None:
+        raise ValueError(
+            "Under DeepSpeed a team cannot be evaluated before `train()`, which makes the agents' engines. Set "
+            "`eval_on_start=True` to evaluate before the first update; evaluate a saved team with scripts/evaluate.py."
+        )
+
+
 def check_eval_batch(batch_size: int, group: int):
     """Raise `ValueError` unless `batch_size` rollouts over all processes are whole groups of `group` of a prompt."""
     if batch_size % group:

@@ -349,6 +349,7 @@ class TeamTRTrainer(AgentTrainer):
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
         preflight.check_eval_batch(batch_size, self.num_generations_eval)
+        preflight.check_eval_engine(self)
         with evaluating([member.model for member in self.members]):
             return super().evaluate(*args, **kwargs)
 
