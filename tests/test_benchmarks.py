@@ -46,6 +46,14 @@ def test_exponent_of_a_power_law(power):
     assert low <= power <= high and abs(value - power) < 0.1
 
 
+def test_penalties_of_a_stage_of_equal_updates():
+    kl, n = 0.02, 4
+    run = {"updates": [{"stage": stage, "kl": kl} for stage in range(2) for _ in range(n)]}
+    alpha = (kl / 2) ** 0.5
+    assert scaling.SUMS["root_kl"](run) == pytest.approx(n * kl**0.5)
+    assert scaling.SUMS["stale_penalty"](run) == pytest.approx(alpha * (n * (n - 1) / 2 + n - 1))  # docs/theory.md
+
+
 @pytest.mark.parametrize("noise", [[-0.1, 0.1, -0.2], [-0.1, 0.1, 0.2]])
 def test_noise_around_zero_has_no_exponent(noise):
     assert exponent((2, 4, 8), [noise, [0.5, 0.6, 0.7], [0.9, 0.8, 0.7]]) is None

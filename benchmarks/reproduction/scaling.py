@@ -6,10 +6,13 @@ Gaps are averaged over the probed stages before anything is fitted: signed, with
 where the true one is 0, beside them; and without their signs, less that floor.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from trl_teamtr.certificate import stale_penalty
 
 from .cell import Cell, read
 from .statistics import exponent, final_accuracy, interval, show, signed_gap, tokens_per_stage, write_csv
@@ -94,20 +97,49 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
     return found
 
 
+def _kls(result: dict[str, Any]) -> list[list[float]]:
+    """Measured KLs of the updates of each stage, by position."""
+    stages: dict[int, list[float]] = {}
+    for update in result["updates"]:
+        stages.setdefault(update["stage"], []).append(update["kl"])
+    return list(stages.values())
+
+
+def _root_kls(result: dict[str, Any]) -> float:
+    """Mean over the stages of Σ √KL: what the paper's penalty of a stage of fresh rollouts is proportional to."""
+    return float(np.mean([sum(math.sqrt(kl) for kl in kls) for kls in _kls(result)]))
+
+
+def _stale_penalty(result: dict[str, Any]) -> float:
+    """Mean over the stages of what staleness costs at most (docs/theory.md), at the KLs that were measured."""
+
+    def of_stage(kls: list[float]) -> float:
+        own = [[kl if turn == i else 0.0 for turn in range(len(kls))] for i, kl in enumerate(kls)]
+        earlier = [kls[:i] + [0.0] * (len(kls) - i) for i in range(len(kls))]
+        return sum(stale_penalty(*pair).total for pair in zip(own, earlier, strict=True))
+
+    return float(np.mean([of_stage(kls) for kls in _kls(result)]))
+
+
 # What is summed over a stage, printed for each size and fitted over all of them
 SUMS = {
     "tv": lambda run: _summed(run, "tv"),
     "gap": lambda run: _summed(run, "gap"),
     "gap_beyond_floor": _beyond_floor,
+    "root_kl": _root_kls,
+    "stale_penalty": _stale_penalty,
 }
 
 
 def _report_staleness(arms, sizes: list[int], found: dict[str, Any]):
-    print("\nSummed over a stage's updates: D_occ, and the signed stale gap with its two parts [95 % over seeds]")
+    print(
+        "\nSummed over a stage's updates: D_occ, the signed stale gap with its two parts, and what the bounds charge for "
+        "the measured KLs [95 % over seeds]"
+    )
     for arm in PROBED_ARMS:
         by_size = {n: list(arms[key].values()) for n in sizes if (key := ("prompts", arm, n)) in arms}
         sums = {name: [[value(run) for run in runs] for runs in by_size.values()] for name, value in SUMS.items()}
-        for (n, runs), tv, gap, beyond in zip(by_size.items(), *sums.values(), strict=True):
+        for (n, runs), tv, gap, beyond, roots, penalty in zip(by_size.items(), *sums.values(), strict=True):
             last = [float(np.mean([stage[-1] for stage in _of_stage(run, "tv")])) for run in runs]
             ess = [float(np.mean([stage[-1] for stage in _of_stage(run, "ess")])) for run in runs]
             contexts = [_summed(run, "stale_gap_contexts") for run in runs]
@@ -117,7 +149,8 @@ def _report_staleness(arms, sizes: list[int], found: dict[str, Any]):
                 f"{arm:<17} n={n}: D_occ {show(interval(tv))}, of the last agent {np.mean(last):.3f}, its ESS "
                 f"{np.mean(ess):.3f}; gap {show(interval(gap), 4)} = contexts {show(interval(contexts), 4)} + "
                 f"returns {show(interval(returns), 4)}; at the first update {show(interval(floor), 4)}; without signs and "
-                f"less the floor {show(interval(beyond), 4)}"
+                f"less the floor {show(interval(beyond), 4)}; root KLs {show(interval(roots))}, stale penalty "
+                f"{show(interval(penalty))}"
             )
             found[f"tv_{arm}_n{n}"] = round(float(np.mean(tv)), 4)
             found[f"gap_{arm}_n{n}"] = round(float(np.mean(gap)), 5)
