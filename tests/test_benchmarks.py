@@ -19,6 +19,7 @@ from reproduction import ablations, certificates, monitoring, scaling, smollm2  
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
 from reproduction.statistics import (  # noqa: E402
+    accuracy_differences,
     bootstrap,
     exponent,
     final_accuracy,
@@ -81,6 +82,14 @@ def test_figures_of_a_curve():
     assert stability(run) == pytest.approx(reference.stdev([0.3, 0.2, 0.6, 0.5, 0.7, 0.9]))
     assert regression_rate(run) == pytest.approx(2 / 6)
     assert rank_correlation([1, 2, 3], [10, 20, 15]) == pytest.approx(0.5)
+
+
+def test_accuracies_are_compared_seed_by_seed():
+    def run(seed, accuracy):
+        return {"cell": {"seed": seed}, "curve": [[0, 0.0]] + [[stage, accuracy] for stage in (1, 2, 3)]}
+
+    reference = [run(0, 0.5), run(2, 0.25)]
+    assert accuracy_differences([run(2, 0.5), run(1, 0.9), run(0, 0.25)], reference) == [0.25, -0.25]
 
 
 def test_studies_run_known_arms_and_share_cells(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 from .cell import HELD_OUT_KL_AGENTS, Cell, read
 from .scaling import PROBED, PROMPTS
 from .statistics import (
+    accuracy_differences,
     final_accuracy,
     interval,
     regression_rate,
@@ -132,8 +133,7 @@ def _report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, 
     print("\nAccuracy minus that of full, seed by seed [95 %]; an interval that holds 0 tells nothing apart")
     for arm, runs in arms.items():
         reference = LARGE_STEPS[0] if arm in LARGE_STEPS else "full"
-        full = {run["cell"]["seed"]: final_accuracy(run) for run in arms.get(reference, [])}
-        paired = [final_accuracy(run) - full[run["cell"]["seed"]] for run in runs if run["cell"]["seed"] in full]
+        paired = accuracy_differences(runs, arms.get(reference, []))
         if arm != reference and paired:
             print(f"{arm:<27} {show(interval(paired))}")
             found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(paired)]

@@ -81,6 +81,12 @@ def final_accuracy(result: dict[str, Any]) -> float:
     return float(np.mean([accuracy for _, accuracy in result["curve"][-3:]]))
 
 
+def accuracy_differences(runs: list[dict[str, Any]], reference: list[dict[str, Any]]) -> list[float]:
+    """Accuracies minus those of the reference, of the seeds that both have."""
+    theirs = {run["cell"]["seed"]: final_accuracy(run) for run in reference}
+    return [final_accuracy(run) - theirs[run["cell"]["seed"]] for run in runs if run["cell"]["seed"] in theirs]
+
+
 def stability(result: dict[str, Any]) -> float:
     """Standard deviation of the last six evaluations."""
     return metrics.stability([accuracy for _, accuracy in result["curve"]])
