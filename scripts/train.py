@@ -3,8 +3,8 @@ Train a team with TeamTR.
 
 What is different from TRL's `grpo.py`:
   1. the model is a team, listed under `agents` in the YAML file;
-  2. `--dataset_name` may also be a local file, `reasoning_gym:<task>` or `link:<n>`, which bring their own reward;
-  3. lengths, logging, saving and evaluation count agent updates.
+  2. `--dataset_name` may also be a local file, or `reasoning_gym:<task>` or `link:<n>`, which bring their own reward;
+  3. `max_steps`, `logging_steps`, `save_steps` and `eval_steps` count updates of single agents.
 
 One process:
     accelerate launch --config_file accelerate_configs/cpu.yaml scripts/train.py --config examples/quickstart.yaml

@@ -1,7 +1,7 @@
 """
 A team for LINK (docs/tasks.md), warmed up with TRL's `SFTTrainer`.
 
-`train.py` calls this for `agents: link:<n>`. By hand, for a team on disk:
+`train.py` calls this for `agents: link:<n>`. By hand, for models on disk, one folder per agent:
     python scripts/warm_start_link.py 3 runs/link_team --seed 0
 """
 

@@ -41,6 +41,20 @@ def test_example_of_the_readme_runs(tmp_path, monkeypatch):
     assert torch.is_tensor(next(trainer.model.parameters()))
 
 
+def test_team_file_of_the_readme_is_a_team(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import train
+
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my_team.yaml").write_text(example)
+    command = ["--config", str(tmp_path / "my_team.yaml"), "--use_cpu", "true", "--bf16", "false"]
+    script_args, args, _ = train.make_parser().parse_args_and_config(command)
+    planner, solver = train.make_agents(script_args.agents, args)
+    assert planner.system_prompt == "You plan." and planner.peft_config is None
+    assert solver.learning_rate == 1e-6 and solver.peft_config.r == 16
+    assert args.num_stages == 40 and script_args.reward_funcs == ["accuracy_reward"]
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_links_of_the_readme_lead_somewhere(target):
     assert target.startswith("https://") or (ROOT / target).is_file()

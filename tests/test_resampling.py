@@ -162,6 +162,13 @@ def test_rollouts_begin_with_what_was_said(tmp_path):
     assert again.views == rollouts.views
 
 
+@pytest.mark.parametrize("message", [Message("x", "a"), Message("nobody", "a", (2, 1))])
+def test_message_that_cannot_be_gone_on_from_is_refused(message, tmp_path):
+    trainer = make_trainer(tmp_path, make_team(2))
+    with pytest.raises(ValueError, match="Message 0 of row 1 is by .* must be one of x, y, and its ids"):
+        trainer.collect_rollouts([{"prompt": "au"}] * 2, [[], [message]])
+
+
 def test_default_is_the_cheapest_exact_mode(tmp_path):
     def mode(team, **fields):
         return make_trainer(tmp_path, team, kl_estimator="exact", **fields).resampler.mode

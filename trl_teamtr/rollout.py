@@ -121,13 +121,20 @@ def replay(transcripts: list[Transcript], speakers: Sequence["AgentTrainer"]) ->
     `transcripts` with every author's view of the messages that are there, as the turn loop would have left them.
 
     Raises:
-        `ValueError`: If an author has not enough room for what it is said to have read.
+        `ValueError`: If an author is not of the team, has not enough room for what it is said to have read, or if a
+            message has no token ids.
     """
     rollouts = Rollouts(transcripts, {speaker.name: [View() for _ in transcripts] for speaker in speakers})
     authors = {speaker.name: speaker for speaker in speakers}
     for row, transcript in enumerate(transcripts):
         messages, transcript.messages = transcript.messages, []
         for message in messages:
+            if message.agent not in authors or not message.ids:
+                raise ValueError(
+                    f"Message {len(transcript.messages)} of row {row} is by {message.agent!r} and has "
+                    f"{len(message.ids)} token ids. Its author must be one of {', '.join(authors)}, and its ids, end of "
+                    "turn included, are what the author reads of it: `Message(agent, text, ids)`."
+                )
             if not _read(authors[message.agent], row, rollouts):
                 raise ValueError(
                     f"Message {len(transcript.messages)} of row {row} has no room in its author's context."

@@ -39,7 +39,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
         peft_config ([`~peft.PeftConfig`], *optional*): For trainable agents that have none of their own.
     """
     if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
-        _warn_of_other_turns(model, args)
+        warn_of_other_turns(model, args)
         model = load_team(model)
     if isinstance(model, (list, tuple)):
         agents = [copy.copy(agent) for agent in model]
@@ -66,7 +66,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
     return agents
 
 
-def _warn_of_other_turns(path: str, args: TeamTRConfig):
+def warn_of_other_turns(path: str, args: TeamTRConfig):
     """A saved team takes turns as `args` says, which may be no longer as it was trained."""
     saved = read_team_file(path)["rollout"]
     other = [

@@ -89,6 +89,9 @@ class TeamTRConfig(GRPOConfig):
             a router that calls an agent only on some texts.
         share_base_model (`bool`, *optional*, defaults to `True`):
             Whether LoRA agents that name the same base model share its weights in memory.
+        offload_idle_agents (`bool`, *optional*, defaults to `False`):
+            Whether to keep the weights of agents that neither speak nor train in the memory of the CPU. Not with
+            DeepSpeed.
         reward_timeout (`float`, *optional*):
             Seconds that one call of a reward function may take before the run stops with a `TimeoutError`. With it,
             functions that are not async are called in a thread of their own. `None` waits forever.
@@ -104,7 +107,7 @@ class TeamTRConfig(GRPOConfig):
             (docs/theory.md); the logged `kl` is then δ times the largest ratio of a turn's KL to its radius.
         kl_estimator (`str`, *optional*, defaults to `"k3"`):
             How the KL that decides on acceptance is measured: `"k3"` (on the sampled tokens) or `"exact"` (over the
-            full vocabulary, at twice the forward passes). The penalty and the early stop always use k3.
+            full vocabulary, with two forward passes per measurement). The penalty and the early stop always use k3.
         kl_coef (`float`, *optional*, defaults to `0.1`):
             Initial coefficient β of the KL penalty. 0 for no penalty.
         kl_controller (`str`, *optional*, defaults to `"adaptive"`):

@@ -1,5 +1,6 @@
 import json
 import os
+import warnings
 
 import pytest
 from datasets import Dataset
@@ -180,6 +181,18 @@ def test_saved_team_with_adapters_is_evaluated_as_it_was(tmp_path):
     assert found == [[{"name": m["name"], "content": m["content"]} for m in messages] for messages in expected]
     base = run(tmp_path, None, model=str(tmp_path / "base"), protocols=["single"], fields={"top_k": 1})
     assert len(base["single"].records) == 32
+
+
+def test_team_that_takes_other_turns_than_it_was_saved_with_is_warned_of(tmp_path):
+    path = str(tmp_path / "team")
+    make_trainer(path, make_team(2), num_rounds=2).save_model()
+    with pytest.warns(UserWarning, match="was saved with num_rounds=2 \\(now 1\\)"):
+        (record, *_) = run(tmp_path, path)["team"].records
+    assert len(record["transcripts"][0]) == 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was saved with")
+        run(tmp_path, path, fields={"num_rounds": 2})
+        run(tmp_path, path, protocols=["single"])
 
 
 def test_another_model_plays_the_baselines(tmp_path):

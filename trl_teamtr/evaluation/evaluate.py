@@ -12,7 +12,7 @@ from datasets import Dataset
 from ..agent import Agent
 from ..router import Router
 from ..tasks.reasoning_gym import reasoning_gym_reward
-from ..team import load_team, resolve_team
+from ..team import load_team, resolve_team, warn_of_other_turns
 from ..teamtr_config import TeamTRConfig
 from ..transcript import Message, Transcript
 from .checks import check_dataset, check_players, check_prompts, reads_transcripts
@@ -73,7 +73,10 @@ def evaluate_protocols(
     reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
     with tempfile.TemporaryDirectory() as folder:  # a trainer wants one; nothing is kept there
         own = evaluation_args(args, folder)
-        team = load_team(team) if isinstance(team, str) else team
+        if isinstance(team, str):
+            path, team = team, load_team(team)
+            if "team" in config.protocols:
+                warn_of_other_turns(path, own)
         source = None if model is None else resolve_team(model, own)
         players = spread(source, team, args.num_agents) if source else team or []
         check_players(config, team, players)
