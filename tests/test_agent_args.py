@@ -4,7 +4,7 @@ import pytest
 
 from trl_teamtr import Agent
 from trl_teamtr.tasks.link import make_model, make_tokenizer
-from trl_teamtr.team import agent_args, check_sampling, grpo_arguments
+from trl_teamtr.team import agent_args, grpo_arguments
 
 
 # agent_args
@@ -27,6 +27,12 @@ def test_generation_kwargs_that_are_fields_go_to_the_fields(make_config):
     assert own.generation_kwargs == {"num_beams": 1}
     assert (args.temperature, args.max_completion_length, args.top_p) == (0.8, 64, 1.0)
     assert args.generation_kwargs is None and len(kwargs) == 7
+
+
+def test_max_new_tokens_is_the_length_of_a_message(make_config):
+    agent = Agent("a", "model", generation_kwargs={"max_new_tokens": 5})
+    own = agent_args(make_config(max_completion_length=64), agent, lead=True)
+    assert own.max_completion_length == 5 and own.generation_kwargs is None
 
 
 def test_generation_kwargs_of_the_agent_go_before_those_of_the_config(make_config):
@@ -80,35 +86,6 @@ def test_only_the_lead_logs_saves_and_evaluates(make_config):
     assert lead.do_eval and lead.eval_strategy == "steps" and lead.load_best_model_at_end
     assert other.report_to == [] and not other.log_completions and not other.push_to_hub
     assert not other.do_eval and other.eval_strategy == "no" and not other.load_best_model_at_end
-
-
-# check_sampling
-
-
-TRANSFORMS = [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
-
-
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
-def test_k3_refuses_transformed_sampling(make_config, transform):
-    (key, value), *_ = transform.items()
-    with pytest.raises(ValueError, match=f"Agent 'a' samples with {key}={value}, but `kl_estimator='k3'`"):
-        check_sampling(make_config(**transform), "a")
-
-
-def test_k3_names_every_transform(make_config):
-    with pytest.raises(ValueError, match="samples with top_p=0.5, top_k=3, but"):
-        check_sampling(make_config(top_p=0.5, top_k=3), "a")
-
-
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
-@pytest.mark.parametrize("given", [{"kl_estimator": "exact"}, {"trust_region_radius": None}], ids=str)
-def test_transformed_sampling_is_fine_where_k3_does_not_decide(make_config, transform, given):
-    assert check_sampling(make_config(**transform, **given), "a") is None
-
-
-@pytest.mark.parametrize("given", [{}, {"temperature": 0.5}, {"top_p": 1.0, "top_k": 0, "min_p": 0.0}], ids=str)
-def test_k3_accepts_the_untransformed_policy_at_any_temperature(make_config, given):
-    assert check_sampling(make_config(**given), "a") is None
 
 
 @pytest.mark.parametrize("lead", [True, False])

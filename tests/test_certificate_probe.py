@@ -6,7 +6,7 @@ from tiny import answer_reward, enumerate_rollouts, make_config, make_team, make
 
 from trl_teamtr import certificate_probe
 from trl_teamtr.certificate_probe import fill_missing
-from trl_teamtr.team import can_be_verified
+from trl_teamtr.sampling_checks import can_be_verified
 
 
 MOVING = {"learning_rate": 2e-2, "trust_region_radius": 0.1, "num_stages": 2, "logging_steps": 1}

@@ -141,6 +141,13 @@ def run_dir(tmp_path, short_run):
     return shutil.copytree(short_run, tmp_path / "run")
 
 
+def test_saved_team_is_no_checkpoint(tmp_path):
+    trainer = make_trainer(tmp_path, make_team(2))
+    trainer.save_model()
+    with pytest.raises(FileNotFoundError, match="is no checkpoint: it has no trainer_state.json.*trainer's `model`"):
+        trainer.train(resume_from_checkpoint=str(tmp_path))
+
+
 def test_damaged_checkpoint_is_refused_before_it_is_loaded(run_dir):
     (run_dir / "checkpoint-2" / "y" / "optimizer.pt").write_bytes(b"half")
     trainer = make_trainer(run_dir, make_team(2, seed=9), **SETTINGS)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from peft import LoraConfig
 from tiny import PROMPTS, answer_reward, make_config, make_model, make_team, make_tokenizer, make_trainer
 from trl import GRPOConfig
@@ -59,6 +59,61 @@ def test_faults_of_an_evaluation_dataset_name_it(tmp_path):
             make_config(tmp_path),
             train_dataset=rows(*PROMPTS),
             eval_dataset={"easy": rows("a"), "hard": Dataset.from_dict({"text": ["a"]})},
+        )
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        (DatasetDict(train=rows("a"), test=rows("u")), r"is several: 'train', 'test'. Pass one, `dataset\['...'\]`"),
+        ([{"prompt": "a"}], r"is a list. Pass a `datasets.Dataset` \(`Dataset.from_list"),
+    ],
+)
+def test_what_is_no_dataset(tmp_path, dataset, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, make_team(2), dataset=dataset)
+
+
+def test_router_that_is_a_name_belongs_to_the_config(tmp_path):
+    with pytest.raises(TypeError, match=r"got 'random'. What is built in is set in the config: `TeamTRConfig"):
+        make_trainer(tmp_path, make_team(2), router="random")
+
+
+def test_dataset_that_is_evaluated_later_is_looked_at_too(tmp_path):
+    trainer = make_trainer(tmp_path, make_team(2))
+    with pytest.raises(ValueError, match="The eval dataset has no 'prompt' column"):
+        trainer.evaluate(Dataset.from_dict({"text": ["a"]}))
+
+
+def test_template_of_one_turn_is_refused_where_an_agent_may_speak_twice(tmp_path):
+    template = (
+        "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}{{ messages[0]['content'] }}"
+    )
+
+    def make(**fields):
+        team = make_team(2)
+        for agent in team:
+            agent.processing_class.chat_template = template
+        return make_trainer(tmp_path, team, dataset=rows(CHAT, CHAT), **fields)
+
+    make()
+    for fields in ({"num_rounds": 2}, {"router_kind": "random"}):
+        with pytest.raises(ValueError, match="one turn only|template"):
+            make(**fields)
+
+
+def test_random_router_is_asked_often_enough_whatever_the_dataset(tmp_path):
+    make_trainer(tmp_path, make_team(3), dataset=rows("a", "u"), router_kind="random")
+
+
+def test_evaluation_dataset_named_train_is_looked_at_as_well(tmp_path):
+    with pytest.raises(ValueError, match="eval 'train' dataset has no 'prompt'"):
+        TeamTRTrainer(
+            make_team(2),
+            answer_reward,
+            make_config(tmp_path),
+            train_dataset=rows(*PROMPTS),
+            eval_dataset={"train": Dataset.from_dict({"text": ["a"]})},
         )
 
 

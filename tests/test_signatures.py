@@ -25,6 +25,7 @@ OVERRIDDEN = {
     "_prepare_for_training": "self, max_steps, train_dataloader, resume_from_checkpoint",
     "_build_accelerator_args": "self, kwargs",
     "evaluate": "self, eval_dataset, ignore_keys, metric_key_prefix",
+    "evaluation_loop": "self, dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix",
     "create_model_card": "self, model_name, dataset_name, tags",
     "_determine_best_metric": "self, metrics, trial",
     "save_model": "self, output_dir, _internal_call",

@@ -5,9 +5,11 @@ import warnings
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
 
-from trl_teamtr import Agent, TeamTRConfig, load_team
+from trl_teamtr import Agent, TeamTRConfig, load_team, team
 from trl_teamtr.tasks.link import make_model, make_tokenizer
 from trl_teamtr.team import (
     TEAM_FILE,
@@ -201,6 +203,33 @@ def test_lora_agents_share_the_base_unless_told_not_to(make_config, base_path, m
     change_adapter(models[1], 0.5)
     assert torch.equal(logits(models[0]), before) and torch.equal(logits(models[2]), before)
     assert not torch.allclose(logits(models[1]), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("fields", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, {"bias": "all"}])
+def test_adapters_that_would_change_the_base_have_one_of_their_own(make_config, base_path, fields):
+    target = {"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    agents = [
+        Agent("a", base_path, peft_config=LoraConfig(**target, **fields)),
+        Agent("b", base_path, peft_config=lora()),
+    ]
+    load_models(agents, make_config())
+    before = logits(agents[1].model)
+    models = [get_peft_model(agent.model, agent.peft_config) for agent in agents]
+    assert not set(pointers(models[0]).values()) & set(pointers(models[1]).values())
+    assert torch.equal(logits(models[1]), before)
+
+
+@pytest.mark.parametrize("kind, expected", [("MULTI_GPU", {"device_map": None}), ("NO", {})])
+def test_base_is_not_spread_over_the_devices_of_other_processes(make_config, base_path, kind, expected, monkeypatch):
+    def load(path, **kwargs):
+        found.update({key: value for key, value in kwargs.items() if key == "device_map"})
+        return AutoModelForCausalLM.from_pretrained(path)
+
+    found, args = {}, make_config()
+    monkeypatch.setattr(team, "create_model_from_path", load)
+    monkeypatch.setattr(args.distributed_state, "distributed_type", DistributedType[kind])
+    load_models([Agent("a", base_path, peft_config=lora())], args)
+    assert found == expected
 
 
 def test_training_one_adapter_leaves_base_and_other_adapters(make_config, base_path):

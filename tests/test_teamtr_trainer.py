@@ -16,6 +16,8 @@ from tiny import (
 )
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForSequenceClassification,
     TrainerCallback,
@@ -334,8 +336,47 @@ def test_evaluation_leaves_weights_and_modes_alone(tmp_path):
     assert not any(changed(b, m.model) for b, m in zip(before, trainer.members, strict=True))
 
 
-def test_several_evaluation_datasets(tmp_path):
-    trainer = make_trainer(tmp_path, make_team(2))
-    trainer.eval_dataset = {"one": trainer.train_dataset, "two": trainer.train_dataset.select(range(4))}
-    metrics = trainer.evaluate()
-    assert {"eval_one_reward", "eval_two_reward"} <= set(metrics) or "eval_one_loss" in metrics
+class Epochs(TrainerCallback):
+    def __init__(self):
+        self.seen = []
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.seen.append(f"begin {state.global_step}")
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.seen.append(f"end {state.global_step}")
+
+
+@pytest.mark.parametrize("max_steps", [12, 11])
+def test_epochs_log_evaluate_and_save(tmp_path, max_steps):
+    """Of 8 prompts, two at a time, by two agents: 8 updates."""
+    by_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch", "logging_strategy": "epoch"}
+    fields = {"num_stages": None, "max_steps": max_steps, "callbacks": [Epochs()]}
+    trainer = make_trainer(tmp_path, make_team(2), **by_epoch, **fields)
+    trainer.train()
+    assert fields["callbacks"][0].seen == ["begin 0", "end 8", "begin 8", f"end {max_steps}"]
+    logs = trainer.state.log_history
+    ends = [8, max_steps]
+    assert [log["step"] for log in logs if "eval_reward" in log] == ends
+    assert [log["step"] for log in logs if "team/reward" in log] == ends
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == sorted(f"checkpoint-{end}" for end in ends)
+
+
+def test_model_that_was_best_at_the_end_of_an_epoch_is_loaded(tmp_path):
+    by_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    fields = {"num_stages": None, "num_train_epochs": 2, "metric_for_best_model": "eval_reward"}
+    trainer = make_trainer(tmp_path, make_team(2), **by_epoch, **fields)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint is not None
+
+
+def test_one_agent_needs_no_list_and_rewards_may_be_a_tuple(tmp_path):
+    (agent,) = make_team(1)
+    trainer = make_trainer(tmp_path, agent, reward_funcs=(answer_reward, answer_reward))
+    assert trainer.team_names == ("x",) and len(trainer.reward_funcs) == 2
+
+
+def test_limit_of_a_context_is_found_by_any_name(tmp_path):
+    config = GPT2Config(vocab_size=3, n_positions=24, n_embd=8, n_layer=1, n_head=1)
+    trainer = make_trainer(tmp_path, [Agent("x", GPT2LMHeadModel(config), processing_class=make_tokenizer())])
+    assert trainer.max_view_length == 24

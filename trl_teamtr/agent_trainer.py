@@ -17,6 +17,7 @@ from .advantages import group_advantages
 from .agent import Agent
 from .engines import PlainEngine, loading_runs_no_code, make_engine
 from .monitor import split_off_monitor
+from .plain_sampling import drop_sampling_defaults, silence_dropout
 from .rendering import ChatRenderer, PlainRenderer, Renderer
 from .returns import answers, weigh_rewards
 from .rollout import Rollouts, union
@@ -64,6 +65,9 @@ class AgentTrainer(GRPOTrainer):
         super().__init__(**kwargs)
         if not agent.trainable:
             self.model.requires_grad_(False)
+        if self.args.disable_dropout:
+            silence_dropout(self.model)
+        drop_sampling_defaults(self.model, self.generation_config, self.name)
         # TRL reuses a batch by counting steps; here `update` does it. With 1, TRL computes no old log-probabilities,
         # which the first pass yields for nothing, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
@@ -82,7 +86,8 @@ class AgentTrainer(GRPOTrainer):
     # Speaking
 
     def _find_max_view_length(self) -> int:
-        limit = self.model.config.get_text_config().to_dict().get("max_position_embeddings")  # not every family has it
+        # Not every family has it, and some by another name, which only the attribute knows
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         limits = [length for length in (self.args.max_context_length, limit) if length is not None]
         return min(limits) if limits else sys.maxsize
 

@@ -20,8 +20,8 @@ from .drafts import Drafts
 from .resampling import resample
 from .returns import compute_returns
 from .rollout import Rollouts
+from .sampling_checks import can_be_verified
 from .scoring import exact_token_kl
-from .team import can_be_verified
 from .trust_region import k3_kl
 from .turn_radii import count_own_turns
 

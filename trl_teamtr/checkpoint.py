@@ -14,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
 
 from . import run_state
 from .agent import Agent
-from .manifest import flush, verify, write_manifest
+from .manifest import MANIFEST, flush, verify, write_manifest
 from .team import TEAM_FILE, check_same_team, describe_team
 from .teamtr_config import TeamTRConfig
 
@@ -159,6 +159,12 @@ def prepare_resume(trainer: "TeamTRTrainer", resume_from_checkpoint: str | bool 
         raise FileNotFoundError(
             (f"There is no checkpoint in {run_dir!r}" if folder is None else f"There is no checkpoint {folder!r}")
             + (f". The last one of this run is {last!r}." if last else ": leave `resume_from_checkpoint` out.")
+        )
+    if not any(os.path.isfile(os.path.join(folder, name)) for name in (TRAINER_STATE_NAME, MANIFEST)):
+        raise FileNotFoundError(
+            f"{folder!r} is no checkpoint: it has no {TRAINER_STATE_NAME}. Checkpoints are the folders "
+            f"`checkpoint-<updates>`{f', the last one {last!r}' if last else ''}; to train a saved team further, pass it as "
+            "the trainer's `model`."
         )
     verify(folder, trainer.accelerator)
     check_same_team(folder, [member.agent for member in trainer.members])

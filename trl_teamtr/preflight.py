@@ -1,5 +1,6 @@
 """Faults of the input, found before anything is generated."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from datasets import Dataset, IterableDataset
 from trl.data_utils import is_conversational
 
 from .rollout import RolloutRules
-from .router import find_silent_agents
+from .router import RandomRouter, find_silent_agents
 from .team import base_is_lost
 from .teamtr_config import TeamTRConfig
 
@@ -26,11 +27,19 @@ def refuse_unsupported(**arguments):
             )
 
 
+def check_optimizers(optimizers: tuple, num_trained: int):
+    """Raise `ValueError` if one optimizer is given for several agents."""
+    if num_trained > 1 and optimizers != (None, None):
+        raise ValueError("`optimizers` is one optimizer, but each agent has its own. Set `args.optim` instead.")
+
+
 def name_splits(train_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
     """All datasets of a trainer, by the name to call them in a message."""
     if eval_dataset is None:
         return {"train": train_dataset}
-    return {"train": train_dataset, **(eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset})}
+    own = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
+    own = {"eval 'train'" if name == "train" else name: dataset for name, dataset in own.items()}
+    return {"train": train_dataset, **own}
 
 
 def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[str], dataset, args: TeamTRConfig):
@@ -38,7 +47,8 @@ def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[
     Raise `ValueError` if the router, in a dry run of empty messages on prompts of `dataset`, names an unknown agent or
     never calls one of `trainable`.
     """
-    silent = find_silent_agents(rules.router, names, [row["prompt"] for row in dataset.take(64)], rules.max_turns)
+    prompts = itertools.cycle([row["prompt"] for row in dataset.take(64)])
+    silent = find_silent_agents(rules.router, names, list(itertools.islice(prompts, 64)), rules.max_turns)
     silent = [name for name in silent if name in trainable]
     if silent and not args.allow_silent_agents:
         raise ValueError(
@@ -48,11 +58,12 @@ def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[
         )
 
 
-def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], max_turns: int):
+def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], rules: RolloutRules):
     """
     Raise `ValueError` unless every agent can read the prompts of all `splits`: a chat template for conversational
-    ones, one that takes others' turns if it speaks twice, and room for a message.
+    ones, one that takes others' turns if it may speak twice, and room for a message.
     """
+    speaks_twice = rules.max_turns > (1 if isinstance(rules.router, RandomRouter) else len(members))
     for member in members:
         if base_is_lost(member.model):
             warnings.warn(
@@ -64,7 +75,7 @@ def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], max
         prompt = next(iter(dataset))["prompt"]
         for member in members:
             renderer = member.renderer_for(prompt)
-            if max_turns > len(members) and not isinstance(prompt, str):
+            if speaks_twice and not isinstance(prompt, str):
                 renderer.check_turns()
         check_lengths(dataset, members, split)
 
@@ -96,6 +107,15 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
         agents (`Sequence[str]`): Names of the team.
         split (`str`): What to call the dataset in the message.
     """
+    if isinstance(dataset, dict):
+        raise ValueError(
+            f"The {split} dataset is several: {', '.join(map(repr, dataset))}. Pass one, `dataset['...']`."
+        )
+    if dataset is not None and not isinstance(dataset, Dataset | IterableDataset):
+        raise ValueError(
+            f"The {split} dataset is a {type(dataset).__name__}. Pass a `datasets.Dataset` (`Dataset.from_list(rows)` "
+            "makes one) or an `IterableDataset`."
+        )
     first = next(iter(dataset), None) if dataset is not None else None
     if first is None:
         raise ValueError(f"The {split} dataset is empty. It needs at least one row with a 'prompt'.")

@@ -118,7 +118,7 @@ def _timed_out(name: str, timeout: float) -> TimeoutError:
 
 def check_reward_funcs(reward_funcs: Any, timeout: float | None = None) -> list:
     """The rewards as a list, in which functions are [`checked`]; models and their paths are left as they are."""
-    if not isinstance(reward_funcs, list):
+    if not isinstance(reward_funcs, list | tuple):
         reward_funcs = [] if reward_funcs is None else [reward_funcs]
     return [func if isinstance(func, str | nn.Module) else checked(func, timeout) for func in reward_funcs]
 

@@ -78,7 +78,18 @@ class RolloutRules:
 
 
 def make_rules(args: TeamTRConfig, names: Sequence[str], router: Router | None, stop_condition) -> RolloutRules:
-    """The rules of `args` for a team of `names`; `router` and `stop_condition` are the user's own, if any."""
+    """
+    The rules of `args` for a team of `names`; `router` and `stop_condition` are the user's own, if any.
+
+    Raises:
+        `TypeError`: If one of the two is no function.
+    """
+    for name, own in (("router", router), ("stop_condition", stop_condition)):
+        if own is not None and not callable(own):
+            raise TypeError(
+                f"The trainer's `{name}` must be a function of a transcript, got {own!r}. What is built in is set in the "
+                "config: `TeamTRConfig(router='random')`, `TeamTRConfig(stop_string='...')`."
+            )
     max_turns = args.max_turns if args.max_turns is not None else args.num_rounds * len(names)
     router = router if router is not None else make_router(args.router, max_turns)
     return RolloutRules(router, max_turns, args.stop_string, stop_condition)

@@ -24,8 +24,16 @@ def count_stages(dataloader: DataLoader, args: TeamTRConfig, num_agents: int) ->
         num_agents (`int`): Number of trainable agents.
 
     Raises:
-        `ValueError`: If the dataset is too small for one stage.
+        `ValueError`: If the dataset is too small for one stage, or a stream while something is due at each epoch's end.
     """
+    by_epoch = [
+        name for name in ("eval_strategy", "save_strategy", "logging_strategy") if getattr(args, name) == "epoch"
+    ]
+    if by_epoch and not has_length(dataloader):
+        raise ValueError(
+            f"{', '.join(by_epoch)} is 'epoch', but nobody knows where the epochs of a stream end. Use 'steps', which "
+            "counts updates."
+        )
     per_epoch = len(dataloader) // args.steps_per_generation if has_length(dataloader) else None
     if per_epoch == 0:
         prompts = args.generation_batch_size // args.num_generations
@@ -39,10 +47,28 @@ def count_stages(dataloader: DataLoader, args: TeamTRConfig, num_agents: int) ->
     return per_epoch, math.ceil(args.num_train_epochs * per_epoch) * num_agents
 
 
+def ends_epoch(step: int, max_steps: int, updates_per_epoch: int | None) -> bool:
+    """Whether an epoch, or the run, ends with update `step` (from 1). The only epoch of a stream is the run."""
+    return step >= max_steps or (updates_per_epoch is not None and step % updates_per_epoch == 0)
+
+
 def stage_rows(dataloader: DataLoader, repeats: int) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each stage, epoch after epoch: every `repeats`-th batch of `dataloader`."""
-    for _ in itertools.count():
-        yield from itertools.islice(dataloader, 0, None, repeats)
+    """
+    The rows of each stage, epoch after epoch: every `repeats`-th batch of `dataloader`.
+
+    Raises:
+        `ValueError`: If an epoch of a stream is too short for one stage.
+    """
+    for epoch in itertools.count():
+        stages = 0
+        for rows in itertools.islice(dataloader, 0, None, repeats):
+            stages += 1
+            yield rows
+        if stages == 0:
+            raise ValueError(
+                f"Epoch {epoch} of the train dataset, a stream, ended before it had the rows of one stage. Look at what "
+                "filters it, or use a smaller batch."
+            )
 
 
 def order_agents(agents: Sequence[Any], kind: str, seed: int, stage: int) -> list[Any]:

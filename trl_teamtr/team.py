@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import find_adapter_config_file
@@ -41,6 +42,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
     if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
         warn_of_other_turns(model, args)
         model = load_team(model)
+    model = [model] if isinstance(model, Agent) else model
     if isinstance(model, (list, tuple)):
         agents = [copy.copy(agent) for agent in model]
         check_names(agents)
@@ -109,9 +111,10 @@ def clone_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 def default_args(model: Any) -> TeamTRConfig:
     """A default config for `model`, which [`resolve_team`] takes; named after its first model."""
-    if isinstance(model, (list, tuple)):
-        check_names(model)
-        model = model[0].model
+    if isinstance(model, (list, tuple, Agent)):
+        team = [model] if isinstance(model, Agent) else model
+        check_names(team)
+        model = team[0].model
     name = model if isinstance(model, str) else get_config_model_id(model.config)
     return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
 
@@ -129,8 +132,9 @@ def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config
                 raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {agent.model!r}.")
         if isinstance(agent.model, str) and find_adapter_config_file(agent.model) is not None:
             path = agent.model
-            base = PeftConfig.from_pretrained(path).base_model_name_or_path
-            model = _shared_base(base, agent, bases, args, load_kwargs)
+            peft_config = PeftConfig.from_pretrained(path)
+            base = peft_config.base_model_name_or_path
+            model = _shared_base(base, peft_config, agent, bases, args, load_kwargs)
             agent.model = PeftModel.from_pretrained(model, path, is_trainable=agent.trainable)
             if agent.processing_class is None:
                 own = os.path.isfile(os.path.join(path, "tokenizer_config.json"))
@@ -140,21 +144,39 @@ def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config
                     trust_remote_code=args.trust_remote_code or agent.trust_remote_code,
                 )
         elif agent.peft_config is not None and not isinstance(agent.model, PeftModel):
-            agent.model = _shared_base(agent.model, agent, bases, args, load_kwargs)
+            agent.model = _shared_base(agent.model, agent.peft_config, agent, bases, args, load_kwargs)
+
+
+def _leaves_base_alone(peft_config: PeftConfig) -> bool:
+    """Whether an adapter neither trains weights of its base nor rewrites them when it is made, as PiSSA and OLoRA do."""
+    fields = vars(peft_config)
+    own_init = (True, False, "gaussian", "orthogonal")
+    return fields.get("bias", "none") == "none" and fields.get("init_lora_weights", True) in own_init
 
 
 def _shared_base(
-    base: str | PreTrainedModel, agent: Agent, bases: dict, args: TeamTRConfig, load_kwargs: dict[str, Any]
+    base: str | PreTrainedModel,
+    peft_config: PeftConfig,
+    agent: Agent,
+    bases: dict,
+    args: TeamTRConfig,
+    load_kwargs: dict[str, Any],
 ) -> PreTrainedModel:
-    """The base model itself, or a clone over its weights if it is in use already."""
+    """A clone over the weights of the base model, or a base of its own for an adapter that would change them."""
     # Agents that do not trust the code of a model are given none that was loaded with it
     key = (base, agent.trust_remote_code) if isinstance(base, str) else id(base)
-    if key not in bases or not args.share_base_model:
+    share = args.share_base_model and _leaves_base_alone(peft_config)
+    if key not in bases or not share:
         if isinstance(base, str):
             kwargs = {"trust_remote_code": args.trust_remote_code, **_init_kwargs(args, agent)}
+            # On one device each, as TRL loads whole models; `create_model_from_path` would spread them over all
+            if args.distributed_state.distributed_type in (DistributedType.MULTI_GPU, DistributedType.DEEPSPEED):
+                kwargs["device_map"] = None
             base = create_model_from_path(base, **kwargs, **load_kwargs)
-        elif not args.share_base_model:
+        elif not share:
             base = copy.deepcopy(base)
+        if not share:
+            return base
         bases[key] = base
     # Clones are made of the untouched model: wrapping one must not show in the next
     return clone_sharing_weights(bases[key])
@@ -175,6 +197,8 @@ def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 
     if args.num_stages is not None:
         own.max_steps = args.num_stages * num_trained  # what `Trainer` knows
     kwargs = {**(args.generation_kwargs or {}), **(agent.generation_kwargs or {})}
+    if "max_new_tokens" in kwargs:  # another name of the same
+        kwargs.setdefault("max_completion_length", kwargs.pop("max_new_tokens"))
     for name in CONFIG_FIELDS:
         if name in kwargs:
             setattr(own, name, kwargs.pop(name))
@@ -191,58 +215,6 @@ def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 
         own.report_to, own.log_completions, own.push_to_hub = [], False, False
         own.eval_strategy, own.do_eval, own.load_best_model_at_end = "no", False, False
     return own
-
-
-def check_sampling(args: TeamTRConfig, name: str):
-    """
-    Raise unless the KL estimator can bear how agent `name` samples.
-
-    Raises:
-        `ValueError`: With `kl_estimator="k3"` and a transform that makes the samples come from another law than the
-            one whose log-probabilities are compared.
-    """
-    other = _other_transforms(args)
-    if args.resampling == "speculative" and other:
-        raise ValueError(
-            f"Agent {name!r} samples with {', '.join(other)}, but `resampling='speculative'` knows the law of messages "
-            "that are sampled with temperature, top-k, top-p and min-p only. Use `resampling='suffix'`, or drop it."
-        )
-    truncations = {
-        "top_p": args.top_p < 1.0,
-        "top_k": args.top_k is not None and args.top_k > 0,
-        "min_p": args.min_p is not None and args.min_p > 0,
-        "repetition_penalty": args.repetition_penalty != 1.0,
-    }
-    used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
-    if used and args.resampling == "importance":
-        raise ValueError(
-            f"Agent {name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
-            "probability under the untransformed policy (any temperature). Drop it, or use another mode."
-        )
-    if used and args.kl_estimator == "k3" and args.trust_region_radius is not None:
-        raise ValueError(
-            f"Agent {name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
-            "the untransformed policy (any temperature). Use `kl_estimator='exact'`, or drop the transform."
-        )
-
-
-def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
-    """`args.resampling`, or without it the cheapest mode that has the law of the updated team."""
-    if args.resampling is not None:
-        return args.resampling
-    speculative = args.disable_dropout and args.resample_every == 1 and can_be_verified(args, agents)
-    return "speculative" if speculative and sum(agent.trainable for agent in agents) > 1 else "full"
-
-
-def can_be_verified(args: TeamTRConfig, agents: Sequence[Agent]) -> bool:
-    """Whether the law that messages are sampled from is one that drafts can be verified against."""
-    return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in agents)
-
-
-def _other_transforms(args: TeamTRConfig) -> list[str]:
-    """Transforms of the sampling whose law verification does not know."""
-    found = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
-    return found + [f"{key}={value}" for key, value in (args.generation_kwargs or {}).items()]
 
 
 def describe_team(agents: Sequence[Agent], args: TeamTRConfig) -> dict[str, Any]:

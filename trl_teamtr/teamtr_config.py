@@ -33,11 +33,12 @@ class TeamTRConfig(GRPOConfig):
     Configuration class for the [`TeamTRTrainer`].
 
     It inherits every parameter of [`~trl.GRPOConfig`] and adds those of the team, the rollout and the trust region.
-    Four inherited parameters have a team meaning:
+    Five inherited parameters have a team meaning:
 
     - `max_steps`, `logging_steps`, `save_steps`, `eval_steps` count agent *updates*; a stage has one update for each
       trainable agent.
     - `max_completion_length` is per message.
+    - `warmup_steps` and the schedule of the learning rate count the updates of one agent, as many as there are stages.
     - `num_iterations` is the largest number of inner iterations of an update. One is a pass over the generation batch
       in `steps_per_generation` micro-batches, accumulated into one optimizer step. It defaults to 4, since the KL
       penalty has no gradient in the first one.
@@ -313,6 +314,11 @@ class TeamTRConfig(GRPOConfig):
             value = getattr(self, name)
             check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
         check(self.num_rounds >= 1, f"`num_rounds` must be at least 1, got {self.num_rounds}.")
+        check(
+            self.max_completion_length is not None,
+            "`max_completion_length` must be a number: a message has to leave room for the answers to it. TRL's default "
+            "is 512.",
+        )
         check(
             self.reward_timeout is None or self.reward_timeout > 0,
             f"`reward_timeout` must be a positive number of seconds, or `None` to wait forever, got "

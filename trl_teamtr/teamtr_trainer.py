@@ -17,13 +17,14 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from . import checkpoint, hub, preflight, run_state
 from .agent import Agent
 from .agent_trainer import AgentTrainer
 from .diagnostics import DiagnosticsCallback
+from .eval_names import name_by_dataset
 from .model_card import describe_team
 from .preemption import PreemptionCallback
 from .preparing import prepare_members
@@ -33,17 +34,9 @@ from .residency import Residency
 from .rewards import check_reward_funcs, check_trust
 from .rollout import Rollouts, collect_rollouts, make_rules
 from .router import Router
-from .stages import count_stages, evaluating, order_agents, stage_rows
-from .team import (
-    agent_args,
-    check_same_team,
-    check_sampling,
-    choose_resampling,
-    default_args,
-    grpo_arguments,
-    load_models,
-    resolve_team,
-)
+from .sampling_checks import check_sampling, choose_resampling
+from .stages import count_stages, ends_epoch, evaluating, order_agents, stage_rows
+from .team import check_same_team, default_args, grpo_arguments, load_models, resolve_team
 from .teamtr_config import TeamTRConfig
 from .transcript import Message, Transcript
 from .trust_region import UpdateReport
@@ -67,7 +60,7 @@ class TeamTRTrainer(AgentTrainer):
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
     - `train` first looks whether the checkpoint to resume from is whole.
     - `_set_signature_columns_if_needed` keeps the private prompts.
-    - `evaluate` puts all agents into evaluation mode.
+    - `evaluate` puts all agents into evaluation mode; `evaluation_loop` keeps the metrics of several datasets apart.
     - `create_model_card` describes the team.
     - `_determine_best_metric` lets a run that is preempted save with `save_strategy="best"`.
     - `_push_from_checkpoint` pushes no pickled arguments, which may hold a token.
@@ -157,8 +150,7 @@ class TeamTRTrainer(AgentTrainer):
         agents = resolve_team(model, args, peft_config)
         names = tuple(agent.name for agent in agents)
         trainable = [agent for agent in agents if agent.trainable]
-        if len(trainable) > 1 and optimizers != (None, None):
-            raise ValueError("`optimizers` is one optimizer, but each agent has its own. Set `args.optim` instead.")
+        preflight.check_optimizers(optimizers, len(trainable))
         check_same_team(args.output_dir, agents)
         splits = preflight.name_splits(train_dataset, eval_dataset)
         for split, dataset in splits.items():
@@ -167,8 +159,7 @@ class TeamTRTrainer(AgentTrainer):
         self.team_names = names
         self.rules = make_rules(args, names, router, stop_condition)
         preflight.check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
-        for agent in agents:
-            check_sampling(agent_args(args, agent, lead=False), agent.name)
+        check_sampling(args, agents)
         load_models(agents, args, quantization_config)
 
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
@@ -186,7 +177,7 @@ class TeamTRTrainer(AgentTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        preflight.check_members(self.members, splits, self.rules.max_turns)
+        preflight.check_members(self.members, splits, self.rules)
         probes = make_probes(self, eval_dataset)
         if probes:
             self.add_callback(DiagnosticsCallback(self, probes))
@@ -287,7 +278,7 @@ class TeamTRTrainer(AgentTrainer):
         prepare_members(self, max_steps, dataloader, resume_from_checkpoint)
 
         start_time = run_state.begin(self, resume_from_checkpoint)
-        self._stages_per_epoch = stages_per_epoch
+        self._updates_per_epoch = stages_per_epoch and stages_per_epoch * num_agents
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         if self.args.eval_on_start:
             self._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
@@ -299,7 +290,10 @@ class TeamTRTrainer(AgentTrainer):
         if resume_from_checkpoint is not None:
             self._load_rng_state(resume_from_checkpoint)
             self.resampler.load(resume_from_checkpoint)
+        first_stage = stage
         while self.state.global_step < max_steps and not self.control.should_training_stop:
+            if stage == first_stage or (stages_per_epoch and stage % stages_per_epoch == 0):
+                self.control = self.callback_handler.on_epoch_begin(self.args, self.state, self.control)
             if position == 0:
                 rows = next(batches)
                 self.resampler.start_stage()
@@ -330,9 +324,11 @@ class TeamTRTrainer(AgentTrainer):
         agent.lr_scheduler.step()
         self._tr_loss += report.loss
         self.state.global_step += 1
-        if self._stages_per_epoch:
-            self.state.epoch = self.state.global_step / len(self.trained_members) / self._stages_per_epoch
+        if self._updates_per_epoch:
+            self.state.epoch = self.state.global_step / self._updates_per_epoch
         self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
+        if ends_epoch(self.state.global_step, self.state.max_steps, self._updates_per_epoch):
+            self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
         self._maybe_log_save_evaluate(
             self._tr_loss,
             report.grad_norm,
@@ -346,12 +342,19 @@ class TeamTRTrainer(AgentTrainer):
 
     # Evaluation
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        name_by_dataset(self._metrics["eval"], metric_key_prefix)
+        return output
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
         preflight.check_eval_batch(batch_size, self.num_generations_eval)
         preflight.check_eval_engine(self)
+        if isinstance(eval_dataset, Dataset | IterableDataset):
+            preflight.check_columns(eval_dataset, self.team_names, metric_key_prefix)
         with evaluating([member.model for member in self.members]):
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # Saving and loading
 

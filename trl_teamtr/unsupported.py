@@ -44,6 +44,16 @@ def refuse_unsupported(args: "TeamTRConfig"):
         "for a fixed reference.",
     )
     check(
+        args.neftune_noise_alpha is None,
+        "`neftune_noise_alpha` is not supported: with noise in the embeddings the KL of two equal policies is not 0, "
+        "and nearly every update would leave the radius.",
+    )
+    check(
+        args.lr_scheduler_type != "reduce_lr_on_plateau",
+        "`lr_scheduler_type='reduce_lr_on_plateau'` is not supported: it follows one metric, and each agent has a "
+        "schedule of its own. Use another, or `EarlyStoppingCallback`.",
+    )
+    check(
         not args.use_liger_kernel,
         "`use_liger_kernel=True` is not supported. Use `model_init_kwargs={'use_kernels': True}` instead.",
     )
