@@ -1,5 +1,6 @@
 """What the benchmarks compute from what they measured, and which cells they run."""
 
+import math
 import os
 import random
 import statistics as reference
@@ -20,10 +21,11 @@ from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
 from reproduction.statistics import (  # noqa: E402
     accuracy_differences,
-    bootstrap,
     exponent,
     final_accuracy,
+    holm,
     interval,
+    p_value,
     rank_correlation,
     regression_rate,
     stability,
@@ -31,19 +33,32 @@ from reproduction.statistics import (  # noqa: E402
 from side_by_side import run_side_by_side  # noqa: E402
 
 
-def test_interval_holds_the_mean_about_as_often_as_it_says():
+@pytest.mark.parametrize("count", [3, 5, 40])
+def test_interval_holds_the_mean_about_as_often_as_it_says(count):
     rng, held = random.Random(0), 0
-    for _ in range(60):
-        _, low, high = interval([rng.gauss(1.0, 2.0) for _ in range(40)])
+    for _ in range(400):
+        _, low, high = interval([rng.gauss(1.0, 2.0) for _ in range(count)])
         held += low <= 1.0 <= high
-    assert 52 <= held <= 60
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_one_value_has_no_interval():
+    value, low, high = interval([2.0])
+    assert value == 2.0 and math.isnan(low) and math.isnan(high)
+
+
+def test_comparisons_are_corrected_for_their_number():
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
+    assert corrected["a"] == pytest.approx(0.03) and corrected["c"] == corrected["b"] == pytest.approx(0.06)
+    assert math.isnan(corrected["d"])
+    assert p_value([0.1, 0.2, 0.3]) == pytest.approx(0.0742, abs=1e-4) and math.isnan(p_value([0.0, 0.0]))
 
 
 @pytest.mark.parametrize("power", [1.0, 1.94])
 def test_exponent_of_a_power_law(power):
     rng, sizes = random.Random(0), (2, 3, 4, 6, 8)
-    groups = [[0.01 * n**power * rng.uniform(0.9, 1.1) for _ in range(5)] for n in sizes]
-    value, low, high = exponent(sizes, groups)
+    by_seed = [[0.01 * n**power * rng.uniform(0.9, 1.1) for n in sizes] for _ in range(5)]
+    value, low, high = exponent(sizes, by_seed)
     assert low <= power <= high and abs(value - power) < 0.1
 
 
@@ -55,25 +70,23 @@ def test_penalties_of_a_stage_of_equal_updates():
     assert scaling.SUMS["stale_penalty"](run) == pytest.approx(alpha * (n * (n - 1) / 2 + n - 1))  # docs/theory.md
 
 
-@pytest.mark.parametrize("noise", [[-0.1, 0.1, -0.2], [-0.1, 0.1, 0.2]])
-def test_noise_around_zero_has_no_exponent(noise):
-    assert exponent((2, 4, 8), [noise, [0.5, 0.6, 0.7], [0.9, 0.8, 0.7]]) is None
+def test_what_is_not_positive_has_no_exponent():
+    assert exponent((2, 4), [[0.1, 0.2], [-0.1, 0.4]]) is None
 
 
-def test_gaps_without_their_signs_count_beyond_the_floor_only():
-    def update(contexts, returns):
-        return {"stage": 4, "occupancy/tv": 0.1, "occupancy/stale_gap_contexts": contexts} | {
-            "occupancy/stale_gap_returns": returns
-        }
+def test_squared_gaps_are_0_on_average_where_there_is_noise_alone():
+    rng, error = random.Random(0), 0.02
 
-    run = {"updates": [update(0.01, 0.0), update(-0.03, 0.0), update(0.02, 0.03)]}
-    assert scaling.SUMS["gap_beyond_floor"](run) == pytest.approx(0.03 + 0.05 - 2 * 0.01)
-    assert scaling.SUMS["gap"](run) == pytest.approx(0.01 - 0.03 + 0.05)
+    def update(contexts, returns=0.0):
+        gap = {"occupancy/stale_gap_contexts": contexts, "occupancy/stale_gap_returns": returns}
+        return {"stage": 4, "occupancy/tv": 0.1, "occupancy/stale_gap_se": error} | gap
 
-
-def test_bootstrap_draws_each_group_by_itself():
-    value, low, high = bootstrap([[1.0] * 5, [3.0] * 5], lambda samples: samples[1][0] - samples[0][0])
-    assert value == low == high == 2.0
+    noise = [{"updates": [update(rng.gauss(0.0, error)) for _ in range(3)]} for _ in range(4000)]
+    squares = [scaling.SUMS["squared_gap"](run) for run in noise]
+    assert abs(reference.mean(squares)) < 4 * reference.stdev(squares) / len(squares) ** 0.5
+    gaps = {"updates": [update(0.01), update(-0.03), update(0.02, 0.03)]}
+    assert scaling.SUMS["squared_gap"](gaps) == pytest.approx(0.01**2 + 0.03**2 + 0.05**2 - 3 * error**2)
+    assert scaling.SUMS["gap"](gaps) == pytest.approx(0.01 - 0.03 + 0.05)
 
 
 def test_figures_of_a_curve():

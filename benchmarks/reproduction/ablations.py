@@ -3,6 +3,7 @@ Ablations on LINK with three agents (the paper's Tables 2b and 9), the update or
 region: on the rollouts that they are trained on, and on others.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from .scaling import PROBED, PROMPTS
 from .statistics import (
     accuracy_differences,
     final_accuracy,
+    holm,
     interval,
+    p_value,
     regression_rate,
     show,
     signed_gap,
@@ -103,7 +106,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             f"{np.mean([regression_rate(run) for run in runs]):.2f}  stale gap "
             f"{show(interval(gap), 4) if gap else '-':<24}  D_occ {show(interval(shift)) if shift else '-':<20}  "
             f"out of region {inside[0]:.3f}, held out {show(outside)}  kl "
-            f"{kl:.3f}  tokens/stage {np.mean([tokens_per_stage(run) for run in runs]):.0f}  ({len(runs)} seeds)"
+            f"{kl:.3f}  start {np.mean([run['curve'][0][1] for run in runs]):.3f}  tokens/stage {np.mean([tokens_per_stage(run) for run in runs]):.0f}  ({len(runs)} seeds)"
         )
         found[arm] = {
             "accuracy": round(accuracy[0], 4),
@@ -130,10 +133,18 @@ def _is_probed(run: dict[str, Any]) -> bool:
 
 def _report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, Any]):
     """Each arm against full with the same learning rate, seed by seed."""
-    print("\nAccuracy minus that of full, seed by seed [95 %]; an interval that holds 0 tells nothing apart")
+    paired = {}
     for arm, runs in arms.items():
         reference = LARGE_STEPS[0] if arm in LARGE_STEPS else "full"
-        paired = accuracy_differences(runs, arms.get(reference, []))
-        if arm != reference and paired:
-            print(f"{arm:<27} {show(interval(paired))}")
-            found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(paired)]
+        if arm != reference:
+            paired[arm] = accuracy_differences(runs, arms.get(reference, []))
+    paired = {arm: differences for arm, differences in paired.items() if len(differences) > 1}
+    p_values = {arm: p_value(differences) for arm, differences in paired.items()}
+    corrected = holm(p_values)
+    print(
+        f"\nAccuracy minus that of full, seed by seed [95 %], p of the t-test, and after Holm's correction for the "
+        f"{sum(not math.isnan(p) for p in p_values.values())} comparisons; an interval that holds 0 tells nothing apart"
+    )
+    for arm, differences in paired.items():
+        print(f"{arm:<27} {show(interval(differences)):<24} {p_values[arm]:.3f} {corrected[arm]:.3f}")
+        found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(differences)]

@@ -125,9 +125,11 @@ def add_probes(trainer, cell: Cell):
     if cell.probed:
         trainer.add_callback(LargeDiagnostics(trainer, [OccupancyProbe()], rows, cell.probed))
     if cell.certified:
-        probe = CertificateProbe(trainer, rows[: 4 * HELD_OUT])
+        # One rollout for each prompt, drawn independently, so that the standard error over rows is that of the change
+        held_out = list(link.make_dataset(cell.agents, 4 * HELD_OUT, 3 * 10**6 + cell.seed))
         half = rows[4 * HELD_OUT :]
-        trainer.add_callback(LargeDiagnostics(trainer, [probe], half, range(0, cell.stages, 2)))
+        diagnostics = LargeDiagnostics(trainer, [CertificateProbe(trainer, held_out)], half, range(0, cell.stages, 2))
+        trainer.add_callback(diagnostics)
 
 
 def run_cell(cell: Cell, folder: Path):

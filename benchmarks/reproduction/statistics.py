@@ -1,8 +1,11 @@
-"""Means, intervals, exponents: over seeds, which are what is independent."""
+"""
+Means, intervals, exponents: over seeds, which are what is independent. Intervals are Student's: with five seeds a
+percentile bootstrap holds the mean 84 times of 100, not 95.
+"""
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +14,46 @@ import numpy as np
 from trl_teamtr.evaluation import metrics
 
 
-RESAMPLES = 4000
-
-
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and the ends of its 95 % bootstrap interval."""
-    return bootstrap([list(values)], lambda samples: float(np.mean(samples[0])))
+    """Mean, and the ends of its 95 % interval by Student's t; NaN for one value."""
+    from scipy.stats import t
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return mean, mean - half, mean + half
 
 
-def bootstrap(
-    groups: Sequence[Sequence[Any]], statistic: Callable[[list[list[Any]]], float]
-) -> tuple[float, float, float]:
+def p_value(values: Sequence[float]) -> float:
+    """Of a mean of 0, by Student's t, both sides; NaN where all values are the same."""
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(values, 0.0).pvalue) if np.ptp(values) > 0 else math.nan
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's correction for as many comparisons as there are; NaN is none."""
+    ordered = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    found, largest = dict.fromkeys(p_values, math.nan), 0.0
+    for i, (p, name) in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - i) * p))
+        found[name] = largest
+    return found
+
+
+def exponent(sizes: Sequence[int], by_seed: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
     """
-    A statistic of several groups of seeds, and its 95 % bootstrap interval: each group's seeds are drawn anew.
+    Slope of log value over log size, of each seed by itself; `None` where a value is not positive: what cannot be told
+    from 0 has no exponent.
 
     Args:
-        groups (`Sequence[Sequence]`): Values by seed, of each group.
-        statistic (`Callable`): Of as many lists.
+        sizes (`Sequence[int]`): Of the teams.
+        by_seed (`Sequence[Sequence[float]]`): For each seed, a value for each size.
     """
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(RESAMPLES):
-        drawn.append(statistic([[group[i] for i in rng.integers(len(group), size=len(group))] for group in groups]))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return statistic([list(group) for group in groups]), float(low), float(high)
-
-
-def exponent(sizes: Sequence[int], groups: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
-    """
-    Slope of log mean over log size, with its interval. `None` where a mean, or one of more than a fortieth of the redrawn
-    ones, is not positive: what cannot be told from 0 has no exponent.
-    """
-    lost = 0
-
-    def slope(samples: list[list[float]]) -> float:
-        nonlocal lost
-        means = [float(np.mean(sample)) for sample in samples]
-        if min(means) <= 0:
-            lost += 1
-            return math.nan
-        return float(np.polyfit(np.log(sizes), np.log(means), 1)[0])
-
-    if math.isnan(slope([list(group) for group in groups])):
+    if min(map(min, by_seed)) <= 0:
         return None
-    fitted = bootstrap(groups, slope)
-    return fitted if lost <= RESAMPLES / 40 else None
+    return interval([float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) for values in by_seed])
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
