@@ -1,5 +1,6 @@
 """The diagnostics measure what they say, in the stages that they say, and leave training alone."""
 
+import itertools
 import random
 
 import numpy as np
@@ -42,6 +43,30 @@ def test_every_second_stage_is_measured(tmp_path):
     # All of the team's messages once more, and what follows the agent's
     assert all(log["diagnostics/tokens_decoded"] >= log["rollout/tokens_decoded"] / 2 for log in measured)
     assert all(log["diagnostics/seconds"] > 0 for log in measured)
+
+
+def test_nothing_is_measured_on_rollouts_that_an_update_was_fitted_to(tmp_path):
+    class Look:
+        needs_first = True
+
+        def __init__(self):
+            self.found = []
+
+        def start_stage(self):
+            pass
+
+        def measure(self, update):
+            trained = update.agent.lead.active_rollouts
+            self.found.append((update.first, update.fresh, trained))
+            return {}
+
+    look = Look()
+    trainer = make_trainer(tmp_path, make_team(2), resampling="stale")
+    trainer.add_callback(DiagnosticsCallback(trainer, [look]))
+    trainer.train()
+    (first, fresh, trained), (later, other, _) = look.found
+    said = [rollouts.transcripts for rollouts in (first, fresh, trained, other)]
+    assert all(a != b for a, b in itertools.combinations(said, 2)) and later is None
 
 
 def test_off_means_that_nothing_is_there(tmp_path):

@@ -104,10 +104,10 @@ def horizon_radii(radius: float, num_turns: int) -> list[float]:
     r"""
     Radii for an agent's own turns, wider where fewer of them follow: $\delta_u = \delta (T / 2 m_u)^2$, with
     $m_u = T - 1 - u$, and 1/2 in the place of 0 for the last turn, which costs nothing. Every other turn then has an
-    equal share in [`finite_horizon_penalty`], and their sum is that of the uniform radius.
+    equal share in [`finite_horizon_penalty`], and their sum is that of a radius of δ at each turn.
 
     Args:
-        radius (`float`): Uniform δ, in nats per message.
+        radius (`float`): δ, in nats per message.
         num_turns (`int`): $T$.
     """
     following = [*range(num_turns - 1, 0, -1), 0.5]

@@ -44,6 +44,8 @@ class CertificateProbe:
 
     SUMMED = ("surrogate", "penalty", "lower_bound", "measured")
 
+    needs_first = False
+
     def __init__(self, trainer: "TeamTRTrainer", held_out: Sequence[dict[str, Any]]):
         self._trainer = trainer
         self._verify = can_be_verified(trainer.args, [member.agent for member in trainer.members])

@@ -34,7 +34,8 @@ class MeasuredUpdate:
         snapshot (`Snapshot`): Its policy before the update.
         position (`int`): Number of the update in its stage, from 0.
         rows (`list[dict]`): The stage's prompts, of this process.
-        rollouts (`Rollouts`): Those that the update was made on.
+        first (`Rollouts`, *optional*): At a stage's first update, if a probe asks for them: rollouts of the team as it was
+            when the stage began, of the same rows. Nothing was fitted to them.
         fresh (`Rollouts`): Independent rollouts of the team as it was before the update, of the same rows.
         fresh_returns (`torch.Tensor` of shape `(rows of all processes,)`): Their returns.
         scored (`ScoredView`): The agent's view of `fresh`, before and after the update.
@@ -45,7 +46,7 @@ class MeasuredUpdate:
     snapshot: Snapshot
     position: int
     rows: list[dict[str, Any]]
-    rollouts: Rollouts
+    first: Rollouts | None
     fresh: Rollouts
     fresh_returns: torch.Tensor
     scored: ScoredView
@@ -58,7 +59,14 @@ class MeasuredUpdate:
 
 
 class Probe(Protocol):
-    """Measures one thing of each update of a stage, in their order."""
+    """
+    Measures one thing of each update of a stage, in their order.
+
+    Attributes:
+        needs_first (`bool`): Whether it compares with rollouts of the stage's start.
+    """
+
+    needs_first: bool
 
     def start_stage(self) -> None: ...
 
@@ -69,8 +77,8 @@ class DiagnosticsCallback(TrainerCallback):
     """
     Lets `probes` measure each update of every `diagnostics_every`-th stage, and logs what they found.
 
-    The team as it was before the update writes the stage's prompts once more, so that nothing is measured on rollouts
-    that the update was fitted to. The cost is logged as `diagnostics/seconds` and `diagnostics/tokens_decoded`. Training is
+    The team as it was before the update writes the stage's prompts once more, at the stage's first update twice, so that
+    nothing is measured on rollouts that an update was fitted to. The cost is logged as `diagnostics/seconds` and `diagnostics/tokens_decoded`. Training is
     the same with and without it, to the bit. Of a stage that a run was resumed in, nothing more is measured.
 
     Args:
@@ -114,18 +122,21 @@ class DiagnosticsCallback(TrainerCallback):
     def _look_at_update(self) -> MeasuredUpdate:
         trainer, snapshot = self._trainer, self._snapshot
         agent, rows = trainer.active_agent, trainer.active_rows
+        position = (trainer.state.global_step - 1) % len(trainer.trained_members)
+        needs_first = position == 0 and any(probe.needs_first for probe in self._probes)
         with snapshot.current_policy():
+            first = trainer.collect_rollouts(rows) if needs_first else None
             fresh = trainer.collect_rollouts(rows)
         return MeasuredUpdate(
             agent=agent,
             snapshot=snapshot,
-            position=(trainer.state.global_step - 1) % len(trainer.trained_members),
+            position=position,
             rows=rows,
-            rollouts=trainer.active_rollouts,
+            first=first,
             fresh=fresh,
             fresh_returns=compute_returns(trainer, rows, fresh),
             scored=ScoredView(agent, fresh, snapshot),
-            tokens_decoded=fresh.tokens_decoded,
+            tokens_decoded=fresh.tokens_decoded + (first.tokens_decoded if first is not None else 0),
         )
 
 

@@ -27,6 +27,8 @@ class OccupancyProbe:
     stage's first update, where the true gap is 0.
     """
 
+    needs_first = True
+
     def start_stage(self):
         self._weights: StageWeights | None = None
         self._returns: torch.Tensor | None = None  # of the stage's first rollouts
@@ -37,8 +39,8 @@ class OccupancyProbe:
         """All processes call this together."""
         agent, lead = update.agent, update.agent.lead
         if update.position == 0:
-            self._weights = StageWeights(update.rollouts)
-            self._returns = compute_returns(lead, update.rows, update.rollouts)
+            self._weights = StageWeights(update.first)
+            self._returns = compute_returns(lead, update.rows, update.first)
         weights = context_weights(self._weights.log_ratios, self._weights.turns_of(agent.name)).tolist()
         found = occupancy_metrics(torch.tensor(gather_object(weights), dtype=torch.float64))
 

@@ -104,8 +104,8 @@ class TeamTRConfig(GRPOConfig):
             region.
         radius_schedule (`str`, *optional*, defaults to `"uniform"`):
             `"uniform"`: δ bounds the mean KL of an agent's messages. `"horizon"`: each of its own turns has a radius of
-            its own, wider where fewer of them follow, with the same total penalty in the improvement bound
-            (docs/theory.md); the logged `kl` is then δ times the largest ratio of a turn's KL to its radius.
+            its own, wider where fewer of them follow, with the total penalty in the improvement bound that a radius of
+            δ at each turn has (docs/theory.md); the logged `kl` is then δ times the largest ratio of a turn's KL to its radius.
         kl_estimator (`str`, *optional*, defaults to `"k3"`):
             How the KL that decides on acceptance is measured: `"k3"` (on the sampled tokens) or `"exact"` (over the
             full vocabulary, with two forward passes per measurement). The penalty and the early stop always use k3.

@@ -110,7 +110,7 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
 
 
 def add_probes(trainer, cell: Cell):
-    """The callbacks that measure, none of which touches the training."""
+    """The callbacks that measure. None is trained on; the one for held-out KLs draws from the run's random numbers."""
     from trl_teamtr.callbacks import HeldOutKLCallback
     from trl_teamtr.certificate_probe import CertificateProbe
     from trl_teamtr.occupancy_probe import OccupancyProbe
