@@ -16,20 +16,20 @@ same team for the same prompts ("other"): of the mean return before the update, 
 it (mean over the agent's tokens of min(r A, clip(r) A), A normalised within each one's own groups), own - other. Fresh
 rollouts have no optimism of the first kind, but of the second, as all training data have: compare with "full".
 
-Intervals are 95 % bootstrap intervals over seeds. "- full" is the paired difference to full, seed by seed.
+Intervals are Student's 95 % intervals over seeds. "- full" is the paired difference to full, seed by seed.
 Prints the tables and one JSON object last.
 """
 
 import argparse
 import json
 import os
-import random
 import statistics
 import sys
 from pathlib import Path
 
 from machine import describe_machine
 from quiet import QUIET
+from reproduction.statistics import interval
 from side_by_side import run_side_by_side
 
 
@@ -199,16 +199,10 @@ def run(cells: list[tuple[int, str, int, int]], stages: int, jobs: int, folder: 
 # Summary
 
 
-def interval(values: list[float]) -> str:
-    """Mean and 95 % bootstrap interval."""
-    low, high = bootstrap(values)
-    return f"{statistics.mean(values):+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def bootstrap(values: list[float]) -> tuple[float, float]:
-    rng = random.Random(0)
-    means = sorted(statistics.mean(rng.choices(values, k=len(values))) for _ in range(4000))
-    return means[100], means[3899]
+def show(values: list[float]) -> str:
+    """Mean and 95 % interval."""
+    mean, low, high = interval(values)
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def final(result: dict) -> float:
@@ -248,8 +242,8 @@ def print_arms(n: int, title: str, prompts: dict[str, int], arms: dict[str, dict
         paired = [final(runs[seed]) - final(arms["full"][seed]) for seed in runs if seed in arms["full"]]
         accuracies = [final(result) for result in runs.values()]
         print(
-            f"{mode:<13}{prompts[mode]:8}{tokens:14.0f}{kl:7.3f}{len(runs):7}   {interval(accuracies)}   "
-            + (interval(paired) if mode != "full" and paired else "")
+            f"{mode:<13}{prompts[mode]:8}{tokens:14.0f}{kl:7.3f}{len(runs):7}   {show(accuracies)}   "
+            + (show(paired) if mode != "full" and paired else "")
         )
         table[mode] = {"accuracy": round(statistics.mean(accuracies), 4), "tokens_per_stage": round(tokens)}
     return table
@@ -269,13 +263,13 @@ def print_optimism(arms: dict[str, dict[int, dict]]) -> dict:
             for name in ("return", "surrogate")
         }
         if runs:
-            print(f"{mode:<13}return {interval(each['return'])}   surrogate {interval(each['surrogate'])}")
+            print(f"{mode:<13}return {show(each['return'])}   surrogate {show(each['surrogate'])}")
             table[mode] = {name: round(statistics.mean(values), 5) for name, values in each.items()}
     return table
 
 
 def plot(folder: Path, results: list[dict]):
-    """Held-out accuracy over stages and over decoded tokens, with bootstrap intervals over seeds."""
+    """Held-out accuracy over stages and over decoded tokens, with 95 % intervals over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -291,10 +285,7 @@ def plot(folder: Path, results: list[dict]):
                     continue
                 x = [stage for stage, _ in runs[0]["curve"]]
                 values = list(zip(*([accuracy for _, accuracy in run["curve"]] for run in runs), strict=True))
-                mean, (low, high) = (
-                    list(map(statistics.mean, values)),
-                    zip(*map(bootstrap, map(list, values)), strict=True),
-                )
+                mean, low, high = zip(*map(interval, values), strict=True)
                 cost = statistics.mean(run["tokens_per_stage"] for run in runs)
                 drawn = [(stages, x), (tokens, [cost * s for s in x])] if prompts == EQUAL_PROMPTS else []
                 drawn += [(equal, x)] if prompts == EQUAL_TOKENS[n][mode] else []
