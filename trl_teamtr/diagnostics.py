@@ -78,8 +78,9 @@ class DiagnosticsCallback(TrainerCallback):
     Lets `probes` measure each update of every `diagnostics_every`-th stage, and logs what they found.
 
     The team as it was before the update writes the stage's prompts once more, at the stage's first update twice, so that
-    nothing is measured on rollouts that an update was fitted to. The cost is logged as `diagnostics/seconds` and `diagnostics/tokens_decoded`. Training is
-    the same with and without it, to the bit. Of a stage that a run was resumed in, nothing more is measured.
+    nothing is measured on rollouts that an update was fitted to. The cost is logged as `diagnostics/seconds` and
+    `diagnostics/tokens_decoded`. Training is the same with and without it, to the bit. Of a stage that a run was resumed
+    in, nothing more is measured.
 
     Args:
         trainer (`TeamTRTrainer`): The trainer that it is added to.

@@ -81,7 +81,7 @@ def check_members(members: Sequence["AgentTrainer"], splits: dict[str, Any], rul
 
 
 def check_eval_engine(lead: "AgentTrainer"):
-    """Raise `ValueError` if DeepSpeed runs the team and has made no engines yet: without them its weights have no home."""
+    """Raise `ValueError` if DeepSpeed has made no engines yet: transformers would make one that training cannot use."""
     if lead.is_deepspeed_enabled and lead.deepspeed is None:
         raise ValueError(
             "Under DeepSpeed a team cannot be evaluated before `train()`, which makes the agents' engines. Set "
