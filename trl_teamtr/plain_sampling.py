@@ -35,10 +35,10 @@ def drop_sampling_defaults(model: nn.Module, given: GenerationConfig, name: str)
     if dropped:
         for key in dropped:
             setattr(own, key, plain[key])
+        found = ", ".join(f"{key}={value!r}" for key, value in dropped.items())
         warnings.warn(
-            f"The generation config of the model of agent {name!r} sets {', '.join(f'{k}={v!r}' for k, v in dropped.items())}. "
-            "It is left out, since log-probabilities and KLs are those of the plain policy. Pass it in "
-            "`generation_kwargs` to sample with it all the same.",
+            f"The generation config of the model of agent {name!r} sets {found}. It is left out, since log-probabilities "
+            "and KLs are those of the plain policy. Pass it in `generation_kwargs` to sample with it all the same.",
             stacklevel=5,
         )
 
