@@ -31,7 +31,7 @@ HELD_OUT, PROMPTS = 100, 6
 def cells(seeds: range, quick: bool) -> list[Cell]:
     arms = list(ARMS)[:1] if quick else ARMS
     return [
-        Cell(arm, 1 if arm.endswith("single") else 2, PROMPTS, s, 1 if quick else 8) for s in seeds for arm in arms
+        Cell(arm, 1 if arm.endswith("single") else 2, PROMPTS, s, 1 if quick else 6) for s in seeds for arm in arms
     ]
 
 
