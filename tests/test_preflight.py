@@ -51,14 +51,15 @@ def test_faults_of_the_dataset(tmp_path, dataset, message):
         make_trainer(tmp_path, make_team(2), dataset=dataset)
 
 
-def test_faults_of_an_evaluation_dataset_name_it(tmp_path):
-    with pytest.raises(ValueError, match="hard dataset has no 'prompt'"):
+@pytest.mark.parametrize("name, shown", [("hard", "hard"), ("train", "eval 'train'")])
+def test_faults_of_an_evaluation_dataset_name_it(tmp_path, name, shown):
+    with pytest.raises(ValueError, match=f"{shown} dataset has no 'prompt'"):
         TeamTRTrainer(
             make_team(2),
             answer_reward,
             make_config(tmp_path),
             train_dataset=rows(*PROMPTS),
-            eval_dataset={"easy": rows("a"), "hard": Dataset.from_dict({"text": ["a"]})},
+            eval_dataset={"easy": rows("a"), name: Dataset.from_dict({"text": ["a"]})},
         )
 
 
@@ -104,17 +105,6 @@ def test_template_of_one_turn_is_refused_where_an_agent_may_speak_twice(tmp_path
 
 def test_random_router_is_asked_often_enough_whatever_the_dataset(tmp_path):
     make_trainer(tmp_path, make_team(3), dataset=rows("a", "u"), router_kind="random")
-
-
-def test_evaluation_dataset_named_train_is_looked_at_as_well(tmp_path):
-    with pytest.raises(ValueError, match="eval 'train' dataset has no 'prompt'"):
-        TeamTRTrainer(
-            make_team(2),
-            answer_reward,
-            make_config(tmp_path),
-            train_dataset=rows(*PROMPTS),
-            eval_dataset={"train": Dataset.from_dict({"text": ["a"]})},
-        )
 
 
 def test_missing_reward(tmp_path):

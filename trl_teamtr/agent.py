@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .teamtr_config import check_radius
+from .teamtr_config import TeamTRConfig, check_radius
 
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ class Agent:
                 f"The name {self.name!r} is taken by another part of a run's output directory. Choose another."
             )
         check_radius(self.trust_region_radius, f"agent {self.name!r}")
+
+    def radius_in(self, args: TeamTRConfig) -> float | None:
+        """The agent's own radius, else that of the config; `None` for no trust region."""
+        return self.trust_region_radius if self.trust_region_radius is not None else args.trust_region_radius
 
 
 def check_names(agents: list[Agent]):

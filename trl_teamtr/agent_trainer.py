@@ -71,7 +71,7 @@ class AgentTrainer(GRPOTrainer):
         # TRL reuses a batch by counting steps; here `update` does it. With 1, TRL computes no old log-probabilities,
         # which the first pass yields for nothing, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
-        self.radius = self.args.trust_region_radius if agent.trust_region_radius is None else agent.trust_region_radius
+        self.radius = agent.radius_in(self.args)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.max_view_length = self._find_max_view_length()
         self.num_updates = 0  # length of this agent's learning-rate schedule; set by the lead

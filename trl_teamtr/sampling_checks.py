@@ -44,8 +44,7 @@ def _check_truncation(args: TeamTRConfig, agent: Agent):
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
             "probability under the untransformed policy (any temperature). Drop it, or use another mode."
         )
-    radius = args.trust_region_radius if agent.trust_region_radius is None else agent.trust_region_radius
-    if used and args.kl_estimator == "k3" and radius is not None:
+    if used and args.kl_estimator == "k3" and agent.radius_in(args) is not None:
         raise ValueError(
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
             "the untransformed policy (any temperature). Use `kl_estimator='exact'`, or drop the transform."

@@ -7,6 +7,7 @@ stage's first update, where the true one is 0, beside them; and squared, less th
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .statistics import (
     interval,
     show,
     signed_gap,
+    slope,
     tokens_per_stage,
     write_csv,
 )
@@ -63,11 +65,14 @@ def _by_arm(results: list[tuple[Cell, dict[str, Any]]]) -> dict[tuple[str, str, 
 
 def _of_stage(result: dict[str, Any], name: str) -> list[list[float]]:
     """Values of the probed updates, by stage, in order of position."""
+    probed = [update for update in result["updates"] if "occupancy/tv" in update]
+    return _by_stage(probed, signed_gap if name == "gap" else lambda update: update[f"occupancy/{name}"])
+
+
+def _by_stage(updates: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> list[list[float]]:
     stages: dict[int, list[float]] = {}
-    for update in result["updates"]:
-        if "occupancy/tv" in update:
-            value = signed_gap(update) if name == "gap" else update[f"occupancy/{name}"]
-            stages.setdefault(update["stage"], []).append(value)
+    for update in updates:
+        stages.setdefault(update["stage"], []).append(value(update))
     return list(stages.values())
 
 
@@ -117,10 +122,7 @@ def _report_accuracy(kind: str, arms, sizes: list[int], found: dict[str, Any]):
 
 def _kls(result: dict[str, Any]) -> list[list[float]]:
     """Measured KLs of the updates of each stage, by position."""
-    stages: dict[int, list[float]] = {}
-    for update in result["updates"]:
-        stages.setdefault(update["stage"], []).append(update["kl"])
-    return list(stages.values())
+    return _by_stage(result["updates"], lambda update: update["kl"])
 
 
 def _root_kls(result: dict[str, Any]) -> float:
@@ -161,8 +163,9 @@ def _report_references(sizes: list[int]):
     print("\nThe same fit on other series:", end=" ")
     series = {name: ((2, 3, 4, 5, 6, 8), values) for name, values in PAPER.items()}
     series |= {"n(n - 1)/2": (sizes, [n * (n - 1) / 2 for n in sizes]), "n - 1": (sizes, [n - 1 for n in sizes])}
-    slopes = {name: np.polyfit(np.log(own), np.log(values), 1)[0] for name, (own, values) in series.items()}
-    print(", ".join(f"{'the paper: ' if name in PAPER else ''}{name} {slope:.2f}" for name, slope in slopes.items()))
+    print(
+        ", ".join(f"{'the paper: ' if name in PAPER else ''}{name} {slope(*own):.2f}" for name, own in series.items())
+    )
 
 
 def _report_staleness(arms, sizes: list[int], found: dict[str, Any]):

@@ -42,9 +42,14 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return found
 
 
+def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
+    """Of log value over log size."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
 def exponent(sizes: Sequence[int], by_seed: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
     """
-    Slope of log value over log size, of each seed by itself; `None` where a value is not positive: what cannot be told
+    [`slope`] of each seed by itself, and their interval; `None` where a value is not positive: what cannot be told
     from 0 has no exponent.
 
     Args:
@@ -53,7 +58,7 @@ def exponent(sizes: Sequence[int], by_seed: Sequence[Sequence[float]]) -> tuple[
     """
     if min(map(min, by_seed)) <= 0:
         return None
-    return interval([float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) for values in by_seed])
+    return interval([slope(sizes, values) for values in by_seed])
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
