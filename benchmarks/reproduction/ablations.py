@@ -3,7 +3,6 @@ Ablations on LINK with three agents (the paper's Tables 2b and 9), the update or
 region: on the rollouts that they are trained on, and on others.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ import numpy as np
 from .cell import HELD_OUT_KL_AGENTS, Cell, read
 from .scaling import PROBED, PROMPTS
 from .statistics import (
-    accuracy_differences,
     final_accuracy,
-    holm,
     interval,
-    p_value,
     regression_rate,
+    report_differences,
     show,
     signed_gap,
     stability,
@@ -122,29 +119,10 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             | {"occupancy_shift": _shift(run) if _is_probed(run) else None}
             for run in runs
         ]
-    _report_differences(arms, found)
+    report_differences(arms, found, lambda arm: LARGE_STEPS[0] if arm in LARGE_STEPS else "full")
     write_csv(folder / "ablations.csv", rows)
     return found
 
 
 def _is_probed(run: dict[str, Any]) -> bool:
     return any("occupancy/tv" in update for update in run["updates"])
-
-
-def _report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, Any]):
-    """Each arm against full with the same learning rate, seed by seed."""
-    paired = {}
-    for arm, runs in arms.items():
-        reference = LARGE_STEPS[0] if arm in LARGE_STEPS else "full"
-        if arm != reference:
-            paired[arm] = accuracy_differences(runs, arms.get(reference, []))
-    paired = {arm: differences for arm, differences in paired.items() if len(differences) > 1}
-    p_values = {arm: p_value(differences) for arm, differences in paired.items()}
-    corrected = holm(p_values)
-    print(
-        f"\nAccuracy minus that of full, seed by seed [95 %], p of the t-test, and after Holm's correction for the "
-        f"{sum(not math.isnan(p) for p in p_values.values())} comparisons; an interval that holds 0 tells nothing apart"
-    )
-    for arm, differences in paired.items():
-        print(f"{arm:<27} {show(interval(differences)):<24} {p_values[arm]:.3f} {corrected[arm]:.3f}")
-        found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(differences)]

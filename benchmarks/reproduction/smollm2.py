@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .cell import Cell, read
-from .statistics import final_accuracy, interval, show, stability, tokens_per_stage, write_csv
+from .statistics import final_accuracy, interval, report_differences, show, stability, tokens_per_stage, write_csv
 
 
 MODEL = "runs/SmolLM2-135M-Instruct"  # `python scripts/prepare_smollm2.py` makes it
@@ -139,5 +139,6 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             for run in runs
             for stage, value in run["curve"]
         ]
+    report_differences(arms, found, lambda arm: "smollm2_full")
     write_csv(folder / "smollm2.csv", rows)
     return found

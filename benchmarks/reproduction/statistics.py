@@ -5,7 +5,7 @@ percentile bootstrap holds the mean 84 times of 100, not 95.
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,28 @@ def accuracy_differences(runs: list[dict[str, Any]], reference: list[dict[str, A
     """Accuracies minus those of the reference, of the seeds that both have."""
     theirs = {run["cell"]["seed"]: final_accuracy(run) for run in reference}
     return [final_accuracy(run) - theirs[run["cell"]["seed"]] for run in runs if run["cell"]["seed"] in theirs]
+
+
+def report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, Any], reference: Callable[[str], str]):
+    """
+    Print the accuracy of each arm minus that of its reference, seed by seed, and add it to what was found.
+
+    Args:
+        arms (`dict[str, list[dict]]`): Results of each arm.
+        found (`dict[str, dict]`): What was found of each arm.
+        reference (`Callable[[str], str]`): Name of the arm that an arm is compared with; itself if with none.
+    """
+    paired = {arm: accuracy_differences(runs, arms.get(reference(arm), [])) for arm, runs in arms.items()}
+    paired = {arm: values for arm, values in paired.items() if arm != reference(arm) and len(values) > 1}
+    p_values = {arm: p_value(differences) for arm, differences in paired.items()}
+    corrected = holm(p_values)
+    print(
+        f"\nAccuracy minus that of full, seed by seed [95 %], p of the t-test, and after Holm's correction for the "
+        f"{sum(not math.isnan(p) for p in p_values.values())} comparisons; an interval that holds 0 tells nothing apart"
+    )
+    for arm, differences in paired.items():
+        print(f"{arm:<27} {show(interval(differences)):<24} {p_values[arm]:.3f} {corrected[arm]:.3f}")
+        found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(differences)]
 
 
 def stability(result: dict[str, Any]) -> float:
