@@ -33,6 +33,7 @@ from pathlib import Path
 
 from machine import describe_machine
 from quiet import QUIET
+from reproduction.statistics import slope
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
@@ -284,11 +285,6 @@ def show(title: str, found: dict[str, dict], radius: float):
         )
 
 
-def exponent(sizes: list[int], values: list[float]) -> float:
-    """Slope of log(value) over log(n), by least squares."""
-    return statistics.linear_regression([math.log(n) for n in sizes], [math.log(value) for value in values]).slope
-
-
 def ratio(found: dict[str, dict], mode: str) -> float:
     return round(found[mode]["tokens"] / found["stale"]["tokens"], 4)
 
@@ -310,11 +306,11 @@ def measure_link(sizes: list[int], radii: list[float], learning_rate: float | No
             result[f"speculative_tokens_ratio_n{n}{key}"] = ratio(table[n], "speculative")
             result |= {f"kl_mean_n{n}{key}": speculative["kl"], f"changed_n{n}{key}": speculative["changed"]}
         for mode in MODES:
-            tokens = exponent(sizes, [table[n][mode]["tokens"] for n in sizes])
-            time_ = exponent(sizes, [sum(table[n][mode]["seconds"].values()) for n in sizes])
+            tokens = slope(sizes, [table[n][mode]["tokens"] for n in sizes])
+            time_ = slope(sizes, [sum(table[n][mode]["seconds"].values()) for n in sizes])
             print(f"{mode:<16} exponent in n at radius {radius}: tokens {tokens:.2f}, seconds {time_:.2f}", end="")
             for part in PARTS[:2]:
-                print(f", {part} {exponent(sizes, [table[n][mode]['seconds'][part] for n in sizes]):.2f}", end="")
+                print(f", {part} {slope(sizes, [table[n][mode]['seconds'][part] for n in sizes]):.2f}", end="")
             print(flush=True)
             name = mode.replace(" ", "_")
             result |= {f"{name}_tokens_exponent{key}": tokens, f"{name}_seconds_exponent{key}": time_}

@@ -77,5 +77,15 @@ def test_bad_fractions():
         make_config("x", monitor_fraction=1.0)
     with pytest.raises(ValueError, match="of the 8 rollouts of a micro-batch .* is 0"):
         make_config("x", monitor_fraction=0.01)
-    with pytest.raises(ValueError, match="`monitor_fraction` is for the radius"):
-        make_config("x", monitor_fraction=0.5, trust_region_radius=None)
+
+
+def test_agents_with_radii_of_their_own_are_monitored_and_others_train_on_all(tmp_path):
+    team = make_team(2)
+    with pytest.raises(ValueError, match="`monitor_fraction=0.5` is for the radius, but no agent"):
+        make_trainer(tmp_path, team, monitor_fraction=0.5, trust_region_radius=None)
+    team[1].trust_region_radius = 0.1
+    trainer = make_trainer(tmp_path, team, monitor_fraction=0.5, trust_region_radius=None)
+    assert [member.args.monitor_fraction for member in trainer.members] == [0.0, 0.5]
+    trainer.train()
+    kls = [log["agent/y/kl"] for log in trainer.state.log_history if "agent/y/kl" in log]
+    assert kls and all(kl <= 0.1 for kl in kls)

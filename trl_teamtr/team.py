@@ -65,6 +65,11 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
         if peft_config and agent.peft_config is None and agent.trainable and not _is_adapter(agent.model):
             agent.peft_config = peft_config
     _check_shared_instances(agents)
+    if args.monitor_fraction and all(agent.radius_in(args) is None for agent in agents if agent.trainable):
+        raise ValueError(
+            f"`monitor_fraction={args.monitor_fraction}` is for the radius, but no agent that is trained has one: "
+            "`trust_region_radius` is `None`. Leave `monitor_fraction` at 0, or set a radius."
+        )
     return agents
 
 
@@ -209,6 +214,8 @@ def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 
     own.trust_remote_code = args.trust_remote_code or agent.trust_remote_code
     # Those of a loaded model are used already, by `load_models` or by the user
     own.model_init_kwargs = (_init_kwargs(args, agent) or None) if isinstance(agent.model, str) else None
+    if agent.radius_in(args) is None:
+        own.monitor_fraction = 0.0  # nothing to monitor, and so all rollouts are trained on
     if not agent.trainable:
         own.beta = 0.0  # no update, and so no reference model
     if not lead:

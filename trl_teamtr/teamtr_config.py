@@ -119,7 +119,8 @@ class TeamTRConfig(GRPOConfig):
             measured, and moves an adaptive `kl_coef`, but nothing holds the update.
         monitor_fraction (`float`, *optional*, defaults to `0.0`):
             Share of each micro-batch that is kept out of the gradient. The KL is measured on it and on the rest, and
-            the larger one decides: the KL on the rollouts that an update is fitted to is slightly optimistic.
+            the larger one decides: the KL on the rollouts that an update is fitted to is slightly optimistic. Agents
+            without a radius train on all.
         max_backtracks (`int`, *optional*, defaults to `10`):
             Number of times an update that is out of region is halved before it is rejected.
 
@@ -358,10 +359,6 @@ class TeamTRConfig(GRPOConfig):
             f"`monitor_fraction={self.monitor_fraction}` of the {rows} rollouts of a micro-batch "
             f"(`per_device_train_batch_size`) is {round(self.monitor_fraction * rows)}: at least one must be monitored, "
             "and one trained on. Use larger micro-batches, or another share.",
-        )
-        check(
-            self.monitor_fraction == 0 or self.trust_region_radius is not None,
-            "`monitor_fraction` is for the radius, but `trust_region_radius` is `None`. Leave it at 0.",
         )
         check(self.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {self.max_backtracks}.")
         check(

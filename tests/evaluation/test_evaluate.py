@@ -214,7 +214,7 @@ def test_link_has_no_coordination(tmp_path):
     results = run(
         tmp_path,
         team,
-        link.link_reward,
+        (link.link_reward,),  # a tuple of rewards will do
         dataset=link.make_dataset(2, 3, 0),
         protocols=["team", "single", "debate"],
         threshold=0.0,

@@ -70,7 +70,7 @@ def evaluate_protocols(
         `ValueError`, `TypeError` or `FileNotFoundError`: For input that cannot be evaluated, before a model is loaded.
     """
     args, config = args or TeamTRConfig(), config or EvaluationConfig()
-    reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+    reward_funcs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     with tempfile.TemporaryDirectory() as folder:  # a trainer wants one; nothing is kept there
         own = evaluation_args(args, folder)
         if isinstance(team, str):
