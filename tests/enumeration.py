@@ -14,13 +14,16 @@ from tiny import PROMPTS, context_of, make_model
 from trl_teamtr import Message
 
 
+NOBODY = -1  # speaks where nature draws: the prompt
+
+
 @dataclass
 class Stage:
     """
     The teams of one stage: before any update, and after each.
 
     Args:
-        speakers (`list[int]`): Who speaks at each turn.
+        speakers (`list[int]`): Who speaks at each turn, or `NOBODY`.
         order (`list[int]`): Who is updated, in order.
         teams (`list[torch.Tensor]`): For each team the log-probability of every message of every rollout, float64 of
             shape `(rollouts, turns)`. Team i + 1 differs from team i at the turns of `order[i]`.
@@ -73,6 +76,15 @@ class Stage:
         """Probability of each context before `turn`."""
         return self.law(team).view(self._num_contexts(turn), -1).sum(dim=1)
 
+    def given_context(self, team: int, turn: int, values: torch.Tensor) -> torch.Tensor:
+        """Mean of a value of each rollout in each context before `turn`, `(contexts,)`."""
+        weighted = (self.law(team) * values).view(self._num_contexts(turn), -1).sum(dim=1)
+        return weighted / self.context_law(team, turn)
+
+    def moved(self, update: int) -> torch.Tensor:
+        """Mean total variation of the messages at each turn, over the contexts of fresh rollouts, `(turns,)`."""
+        return self.law(update) @ (self.ratios(update) - 1).abs() / 2
+
     def values(self, team: int) -> torch.Tensor:
         """Mean return of what can follow, `(rollouts, turns + 1)`: column t given the first t messages of a rollout."""
         columns = []
@@ -93,20 +105,26 @@ def log_laws(tables: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([column.repeat_interleave(rollouts // len(column)) for column in columns], dim=1)
 
 
-def tabular_stage(agents: int, rounds: int, size: int, seed: int) -> Stage:
-    """Random policies over `size` messages that differ in each context, random updates of random size and order."""
+def tabular_stage(agents: int, rounds: int, size: int, seed: int, chance: bool = False) -> Stage:
+    """
+    Random policies over `size` messages that differ in each context, random updates of random size and order.
+
+    With `chance`, there are `size` prompts, and a third of the contexts of each later turn have no such turn, because the
+    rollout has ended or a router has passed the speaker over: no update changes what is drawn there.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    speakers = list(range(agents)) * rounds
+    speakers = [NOBODY] * chance + list(range(agents)) * rounds
     sharpness, step = 2 * torch.rand(1, generator=generator), 10 ** (2 * torch.rand(1, generator=generator) - 1.5)
     tables = [sharpness * randn(size**turn, size) for turn in range(len(speakers))]
+    there = [(torch.arange(len(table)) % 3 != 1) | (not chance) for table in tables]
     teams, order = [log_laws(tables)], torch.randperm(agents, generator=generator).tolist()
     for agent in order:
-        own = [speaker == agent for speaker in speakers]
-        tables = [t + step * randn(*t.shape) if mine else t for t, mine in zip(tables, own, strict=True)]
+        own = [is_there[:, None] * (speaker == agent) for is_there, speaker in zip(there, speakers, strict=True)]
+        tables = [t + step * randn(*t.shape) * mine if mine.any() else t for t, mine in zip(tables, own, strict=True)]
         teams.append(log_laws(tables))
     returns = torch.rand(size ** len(speakers), generator=generator, dtype=torch.float64)
     # Half of the stages have rewards of 0 or 1, whose advantages are larger

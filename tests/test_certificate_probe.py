@@ -98,11 +98,16 @@ def test_held_out_rollouts_that_an_update_has_not_changed_cancel(tmp_path, monke
         assert near["diagnostics/tokens_decoded"] < far["diagnostics/tokens_decoded"]
 
 
-@pytest.mark.parametrize("fields", [{"repetition_penalty": 1.2}, {"generation_kwargs": {"typical_p": 0.9}}])
-def test_transforms_that_cannot_be_verified_are_sampled_anew(tmp_path, fields):
-    trainer, logs = run(tmp_path, kl_estimator="exact", **ON, **fields)
+@pytest.mark.parametrize("transform", [{"repetition_penalty": 1.2}, {"typical_p": 0.9}])
+def test_transforms_that_cannot_be_verified_are_sampled_anew(tmp_path, transform):
+    """Those of a frozen agent, whose probabilities nothing weighs."""
+    team = make_team(3)
+    team[2].trainable, team[2].generation_kwargs = False, transform
+    trainer = make_trainer(tmp_path, team, **(MOVING | ON))
     assert not can_be_verified(trainer.args, [member.agent for member in trainer.members])
-    assert all(log["certificate/measured_se"] > 0 for log in logs)
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "certificate/measured" in log]
+    assert len(logs) == 4 and all(log["certificate/measured_se"] > 0 for log in logs)
 
 
 def test_penalty_is_that_of_the_kl_by_own_turn(tmp_path):

@@ -45,3 +45,12 @@ def test_radius_of_the_agent_counts(make_config):
 def test_length_is_no_transform(make_config):
     team = [Agent(name, "m", generation_kwargs={"max_new_tokens": 3}) for name in "ab"]
     assert choose_resampling(make_config(), team) == "speculative"
+
+
+@pytest.mark.parametrize("transform", [{"top_p": 0.9}, {"generation_kwargs": {"typical_p": 0.9}}])
+def test_certificate_refuses_transformed_sampling(make_config, transform):
+    args = make_config(log_certificate=True, kl_estimator="exact", resampling="full", **transform)
+    with pytest.raises(
+        ValueError, match=f"samples with {'top_p' if 'top_p' in transform else 'typical_p'}=0.9, but `log_cert"
+    ):
+        check_sampling(args, [Agent("solver", "model")])

@@ -24,7 +24,7 @@ def finite_horizon_penalty(kl_by_turn: Sequence[float], advantage_bound: float =
         kl_by_turn (`Sequence[float]`): $\delta_u$ for each of the agent's own turns $u = 0, \dots, T - 1$: KL(π_cur ‖
             π_new) of its message there, in nats, averaged over *all* rollouts of π_cur (0 for those that have no such
             turn). T is the largest number of own turns in a rollout.
-        advantage_bound (`float`): $A_{max}$, in units of the return.
+        advantage_bound (`float`): $A_{max}$: width of an interval that holds all returns.
     """
     turns = len(kl_by_turn)
     weighted = sum((turns - 1 - u) * _root(kl) for u, kl in enumerate(kl_by_turn))
@@ -39,7 +39,8 @@ def discounted_penalty(kl: float, gamma: float, advantage_bound: float = 1.0) ->
         kl (`float`): $\delta$: KL(π_cur ‖ π_new) of a message, in nats, averaged over the discounted occupancy
             $(1 - \gamma) \sum_t \gamma^t P(s_t)$ of π_cur, with 0 where another agent speaks or the rollout has ended.
         gamma (`float`): Discount per turn.
-        advantage_bound (`float`): $A_{max}$, the bound on the discounted advantage.
+        advantage_bound (`float`): $A_{max}$: width of an interval that holds all discounted returns-to-go. One that holds
+            all returns and 0 will do where they come with the last message.
 
     Raises:
         `ValueError`: Unless `0 <= gamma < 1`.

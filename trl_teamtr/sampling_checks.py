@@ -44,6 +44,12 @@ def _check_truncation(args: TeamTRConfig, agent: Agent):
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
             "probability under the untransformed policy (any temperature). Drop it, or use another mode."
         )
+    if args.log_certificate and (used or _other_transforms(args)):
+        raise ValueError(
+            f"Agent {agent.name!r} samples with {', '.join(dict.fromkeys([*used, *_other_transforms(args)]))}, but "
+            "`log_certificate` weighs messages by their probability under the untransformed policy (any temperature), and "
+            "its bound holds for nothing else. Drop it, or leave `log_certificate=False`."
+        )
     if used and args.kl_estimator == "k3" and agent.radius_in(args) is not None:
         raise ValueError(
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "

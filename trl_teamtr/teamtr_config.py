@@ -144,7 +144,8 @@ class TeamTRConfig(GRPOConfig):
         certificate_gamma (`float`, *optional*):
             Discount per turn: also log the paper's discounted form of the bound.
         advantage_bound (`float`, *optional*, defaults to `1.0`):
-            A_max: width of an interval that holds all returns. 1 for rewards between 0 and 1.
+            A_max: width of an interval that holds all returns, and with `certificate_gamma` 0 too. 1 for rewards
+            between 0 and 1.
         diagnostics_every (`int`, *optional*, defaults to `10`):
             Stages from one that is measured to the next; the first one is. A measured stage costs more than one
             more rollout of the team for each update.
