@@ -204,6 +204,9 @@ def test_finite_horizon_bound_holds_for_every_update_and_stage(stages):
             kl = stage.own_kl(update)
             tighter = math.sqrt(2) * sum(math.sqrt(sum(kl[:number])) for number in range(len(kl)))
             assert promised_too_much(stage, update) <= tighter + ROUNDING
+            shifts = [sum(math.sqrt(x / 2) for x in kl[:number]) for number in range(len(kl))]
+            by_lemma = sum(shift + min(shift, math.sqrt(x / 2)) for shift, x in zip(shifts, kl, strict=True))
+            assert promised_too_much(stage, update) <= by_lemma + ROUNDING
         assert stage.value(len(bounds)) - stage.value(0) >= sum(bounds) - ROUNDING
 
 
