@@ -3,7 +3,8 @@ Evaluate a saved team, and what else could be had for its tokens (docs/evaluatio
 
 On the tasks that a training held out, with the arguments of that training; baselines are made of its untrained models:
     python scripts/evaluate.py --config examples/smollm2_reasoning_gym.yaml --team runs/smollm2_chain_sum \
-        --protocols team single best_of_n majority --num_samples 4 --k 1 4 --output runs/evaluation.json
+        --protocols team single best_of_n majority --num_samples 4 --k 1 4 --output runs/evaluation.json \
+        --single_prompt "You are a calculator. Reply with the number only."
 On any dataset, with baselines that are made of the team's own models:
     python scripts/evaluate.py --team runs/team --dataset_name tasks.jsonl --reward_funcs accuracy_reward \
         --protocols team debate debate_judge role_play --output runs/evaluation.json
@@ -17,9 +18,11 @@ On several GPUs or processes:
 import dataclasses
 import json
 import os
+import sys
+import warnings
 from dataclasses import dataclass, field
 
-from train import TeamScriptArguments, load_data, make_agents, set_model_init_kwargs
+from train import TASKS_FILE, TeamScriptArguments, load_data, make_agents, set_model_init_kwargs
 from trl import ModelConfig
 
 from trl_teamtr.evaluation import EvaluationConfig
@@ -28,6 +31,9 @@ from trl_teamtr.evaluation import EvaluationConfig
 # What a result depends on beside the models and the tasks
 SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
 TURNS = ("num_rounds", "max_turns", "router", "stop_string")
+# A training's own may not be possible on the processes of an evaluation, which has no use for them
+UNUSED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 2}
+UNUSED |= {"num_generations_eval": 1, "monitor_fraction": 0.0}
 
 
 @dataclass
@@ -43,11 +49,14 @@ class EvaluationScriptArguments(TeamScriptArguments):
             JSON file to write.
         episodes (`str`, *optional*):
             File to write every episode to, with its transcripts, as JSON lines.
+        extract_answer (`str`, *optional*):
+            Dotted path of a function that reads the answer in a message to a row, by which votes are counted.
     """
 
     team: str | None = field(default=None, metadata={"help": "Directory of a saved team."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     episodes: str | None = field(default=None, metadata={"help": "JSON-lines file to write every episode to."})
+    extract_answer: str | None = field(default=None, metadata={"help": "Function that reads the answer in a message."})
 
 
 @dataclass
@@ -67,6 +76,8 @@ def parse(arguments: list[str] | None = None):
     from trl_teamtr.team import read_team_file
 
     parser = TrlParser((EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments += [part for name, value in UNUSED.items() for part in (f"--{name}", str(value))]
     team = parser.parse_args_and_config(arguments)[0].team
     if team is not None:
         load_team(team)  # says so if there is none
@@ -74,19 +85,49 @@ def parse(arguments: list[str] | None = None):
     return parser.parse_args_and_config(arguments)
 
 
+def trained_tasks(team: str | None) -> dict | None:
+    """What `train.py` has written down of the tasks of a team's training, beside the team or its checkpoints."""
+    for folder in () if team is None else (team, os.path.dirname(os.path.abspath(team))):
+        path = os.path.join(folder, TASKS_FILE)
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+    return None
+
+
+def held_out_tasks(tasks: dict, size: int):
+    """The first `size` rows of those that a training held out, which [`trained_tasks`] describes."""
+    from trl_teamtr.tasks.loading import hold_out, load_split
+
+    total, seed = tasks["dataset_size"] + tasks["eval_size"], tasks["seed"]
+    if not tasks["held_out"]:
+        warnings.warn(
+            f"The training held no tasks out (`eval_strategy='no'`), so that it may have seen those of this evaluation. "
+            f"For others pass `--dataset_seed {seed + total}`, or one that is larger.",
+            stacklevel=2,
+        )
+    rows = load_split(tasks["dataset_name"], "train", total, seed, **tasks["dataset_kwargs"])
+    _, held_out = hold_out(rows, tasks["eval_size"], seed)
+    return held_out.take(min(size, len(held_out)))
+
+
 def load_tasks(script_args, training_args):
     """
-    The rows to evaluate on: of a generated task those that a training with the same arguments holds out, of a hub
-    dataset the test split, of a local file all.
+    The rows to evaluate on: of a generated task those that the team's training held out, or one with the same arguments
+    would; of a hub dataset the test split, of a local file all.
     """
     from trl_teamtr.tasks.loading import default_reward, load_split
 
     name = script_args.eval_dataset_name or script_args.dataset_name
-    if name == script_args.dataset_name and default_reward(name) is not None:
-        training_args.do_eval = True  # else nothing is held out
-        return load_data(script_args, training_args)[1]
     kwargs = script_args.dataset_kwargs or {}
     kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    if name == script_args.dataset_name and default_reward(name) is not None:
+        tasks = trained_tasks(script_args.team)
+        if tasks is not None and (tasks["dataset_name"], tasks["dataset_kwargs"]) == (name, kwargs):
+            if script_args.dataset_seed in (None, tasks["seed"]):
+                return held_out_tasks(tasks, script_args.eval_size)
+        training_args.do_eval = True  # else nothing is held out
+        return load_data(script_args, training_args)[1]
     options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
     seed = training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
     return load_split(name, script_args.dataset_test_split, script_args.eval_size, seed, **options)
@@ -106,7 +147,7 @@ def evaluate(script_args, evaluation, training_args, model_args):
     from trl import get_quantization_config
 
     from trl_teamtr.evaluation import evaluate_protocols
-    from trl_teamtr.tasks.loading import default_reward, load_reward
+    from trl_teamtr.tasks.loading import default_reward, load_function, load_reward
 
     if script_args.dataset_name is None:
         raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
@@ -114,7 +155,9 @@ def evaluate(script_args, evaluation, training_args, model_args):
     names = script_args.reward_funcs or [default_reward(dataset_name)]
     if names == [None]:
         raise ValueError(f"{dataset_name!r} comes without a reward: set `reward_funcs`.")
-    reward_funcs, dataset = [load_reward(name) for name in names], load_tasks(script_args, training_args)
+    reward_funcs = [load_reward(name) for name in names]
+    read = None if script_args.extract_answer is None else load_function(script_args.extract_answer)
+    dataset = load_tasks(script_args, training_args)
     if "team" in evaluation.protocols and script_args.team is None:  # said before LINK's agents are warmed up in vain
         raise ValueError("Protocol 'team' needs a team. Set `--team`, or leave 'team' out of `--protocols`.")
     set_model_init_kwargs(training_args, model_args)
@@ -125,6 +168,7 @@ def evaluate(script_args, evaluation, training_args, model_args):
         args=training_args,
         config=evaluation,
         model=choose_model(script_args, evaluation, training_args, model_args),
+        extract_answer=read,
         quantization_config=get_quantization_config(model_args),
     )
     settings = {name: vars(training_args)[name] for name in (*SAMPLING, *TURNS)} | dataclasses.asdict(evaluation)
@@ -133,6 +177,8 @@ def evaluate(script_args, evaluation, training_args, model_args):
         "team": script_args.team,
         "baselines": None if set(results) == {"team"} else baselines,
         "dataset": dataset_name,
+        "dataset_kwargs": script_args.dataset_kwargs,
+        "dataset_seed": script_args.dataset_seed,
         "rows": len(dataset),
         "rewards": names,
         "processes": training_args.world_size,

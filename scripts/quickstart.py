@@ -124,6 +124,7 @@ def main(report_args, script_args, training_args, model_args):
 
     print("Making the team ...", flush=True)
     trainer = train.make_trainer(script_args, training_args, model_args)
+    train.save_tasks(script_args, training_args)
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     print(f"Team: {', '.join(trainer.team_names)}. Made in {time.time() - start:.0f} s.", flush=True)

@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, ScriptArguments
 
 
+TASKS_FILE = "tasks.json"
+
+
 @dataclass
 class TeamScriptArguments(ScriptArguments):
     """
@@ -95,6 +98,26 @@ def load_data(script_args, training_args):
     return train, load_split(eval_name, script_args.dataset_test_split, eval_size, seed, **options)
 
 
+def save_tasks(script_args, training_args):
+    """Write down which generated tasks the training has and holds out, for `evaluate.py`."""
+    from trl_teamtr.tasks.loading import default_reward
+
+    if training_args.process_index != 0 or default_reward(script_args.dataset_name) is None:
+        return
+    kwargs = script_args.dataset_kwargs or {}
+    tasks = {
+        "dataset_name": script_args.dataset_name,
+        "dataset_kwargs": json.loads(kwargs) if isinstance(kwargs, str) else kwargs,
+        "dataset_size": script_args.dataset_size,
+        "eval_size": script_args.eval_size,
+        "seed": training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed,
+        "held_out": training_args.eval_strategy != "no" or training_args.do_eval,
+    }
+    os.makedirs(training_args.output_dir, exist_ok=True)
+    with open(os.path.join(training_args.output_dir, TASKS_FILE), "w", encoding="utf-8") as file:
+        json.dump(tasks, file, indent=2)
+
+
 def set_model_init_kwargs(training_args, model_args):
     """How models are loaded: as `model_args` says, where `model_init_kwargs` does not say otherwise."""
     init = {
@@ -142,6 +165,7 @@ def main(script_args, training_args, model_args):
     from trl_teamtr.callbacks import TeamProgressCallback
 
     trainer = make_trainer(script_args, training_args, model_args)
+    save_tasks(script_args, training_args)
     if not training_args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TeamProgressCallback)

@@ -24,7 +24,7 @@ from . import checkpoint, hub, preflight, run_state
 from .agent import Agent
 from .agent_trainer import AgentTrainer
 from .diagnostics import DiagnosticsCallback
-from .eval_names import name_by_dataset
+from .eval_metrics import add_history, name_by_dataset
 from .model_card import describe_team
 from .preemption import PreemptionCallback
 from .preparing import prepare_members
@@ -344,6 +344,7 @@ class TeamTRTrainer(AgentTrainer):
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        add_history(self._metrics["eval"], metric_key_prefix, self.state)
         name_by_dataset(self._metrics["eval"], metric_key_prefix)
         return output
 

@@ -1,4 +1,5 @@
 import functools
+import warnings
 
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
@@ -88,3 +89,16 @@ def test_prompts_must_be_for_the_agents_at_the_table():
         check_prompts(EvaluationConfig(protocols=["team", "debate"]), dataset, TEAM, others)
     with pytest.raises(ValueError, match="evaluation dataset has no 'prompt' column; its columns are question"):
         check_prompts(EvaluationConfig(), Dataset.from_dict({"question": ["a"]}), TEAM, TEAM)
+
+
+def test_single_model_without_the_agents_prompt_is_told():
+    dataset, team = (
+        Dataset.from_dict({"prompt": ["a"]}),
+        [Agent("x", "X", system_prompt="Reply with the number only.")],
+    )
+    with pytest.warns(UserWarning, match="Agent 'x' has a system prompt, and the single model .* Set `single_prompt`"):
+        check_prompts(EvaluationConfig(protocols=["majority"]), dataset, team, team)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_prompts(EvaluationConfig(protocols=["majority"], single_prompt="Reply."), dataset, team, team)
+        check_prompts(EvaluationConfig(protocols=["team"]), dataset, team, team)

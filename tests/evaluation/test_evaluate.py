@@ -5,11 +5,11 @@ import warnings
 import pytest
 from datasets import Dataset
 from peft import LoraConfig
-from scripted import evaluate, say
+from scripted import evaluate, is_answer, say
 from tiny import PROMPTS, make_config, make_model, make_team, make_tokenizer, make_trainer
 
 from trl_teamtr import Agent, TeamTRTrainer
-from trl_teamtr.evaluation import PROTOCOLS, EvaluationConfig, evaluate_protocols
+from trl_teamtr.evaluation import PROTOCOLS, EvaluationConfig, evaluate_protocols, format_table
 from trl_teamtr.evaluation import evaluate as evaluate_module
 from trl_teamtr.tasks import link
 from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
@@ -51,6 +51,54 @@ def test_last_round_of_a_debate_counts(tmp_path, monkeypatch):
     assert result.accuracies == [0, 1] and [record["answered_at"] for record in result.records] == [[0, 4], [0, 4]]
     assert result.coordination == 0 and result.tokens == 12
     assert result.records[0]["earlier_rewards"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("round_", [["4", "5", "5"], ["5", "4", "5"], ["5", "5", "4"]], ids="".join)
+def test_coordination_of_a_debate_is_with_the_rounds_before_its_last(tmp_path, monkeypatch, round_):
+    """Whoever of the last round speaks first."""
+    first, second = zip("565", round_, strict=True), zip("545", round_, strict=True)
+    for turns, expected in ((first, None), (second, 0)):
+        say(monkeypatch, **{name: [[a], [b]] for name, (a, b) in zip("xyz", turns, strict=True)})
+        result = evaluate(tmp_path, make_team(3), "4", protocols=["debate"])["debate"]
+        assert result.coordination == expected and len(result.records[0]["earlier_rewards"]) == 3
+
+
+def test_reward_of_conversations_judges_the_whole_debate(tmp_path, monkeypatch):
+    def reward(transcripts, **kwargs):
+        return [float(len(messages) == 2) for messages in transcripts]
+
+    say(monkeypatch, x=[["4"]], y=[["5"]])
+    settings = {"protocols": ["debate"], "debate_rounds": 1, "reward": reward}
+    assert evaluate(tmp_path, make_team(2), "4", **settings)["debate"].accuracy == 1
+
+
+def test_several_rewards_need_a_threshold(tmp_path, monkeypatch):
+    def polite(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    with pytest.raises(ValueError, match="There are 2 reward functions, and an answer .* Set `threshold`"):
+        evaluate(tmp_path, make_team(1), "4", reward=[is_answer, polite])
+    say(monkeypatch, x=[["5", "4"]])
+    result = evaluate(tmp_path, make_team(1), "4", "4", reward=[is_answer, polite], threshold=2.0)["team"]
+    assert result.accuracies == [0, 1]
+
+
+def test_accuracies_are_one_per_task_whatever_is_left_out(tmp_path, monkeypatch):
+    say(monkeypatch, x=[["5", "4", "4"]])
+    result = evaluate(tmp_path, make_team(1), "4", None, "4")["team"]
+    assert result.accuracies == [0, None, 1] and result.accuracy == 0.5 and result.left_out == 1
+
+
+def test_conversations_that_end_early_and_answers_that_are_cut_off_are_counted(tmp_path):
+    results = run(
+        tmp_path, make_team(2), fields={"max_context_length": 12, "num_rounds": 4, "max_completion_length": 1}
+    )
+    share = sum(len(record["transcripts"][0]) < 8 for record in results["team"].records) / 32
+    assert 0 < share == results["team"].ended_for_length
+    cut_off = [record["cut_off"] for record in results["team"].records]
+    assert 0 < results["team"].cut_off == sum(cut_off) / 32
+    table = format_table(list(results.values()))
+    assert "ended early, for want of room in a context: {" in table and "has cut off: {" in table
 
 
 def test_judge_speaks_last_and_decides(tmp_path, monkeypatch):
@@ -158,7 +206,8 @@ def test_rewards_may_be_several_and_async(tmp_path):
     async def is_short(completions, **kwargs):
         return [float(len(completion) < 2) for completion in completions]
 
-    (result,) = run(tmp_path, make_team(1), [has_a, is_short], fields={"reward_weights": [0.4, 0.6]}).values()
+    fields = {"reward_weights": [0.4, 0.6]}
+    (result,) = run(tmp_path, make_team(1), [has_a, is_short], fields=fields, threshold=1.0).values()
     for record in result.records:
         assert record["right"] == (record["answer"] == "a")
         assert record["reward"] == pytest.approx(0.4 * ("a" in record["answer"]) + 0.6 * (len(record["answer"]) < 2))

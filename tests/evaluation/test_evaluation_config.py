@@ -5,7 +5,7 @@ from trl_teamtr.evaluation import PROTOCOLS, EvaluationConfig
 
 def test_defaults_evaluate_the_team_once():
     config = EvaluationConfig()
-    assert config.protocols == ["team"] and config.num_samples == 1 and config.k == [1] and config.threshold == 1.0
+    assert config.protocols == ["team"] and config.num_samples == 1 and config.k == [1] and config.threshold is None
 
 
 def test_all_protocols_are_known():

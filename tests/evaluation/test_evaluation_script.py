@@ -72,8 +72,8 @@ def test_link_team_on_its_task(saved, capsys):
     assert found["protocols"]["team"]["coordination"] is None and found["baselines"] is None
     assert set(found["protocols"]["team"]["pass_at_k"]) == {"1", "3"}
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3].endswith("on 6 tasks of link:2") and lines[-1].startswith("team  ")
-    assert len(lines[-1]) == len(lines[-2])
+    title, head, row = lines[next(i for i, line in enumerate(lines) if "on 6 tasks of link:2" in line) :][:3]
+    assert row.startswith("team  ") and len(row) == len(head) and not head.startswith("team")
 
 
 def test_tasks_are_those_that_a_training_with_the_same_arguments_holds_out(saved):
@@ -94,6 +94,58 @@ def test_tasks_are_those_that_a_training_with_the_same_arguments_holds_out(saved
         assert list(record["agent_prompts"].values()) == [str(digit) for digit in own]
         said = [message["content"] for message in record["transcripts"][0]]
         assert record["reward"] == float(said[1][:1] == str(own[0]))
+
+
+def test_tasks_are_those_that_the_teams_training_held_out(saved):
+    """Whatever seed and size the evaluation has."""
+    import evaluate
+    import train
+
+    shutil.copytree(saved / "link", "runs/link")
+    arguments = ["--team", "runs/link/checkpoint-2", "--dataset_name", "link:2", *ON_CPU]
+    shutil.copytree("runs/link", "runs/link/checkpoint-2")
+    training = ["--dataset_size", "40", "--seed", "3", "--do_eval", "true", "--output_dir", "runs/link"]
+    script_args, _, training_args, _ = evaluate.parse([*arguments, *training, "--eval_size", "6"])
+    train.save_tasks(script_args, training_args)
+    _, held_out = train.load_data(script_args, training_args)
+    for more, size in ((["--eval_size", "4"], 4), (["--seed", "8", "--dataset_size", "20"], 6)):
+        script_args, _, training_args, _ = evaluate.parse([*arguments, *more])
+        assert list(evaluate.load_tasks(script_args, training_args)) == list(held_out.take(size))
+    script_args, _, training_args, _ = evaluate.parse([*arguments, "--dataset_seed", "77"])
+    assert list(evaluate.load_tasks(script_args, training_args))[:6] != list(held_out)
+
+
+def test_evaluation_on_tasks_of_the_training_is_told(saved):
+    import evaluate
+    import train
+
+    shutil.copytree(saved / "link", "runs/link")
+    arguments = ["--team", "runs/link", "--dataset_name", "link:2", "--dataset_size", "40", *ON_CPU]
+    script_args, _, training_args, _ = evaluate.parse([*arguments, "--seed", "3", "--output_dir", "runs/link"])
+    train.save_tasks(script_args, training_args)
+    with pytest.warns(UserWarning, match="held no tasks out .*pass `--dataset_seed 243`"):
+        evaluate.load_tasks(script_args, training_args)
+
+
+def test_settings_of_the_training_that_an_evaluation_has_no_use_for(saved):
+    """Those of a training on four processes, evaluated on one."""
+    write_rows(Path("rows.jsonl"), 2)
+    training = {"per_device_train_batch_size": 2, "num_generations": 8, "per_device_eval_batch_size": 3}
+    training |= {"monitor_fraction": 0.5, "log_certificate": True, "top_p": 0.9, "kl_estimator": "exact"}
+    Path("train.yaml").write_text(yaml.safe_dump(training))
+    arguments = ["--dataset_name", "rows.jsonl", "--reward_funcs", "own_rewards.has_a", "--config", "train.yaml"]
+    assert run("--team", saved / "team", *arguments)["top_p"] == 0.9
+
+
+def test_votes_are_counted_by_a_reader_of_ones_own(saved):
+    write_rows(Path("rows.jsonl"), 2)
+    Path("own_rewards.py").write_text(REWARD + "\n\ndef none(text, row):\n    raise KeyError('read')\n")
+    arguments = ["--dataset_name", "rows.jsonl", "--reward_funcs", "own_rewards.has_a", *SHORT]
+    arguments += ["--team", saved / "team", "--protocols", "majority", "--budget_samples", 2, "--extract_answer"]
+    with pytest.raises(KeyError, match="read"):
+        run(*arguments, "own_rewards.none")
+    with pytest.raises(ValueError, match="There is no function 'nothing'. Use a dotted path"):
+        run(*arguments, "nothing")
 
 
 def test_reasoning_gym_with_every_protocol(saved):

@@ -110,6 +110,7 @@ def test_reward_models_are_loaded_once(tmp_path):
 def test_training_only_settings_do_not_matter(tmp_path):
     """Each of them would have been refused, or loaded a reference model, for a training."""
     fields = {"top_p": 0.9, "beta": 0.1, "num_agents": 5, "reward_weights": [1.0]}
+    fields |= {"monitor_fraction": 0.25, "log_certificate": True, "log_occupancy": True}
     args = make_config(tmp_path / "in", **fields)
     own = evaluation_args(args, str(tmp_path / "own"))
     team = make_team(2, trainable=False, trust_region_radius=0.1)

@@ -1,20 +1,27 @@
 import pytest
 from peft import LoraConfig, get_peft_model
+from scripted import is_answer
 from tiny import make_config, make_model, make_team
+from trl.rewards import accuracy_reward
 
 from trl_teamtr import Agent, Message, Transcript
 from trl_teamtr.evaluation import EvaluationConfig
 from trl_teamtr.evaluation.protocols import (
     ROLES,
     debate_length,
+    default_reader,
     last_line,
+    math_answer,
     reasoning_gym_answer,
     seat,
     spread,
     take_turns,
     vote,
     with_own_modules,
+    without_english,
 )
+from trl_teamtr.tasks.link import link_reward
+from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
 
 
 # Answers and votes
@@ -31,10 +38,36 @@ def test_answer_of_reasoning_gym_is_what_its_reward_scores():
 
 @pytest.mark.parametrize(
     "answers, winner",
-    [(["a"], 0), (["a", "b", "b"], 1), (["a", "b"], 0), (["c", "b", "a", "b", "a"], 1), (["", "", "a"], 0)],
+    [
+        (["a"], 0),
+        (["a", "b", "b"], 1),
+        (["a", "b"], 0),
+        (["c", "b", "a", "b", "a"], 1),
+        (["", "", "a"], 2),
+        (["", ""], 0),
+    ],
 )
 def test_vote_goes_to_the_majority_and_a_tie_to_the_first(answers, winner):
+    """An empty answer is no vote."""
     assert vote(answers) == winner
+
+
+def test_answers_are_read_as_their_reward_reads_them():
+    assert default_reader([is_answer]) is last_line
+    assert default_reader([is_answer, reasoning_gym_reward]) is reasoning_gym_answer
+    read = default_reader([accuracy_reward])
+    assert read is math_answer
+    texts = ["so \\boxed{5}", "Thus, the answer is $\\boxed{4}$.", "4+0 = 4, hence \\boxed{4}", "I do not know"]
+    assert [read(text, {}) for text in texts] == ["5", "4", "4", ""]
+    assert vote([read(text, {}) for text in texts]) == 1
+
+
+def test_link_is_played_without_english():
+    config = EvaluationConfig(judge_prompt="a1")
+    own = without_english(config, AGENTS, [link_reward])
+    assert own.debate_prompt is None and own.judge_prompt == "a1"
+    assert own.role_prompts == [agent.system_prompt or "" for agent in AGENTS]
+    assert without_english(config, AGENTS, [is_answer]) is config
 
 
 @pytest.mark.parametrize(
@@ -83,6 +116,9 @@ def test_one_model_plays_the_whole_team():
         ("z", "M", None),
     ]
     assert players[0].chat_template_kwargs == {"b": 2}
+    short = Agent("x", "M", generation_kwargs={"top_k": 1}, chat_template_kwargs={"c": 1})
+    (player,) = spread([one], [short], num_agents=None)
+    assert player.generation_kwargs == {"top_k": 1} and player.chat_template_kwargs == {"b": 2}
     assert [agent.name for agent in spread([one], None, num_agents=2)] == ["agent_1", "agent_2"]
     assert spread([one], None, num_agents=None) == [one] and spread(AGENTS, AGENTS[:1], 5) == AGENTS
 

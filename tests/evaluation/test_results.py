@@ -46,7 +46,7 @@ def test_tasks_that_no_reward_applies_to_are_left_out():
     config = EvaluationConfig(num_samples=2)
     episodes = make_episodes([1.0, 1.0, math.nan, 1.0, 0.0, 0.0])
     result = summarize("team", episodes, DATASET, config, 0)
-    assert (result.num_tasks, result.left_out, result.accuracies) == (2, 1, [1.0, 0.0])
+    assert (result.num_tasks, result.left_out, result.accuracies) == (2, 1, [1.0, None, 0.0])
     assert result.coordination == 1.0 and len(result.records) == 6 and result.records[2]["reward"] is None
     assert 'Tasks left out, since no reward applies: {"team": 1}' in format_table([result])
     with pytest.raises(ValueError, match="No task can be judged: .* by protocol 'team'"):
@@ -82,6 +82,7 @@ def test_episodes_are_written_as_json_lines(tmp_path):
         "right": False,
         "tokens": 5,
         "answered_at": [0, 2],
+        "cut_off": False,
         "earlier_rewards": [0.0],
         "transcripts": [[{"name": "x", "content": "a"}, {"name": "y", "content": "bb"}]],
     }

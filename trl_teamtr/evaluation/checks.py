@@ -1,6 +1,7 @@
 """Faults of an evaluation's input, found before any model is loaded."""
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,15 @@ def check_dataset(dataset: Any, reward_funcs: Sequence):
             )
 
 
+def check_threshold(config: EvaluationConfig, reward_funcs: Sequence):
+    """Raise `ValueError` if nothing says from which sum of several rewards on an answer is right."""
+    if len(reward_funcs) > 1 and config.threshold is None:
+        raise ValueError(
+            f"There are {len(reward_funcs)} reward functions, and an answer with any of them at 1 may be wrong. Set "
+            "`threshold`: from which weighted sum on (`reward_weights`) an answer is right."
+        )
+
+
 def check_players(config: EvaluationConfig, team: Sequence[Agent] | None, players: Sequence[Agent]):
     """
     Raise unless there are agents for every protocol.
@@ -97,9 +107,18 @@ def check_players(config: EvaluationConfig, team: Sequence[Agent] | None, player
 
 
 def check_prompts(config: EvaluationConfig, dataset: Dataset, team: Sequence[Agent] | None, players: Sequence[Agent]):
-    """Raise `ValueError` if a protocol's agents cannot read the dataset, or its private prompts name someone else."""
+    """
+    Raise `ValueError` if a protocol's agents cannot read the dataset, or its private prompts name someone else. Warn
+    where agents have system prompts, and the single model has none.
+    """
     tables = {"team": team} | dict.fromkeys(SAMPLED, players[-1:])
     for protocol in config.protocols:
         agents = tables.get(protocol, players)
         names = [agent.name for agent in agents]
         preflight.check_columns(share_prompts(dataset.take(1), agents), names, "evaluation")
+    if set(SAMPLED) & set(config.protocols) and config.single_prompt is None and players[-1].system_prompt:
+        warnings.warn(
+            f"Agent {players[-1].name!r} has a system prompt, and the single model that it is compared with has none. "
+            "Set `single_prompt`, if the task needs one.",
+            stacklevel=3,
+        )

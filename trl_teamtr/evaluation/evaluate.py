@@ -11,23 +11,22 @@ from datasets import Dataset
 
 from ..agent import Agent
 from ..router import Router
-from ..tasks.reasoning_gym import reasoning_gym_reward
 from ..team import load_team, resolve_team, warn_of_other_turns
 from ..teamtr_config import TeamTRConfig
 from ..transcript import Message, Transcript
-from .checks import check_dataset, check_players, check_prompts, reads_transcripts
+from .checks import check_dataset, check_players, check_prompts, check_threshold, reads_transcripts
 from .evaluation_config import PROTOCOLS, EvaluationConfig
 from .panel import Panel, evaluation_args, loaded_rewards
 from .protocols import (
     SAMPLED,
     AnswerReader,
     debate_length,
-    last_line,
-    reasoning_gym_answer,
+    default_reader,
     seat,
     spread,
     take_turns,
     vote,
+    without_english,
 )
 from .results import Episode, ProtocolResult, summarize
 
@@ -60,7 +59,8 @@ def evaluate_protocols(
         model (`list[Agent]` or `str` or [`~transformers.PreTrainedModel`], *optional*): Who plays all protocols but
             `"team"`: several agents, or one model for all of them. Defaults to the agents of `team` as they are.
         extract_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are
-            counted. Defaults to reasoning-gym's own with its reward, else to the last line.
+            counted; an empty one is no vote. Defaults to reasoning-gym's own with its reward, to math-verify's with TRL's
+            `accuracy_reward`, else to the last line.
         router, stop_condition (*optional*): As in [`TeamTRTrainer`], for the team.
 
     Returns:
@@ -82,8 +82,9 @@ def evaluate_protocols(
         check_players(config, team, players)
         check_dataset(dataset, reward_funcs)
         check_prompts(config, dataset, team, players)
-        if extract_answer is None:
-            extract_answer = reasoning_gym_answer if reasoning_gym_reward in reward_funcs else last_line
+        check_threshold(config, reward_funcs)
+        config = without_english(config, players, reward_funcs)
+        extract_answer = extract_answer or default_reader(reward_funcs)
         evaluation = _Evaluation(dataset, reward_funcs, reward_processing_classes, own, config, extract_answer)
         if "team" in config.protocols or source is None:
             team = players = evaluation.load(team, quantization_config)
@@ -115,7 +116,8 @@ class _Evaluation:
         """`agents` with their models and tokenizers, as a trainer loads them; the reward models are loaded as well."""
         private = [name for name in self.dataset.column_names if name == "agent_prompts"]
         tasks = self.dataset.remove_columns(private)  # they may be for agents of other names
-        panel = self._panel(agents, self.args, dataset=tasks, quantization_config=quantization_config)
+        args, _ = take_turns("single", self.args, 1, self.config)  # nor need they take turns as the team does
+        panel = self._panel(agents, args, dataset=tasks, quantization_config=quantization_config)
         self.reward_funcs = loaded_rewards(self.reward_funcs, panel)
         self.reward_processing_classes = panel.trainer.reward_processing_classes
         return [
@@ -147,25 +149,33 @@ class _Evaluation:
         conversations, answers = panel.write(self.tasks, protocol), []
         for task, messages in zip(self.tasks, conversations, strict=True):
             length = len(messages)
-            if protocol == "debate":
+            if protocol == "debate" and self.judges_messages:
                 row = self.dataset[task]
                 length = debate_length([self.read(m.text, row) for m in messages], len(panel.trainer.members))
             answers.append((task, messages[:length]))
-        rewards, earlier = panel.score(answers), self._score_earlier(panel, answers)
+        rewards, earlier = panel.score(answers), self._score_earlier(protocol, panel, answers)
         found = zip(conversations, answers, rewards, earlier, strict=True)
         episodes = [
             self._episode(i, [conversation], (0, len(answer)), reward, said)
             for i, (conversation, (_, answer), reward, said) in enumerate(found)
         ]
-        return self._summarize(protocol, episodes)
+        return self._summarize(protocol, episodes, panel)
 
-    def _score_earlier(self, panel: Panel, answers: list[tuple[int, list[Message]]]) -> list[list[float] | None]:
-        """Rewards of the messages before each answer, as if each were the answer."""
+    def _score_earlier(
+        self, protocol: str, panel: Panel, answers: list[tuple[int, list[Message]]]
+    ) -> list[list[float] | None]:
+        """Rewards of the messages before each answer, of a debate those before its last round, as if each were it."""
         if not self.judges_messages:
             return [None] * len(answers)
-        before = [(task, messages[:i]) for task, messages in answers for i in range(1, len(messages))]
+        size = len(panel.trainer.members) if protocol == "debate" else 1
+        counts = [(len(messages) - 1) // size * size if messages else 0 for _, messages in answers]
+        before = [
+            (task, messages[:i])
+            for (task, messages), count in zip(answers, counts, strict=True)
+            for i in range(1, count + 1)
+        ]
         rewards = iter(panel.score(before))
-        return [[next(rewards) for _ in messages[1:]] for _, messages in answers]
+        return [[next(rewards) for _ in range(count)] for count in counts]
 
     # Protocols that differ only in which of the same samples of one model they choose
 
@@ -185,7 +195,7 @@ class _Evaluation:
                 episodes = [
                     self._chosen(protocol, i, pool, rewards[i * size : (i + 1) * size]) for i, pool in enumerate(pools)
                 ]
-                results[protocol] = self._summarize(protocol, episodes)
+                results[protocol] = self._summarize(protocol, episodes, panel)
         return results
 
     def _chosen(self, protocol: str, number: int, pool: list[list[Message]], rewards: list[float]) -> Episode:
@@ -204,8 +214,10 @@ class _Evaluation:
         sample = number % self.config.num_samples
         return Episode(self.tasks[number], sample, conversations, answer, reward, earlier)
 
-    def _summarize(self, protocol: str, episodes: list[Episode]) -> ProtocolResult:
-        return summarize(protocol, episodes, self.dataset, self.config, self.args.seed)
+    def _summarize(self, protocol: str, episodes: list[Episode], panel: Panel) -> ProtocolResult:
+        result = summarize(protocol, episodes, self.dataset, self.config, self.args.seed)
+        result.ended_for_length = panel.ended_for_length
+        return result
 
 
 def _samples_for(budget: float, conversations: list[list[Message]]) -> int:

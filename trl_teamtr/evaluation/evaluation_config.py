@@ -25,8 +25,9 @@ class EvaluationConfig:
             Number K of episodes per task.
         k (`list[int]`, *optional*, defaults to `[1]`):
             For which k to estimate pass@k; none above `num_samples`.
-        threshold (`float`, *optional*, defaults to `1.0`):
-            An answer is right if its reward (the weighted sum, where there are several) is at least this.
+        threshold (`float`, *optional*):
+            An answer is right if its reward (the weighted sum, where there are several) is at least this. 1 for a single
+            reward; to be given where there are several.
         budget_samples (`int`, *optional*):
             Number n of samples of `"best_of_n"` and `"majority"`. By default as many as make their sampled tokens per
             episode about the team's.
@@ -51,7 +52,9 @@ class EvaluationConfig:
     k: list[int] = field(
         default_factory=lambda: [1], metadata={"help": "For which k to estimate pass@k; at most `num_samples`."}
     )
-    threshold: float = field(default=1.0, metadata={"help": "Reward from which on an answer is right."})
+    threshold: float | None = field(
+        default=None, metadata={"help": "Reward from which on an answer is right; 1 for a single reward function."}
+    )
     budget_samples: int | None = field(
         default=None,
         metadata={"help": "Samples of `best_of_n` and `majority`. By default as many as the team's tokens pay for."},

@@ -30,7 +30,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
         return 1.0
     # The quotient of binomials is a product of c factors, and also of k. In logarithms, since it may be close to 1
     few, many = sorted((c, k))
-    return -math.expm1(math.fsum(math.log1p(-many / (n - i)) for i in range(few)))
+    return 0.0 - math.expm1(math.fsum(math.log1p(-many / (n - i)) for i in range(few)))
 
 
 def avg_at_k(right: Sequence[Sequence[bool]], seed: int = 0) -> tuple[float, float, float]:

@@ -37,7 +37,8 @@ def evaluation_args(args: TeamTRConfig, output_dir: str) -> TeamTRConfig:
     own = copy.copy(args)
     own.output_dir = output_dir
     own.num_agents = None
-    own.beta, own.trust_region_radius, own.resampling = 0.0, None, "full"
+    own.beta, own.trust_region_radius, own.monitor_fraction, own.resampling = 0.0, None, 0.0, "full"
+    own.log_occupancy, own.log_certificate = False, False
     own.allow_silent_agents, own.gradient_checkpointing, own.offload_idle_agents = True, False, False
     own.report_to, own.push_to_hub, own.log_completions, own.load_best_model_at_end = [], False, False, False
     return own
@@ -79,7 +80,7 @@ class Panel:
         router: Router | None = None,
         stop_condition: Callable[[Transcript], bool] | None = None,
     ):
-        self._dataset = share_prompts(dataset, agents)
+        self._dataset, self._ended = share_prompts(dataset, agents), []
         self.trainer = TeamTRTrainer(
             with_own_modules(agents),
             list(reward_funcs),  # TRL puts loaded models in the place of their paths
@@ -107,9 +108,16 @@ class Panel:
         with evaluating([member.model for member in trainer.members]), trainer.accelerator.autocast():
             for mine, size in self._shares(tasks, purpose):
                 rollouts = trainer.collect_rollouts([self._dataset[task] for task in mine])
-                written = gather_object([transcript.messages for transcript in rollouts.transcripts])
-                conversations += written[:size]
+                transcripts = enumerate(rollouts.transcripts)
+                written = gather_object([(each.messages, row in rollouts.full) for row, each in transcripts])[:size]
+                conversations += [messages for messages, _ in written]
+                self._ended += [full for _, full in written]
         return conversations
+
+    @property
+    def ended_for_length(self) -> float:
+        """Share of the conversations so far that ended because the next speaker's context was full."""
+        return sum(self._ended) / max(len(self._ended), 1)
 
     def score(self, answers: Sequence[tuple[int, Sequence[Message]]]) -> list[float]:
         """

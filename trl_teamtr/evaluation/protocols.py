@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trl.rewards import accuracy_reward
+
 from ..agent import Agent
 from ..router import Router
-from ..tasks.reasoning_gym import extract_answer
+from ..tasks.link import link_reward
+from ..tasks.reasoning_gym import extract_answer, reasoning_gym_reward
 from ..team import clone_sharing_weights
 from ..teamtr_config import TeamTRConfig
 from ..transcript import Transcript
-from .evaluation_config import EvaluationConfig
+from .evaluation_config import DEBATE_PROMPT, JUDGE_PROMPT, EvaluationConfig
 
 
 SAMPLED = ("single", "best_of_n", "majority")  # uses of the same samples of one model
@@ -38,9 +41,28 @@ def reasoning_gym_answer(text: str, row: dict[str, Any]) -> str:
     return extract_answer(text, row["answer"])
 
 
+def math_answer(text: str, row: dict[str, Any]) -> str:
+    """What math-verify, by which TRL's `accuracy_reward` judges, takes for the answer; empty if it finds none."""
+    from math_verify import parse  # not installed with this package
+
+    found = parse(text, extraction_mode="first_match", parsing_timeout=None)
+    return str(found[0]) if found else ""
+
+
+def default_reader(reward_funcs: Sequence) -> AnswerReader:
+    """How the answer in a message is read where `reward_funcs` judge it."""
+    if reasoning_gym_reward in reward_funcs:
+        return reasoning_gym_answer
+    return math_answer if accuracy_reward in reward_funcs else last_line
+
+
 def vote(answers: Sequence[str]) -> int:
-    """Position of the first of `answers` that is the most frequent one; among equally frequent ones the first wins."""
-    return answers.index(Counter(answers).most_common(1)[0][0])
+    """
+    Position of the first of `answers` that is the most frequent one; among equally frequent ones the first wins. An
+    empty answer is no vote, unless all are empty.
+    """
+    votes = [answer for answer in answers if answer] or answers
+    return answers.index(Counter(votes).most_common(1)[0][0])
 
 
 def spread(agents: Sequence[Agent], team: Sequence[Agent] | None, num_agents: int | None) -> list[Agent]:
@@ -49,13 +71,24 @@ def spread(agents: Sequence[Agent], team: Sequence[Agent] | None, num_agents: in
 
     Args:
         agents (`list[Agent]`): Several agents, which are returned, or one, who plays all.
-        team (`list[Agent]`, *optional*): The team that is evaluated, whose names and system prompts the one takes on.
+        team (`list[Agent]`, *optional*): The team that is evaluated, whose names and system prompts the one takes on, and
+            how it samples, where the one has no settings of its own.
         num_agents (`int`, *optional*): How many players there are, if there is no team.
     """
     if len(agents) > 1:
         return list(agents)
     if team is not None:
-        return [dataclasses.replace(agents[0], name=a.name, system_prompt=a.system_prompt) for a in team]
+        (one,) = agents
+        return [
+            dataclasses.replace(
+                one,
+                name=member.name,
+                system_prompt=member.system_prompt,
+                generation_kwargs=one.generation_kwargs or member.generation_kwargs,
+                chat_template_kwargs=one.chat_template_kwargs or member.chat_template_kwargs,
+            )
+            for member in team
+        ]
     if num_agents is None or num_agents == 1:
         return list(agents)
     return [dataclasses.replace(agents[0], name=f"agent_{i + 1}") for i in range(num_agents)]
@@ -71,6 +104,18 @@ def seat(protocol: str, agents: Sequence[Agent], config: EvaluationConfig) -> li
         return debaters + [judge] * (protocol == "debate_judge")
     roles = config.role_prompts or [a.system_prompt or ROLES[i % len(ROLES)] for i, a in enumerate(agents)]
     return [dataclasses.replace(agent, system_prompt=role) for agent, role in zip(agents, roles, strict=True)]
+
+
+def without_english(config: EvaluationConfig, agents: Sequence[Agent], reward_funcs: Sequence) -> EvaluationConfig:
+    """`config` for `agents`, with no default prompts where they play LINK, whose agents know digits and letters only."""
+    if link_reward not in reward_funcs:
+        return config
+    return dataclasses.replace(
+        config,
+        debate_prompt=None if config.debate_prompt == DEBATE_PROMPT else config.debate_prompt,
+        judge_prompt=None if config.judge_prompt == JUDGE_PROMPT else config.judge_prompt,
+        role_prompts=config.role_prompts or [agent.system_prompt or "" for agent in agents],
+    )
 
 
 def with_own_modules(agents: Sequence[Agent]) -> list[Agent]:

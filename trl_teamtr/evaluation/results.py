@@ -49,7 +49,13 @@ class Episode:
         conversation, length = self.answer
         return self.conversations[conversation][length - 1].text if length else ""
 
-    def record(self, protocol: str, row: dict[str, Any], threshold: float) -> dict[str, Any]:
+    @property
+    def cut_off(self) -> bool:
+        """Whether the length limit has cut off the answer."""
+        conversation, length = self.answer
+        return length > 0 and not self.conversations[conversation][length - 1].finished
+
+    def record(self, protocol: str, row: dict[str, Any], threshold: float | None) -> dict[str, Any]:
         """The episode, of a `row` of the dataset, as one line of JSON."""
         return {
             "protocol": protocol,
@@ -58,18 +64,23 @@ class Episode:
             "prompt": row["prompt"],
             "agent_prompts": row.get("agent_prompts"),
             "answer": self.text,
-            "reward": None if math.isnan(self.reward) else self.reward,
+            "reward": _or_none(self.reward),
             "right": is_right(self.reward, threshold),
             "tokens": self.tokens,
             "answered_at": list(self.answer),
-            "earlier_rewards": self.earlier,
+            "cut_off": self.cut_off,
+            "earlier_rewards": None if self.earlier is None else [_or_none(reward) for reward in self.earlier],
             "transcripts": [[{"name": m.agent, "content": m.text} for m in each] for each in self.conversations],
         }
 
 
-def is_right(reward: float, threshold: float) -> bool:
-    """Whether an answer with this reward is right."""
-    return reward >= threshold - ROUNDING
+def is_right(reward: float, threshold: float | None) -> bool:
+    """Whether an answer with this reward is right; without a threshold from 1 on."""
+    return reward >= (1.0 if threshold is None else threshold) - ROUNDING
+
+
+def _or_none(reward: float) -> float | None:
+    return None if math.isnan(reward) else reward  # JSON knows no NaN
 
 
 @dataclass
@@ -89,7 +100,9 @@ class ProtocolResult:
         reward (`float`): Mean reward of the answers.
         coordination (`float`, *optional*): `None` where it has no meaning.
         tokens (`float`): Mean number of sampled tokens per episode.
-        accuracies (`list[float]`): Accuracy at each task.
+        cut_off (`float`): Share of the episodes whose answer the length limit has cut off.
+        ended_for_length (`float`): Share of the conversations that ended because the next speaker's context was full.
+        accuracies (`list[float]`): Accuracy at each task of the dataset, `None` at those that were left out.
         records (`list[dict]`): One per episode, those of tasks that were left out included.
     """
 
@@ -104,7 +117,9 @@ class ProtocolResult:
     reward: float
     coordination: float | None
     tokens: float
-    accuracies: list[float] = field(default_factory=list, repr=False)
+    cut_off: float = 0.0
+    ended_for_length: float = 0.0
+    accuracies: list[float | None] = field(default_factory=list, repr=False)
     records: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,9 +170,16 @@ def summarize(
         reward=statistics.fmean(episode.reward for episode in kept),
         coordination=metrics.coordination(earlier, final) if len(earlier) == len(final) else None,
         tokens=statistics.fmean(episode.tokens for episode in episodes),
-        accuracies=[sum(samples) / size for samples in right],
+        cut_off=statistics.fmean(episode.cut_off for episode in episodes),
+        accuracies=[_accuracy(samples, config.threshold) for samples in tasks],
         records=[e.record(protocol, dataset[e.task], config.threshold) for e in episodes],
     )
+
+
+def _accuracy(samples: Sequence[Episode], threshold: float | None) -> float | None:
+    if any(math.isnan(episode.reward) for episode in samples):
+        return None
+    return sum(is_right(episode.reward, threshold) for episode in samples) / len(samples)
 
 
 def format_table(results: Sequence[ProtocolResult]) -> str:
@@ -184,9 +206,14 @@ def format_table(results: Sequence[ProtocolResult]) -> str:
     lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]) for r in rows]
     if any(result.protocol == "best_of_n" for result in results):
         lines.append("* chosen by the reward itself: an oracle, which nobody has at hand when it counts")
-    left_out = {result.protocol: result.left_out for result in results if result.left_out}
-    if left_out:
-        lines.append(f"Tasks left out, since no reward applies: {json.dumps(left_out)}")
+    notes = {
+        "left_out": "Tasks left out, since no reward applies",
+        "cut_off": "Share of the answers that `max_completion_length` has cut off",
+        "ended_for_length": "Share of the conversations that ended early, for want of room in a context",
+    }
+    for name, note in notes.items():
+        found = {r.protocol: round(value, 3) for r in results if (value := vars(r)[name])}
+        lines += [f"{note}: {json.dumps(found)}"] if found else []
     return "\n".join(lines)
 
 

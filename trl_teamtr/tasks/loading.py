@@ -90,13 +90,25 @@ def load_reward(name: str) -> Callable[..., Any]:
     Raises:
         `ValueError`: If `name` is neither.
     """
-    if name in REWARDS:
-        return REWARDS[name]
-    module, _, function = name.rpartition(".")
+    return REWARDS[name] if name in REWARDS else load_function(name, "reward function", f"{', '.join(REWARDS)}, or ")
+
+
+def load_function(path: str, what: str = "function", others: str = "") -> Callable[..., Any]:
+    """
+    A function by its dotted path, seen from the working directory too.
+
+    Args:
+        path (`str`): The dotted path.
+        what, others (`str`): For the message: what is looked for, and what else there is.
+
+    Raises:
+        `ValueError`: If there is none.
+    """
+    module, _, function = path.rpartition(".")
     if module and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if not module or importlib.util.find_spec(module.partition(".")[0]) is None:
-        raise ValueError(f"There is no reward function {name!r}. Use {', '.join(REWARDS)}, or a dotted path.")
+        raise ValueError(f"There is no {what} {path!r}. Use {others}a dotted path, such as 'my_module.my_function'.")
     functions = vars(importlib.import_module(module))
     if function not in functions:
         raise ValueError(f"The module {module!r} has no function {function!r}.")
