@@ -66,6 +66,7 @@ def test_accelerate_launches_a_team_from_yaml(tmp_path, base):
     done = run(*launcher, "scripts/train.py", "--config", config, "--max_completion_length", "1")
     assert done.returncode == 0, done.stderr
     saved = json.loads((tmp_path / "run" / "team.json").read_text())
+    assert json.loads((tmp_path / "run" / "tasks.json").read_text())["dataset_size"] == 40
     assert [agent["name"] for agent in saved["agents"]] == ["solver", "checker"]
     assert (tmp_path / "run" / "solver" / "adapter_model.safetensors").is_file()
     assert (tmp_path / "run" / "checker" / "model.safetensors").is_file()
@@ -180,7 +181,7 @@ def test_quickstart_shows_a_transcript_before_and_after_and_draws(quickstarts):
     assert done.stdout.count("'a: ") == 2 and done.stdout.count("'b: ") == 2
     assert "reward=" in done.stderr
     assert (folder / "report" / "training.png").read_bytes().startswith(b"\x89PNG")
-    assert {"a", "b", "team.json"} <= {path.name for path in folder.iterdir()}
+    assert {"a", "b", "team.json", "tasks.json"} <= {path.name for path in folder.iterdir()}
 
 
 def test_quickstart_with_the_same_seed_prints_the_same_figures(quickstarts):
