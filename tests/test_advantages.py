@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tiny import answer_reward, make_team, make_trainer
 
 from trl_teamtr.advantages import group_advantages
 
@@ -82,3 +83,14 @@ def test_unknown_scale_raises():
 @pytest.mark.parametrize("value, size", [(0.7, 7), (0.3, 6), (1 / 3, 8)])
 def test_equal_returns_that_float32_rounds_still_give_nothing(value, size):
     assert group_advantages(torch.full((size,), value), size).abs().max() < 1e-9
+
+
+def test_mean_return_is_logged_however_rewards_are_put_together(tmp_path):
+    def one(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    trainer = make_trainer(
+        tmp_path, make_team(1), [answer_reward, one], multi_objective_aggregation="normalize_then_sum"
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["team/reward"] > 0.5

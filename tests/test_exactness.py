@@ -147,6 +147,10 @@ def test_exact_kl_matches_the_definition_on_logits():
     old, new = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 1.0, 0.0]])
     p, q = old.softmax(-1), new.softmax(-1)
     assert exact_kl(old, new).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
+    assert exact_kl(2 * old, 2 * new, 2.0).item() == pytest.approx(exact_kl(old, new).item(), rel=1e-5)
+    # As in `generate`, 16-bit logits are widened before they are divided
+    rounded = [logits.bfloat16() for logits in (old + 0.3, new * 1.1)]
+    assert torch.equal(exact_kl(*rounded, 0.7), exact_kl(*[logits.float() for logits in rounded], 0.7))
 
 
 def true_gradient(team, agent, rollouts):

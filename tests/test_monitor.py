@@ -1,5 +1,7 @@
 """Rows that are monitored have no part in the gradient, and all of them in the decision."""
 
+import math
+
 import pytest
 import torch
 from tiny import make_config, make_team, make_trainer
@@ -70,6 +72,22 @@ def test_the_larger_kl_decides(tmp_path, monkeypatch, estimator):
     assert all(value <= 0.02 for value in accepted) and len(accepted) == 6
     assert all(any(value == pytest.approx(one) for one in larger) for value in accepted if value > 0)
     assert any(first < second for first, second in pairs) and any(first > second for first, second in pairs)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_kl_that_is_no_number_on_either_part_is_not_accepted(tmp_path, monkeypatch, first):
+    trainer = make_trainer(tmp_path, make_team(1), monitor_fraction=0.5, trust_region_radius=0.5)
+    calls = []
+
+    def measure(batches, snapshot, estimator=None):
+        calls.append(batches)
+        return math.nan if (len(calls) % 2 == 1) == first else 0.0
+
+    monkeypatch.setattr(trainer, "measure_kl", measure)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.train()
+    assert all(torch.equal(p, q) for p, q in zip(trainer.model.parameters(), before, strict=True))
+    assert trainer.last_report.rejected
 
 
 def test_bad_fractions():

@@ -50,7 +50,7 @@ def test_time_of_the_interrupted_run_counts_and_the_time_between_does_not(tmp_pa
     assert start == trainer._start_time > 1e9
 
 
-def fake_trainer(processes=1, kind="DistributedType.NO", per_device=8, accumulation=1, generations=4):
+def fake_trainer(processes=1, kind="DistributedType.NO", per_device=8, accumulation=1, generations=4, trained="xyz"):
     args = SimpleNamespace(
         per_device_train_batch_size=per_device,
         steps_per_generation=accumulation,
@@ -61,6 +61,7 @@ def fake_trainer(processes=1, kind="DistributedType.NO", per_device=8, accumulat
     return SimpleNamespace(
         args=args,
         accelerator=accelerator,
+        trained_members=[SimpleNamespace(name=name) for name in trained],
         _metrics={"train": {}},
         _tr_loss=SimpleNamespace(item=lambda: 0.0),
         _total_loss_scalar=0.0,
@@ -88,6 +89,7 @@ REFUSED = [
         {"processes": 4, "kind": DEEPSPEED, "per_device": 2},
         "partitioned for 2 process.*has 4 .*with 2, or start a new run from the saved weights: `model='",
     ),
+    ({}, {"trained": "xy"}, "the trained agents are x, y, z, but in this run x, y: .* Set `trainable` as it was"),
     ({"kind": DEEPSPEED}, {}, "saved under DeepSpeed.*this run has 1 "),
     ({}, {"kind": DEEPSPEED}, "saved without DeepSpeed"),
 ]

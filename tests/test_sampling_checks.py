@@ -5,6 +5,7 @@ from trl_teamtr.sampling_checks import check_sampling, choose_resampling
 
 
 TRANSFORMS = [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
+OTHERS = [{"typical_p": 0.5}, {"do_sample": False}]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
@@ -12,6 +13,24 @@ def test_k3_refuses_transformed_sampling(make_config, transform):
     (key, value), *_ = transform.items()
     with pytest.raises(ValueError, match=f"Agent 'a' samples with {key}={value}, but `kl_estimator='k3'`"):
         check_sampling(make_config(**transform), [Agent("a", "m")])
+
+
+@pytest.mark.parametrize("transform", OTHERS, ids=str)
+@pytest.mark.parametrize("fields", [{}, {"resampling": "importance", "kl_estimator": "exact"}], ids=str)
+def test_other_transforms_of_generate_are_refused_too(make_config, transform, fields):
+    (key, value), *_ = transform.items()
+    with pytest.raises(ValueError, match=f"Agent 'a' samples with {key}={value}, but"):
+        check_sampling(make_config(**fields), [Agent("a", "m", generation_kwargs=transform)])
+
+
+def test_where_generate_stops_is_no_transform_but_drafts_are_not_verified_against_it(make_config):
+    team = [Agent(name, "m", generation_kwargs={"eos_token_id": [1, 2], "do_sample": True}) for name in "ab"]
+    assert check_sampling(make_config(), team) is None and choose_resampling(make_config(), team) == "full"
+
+
+def test_how_generate_computes_is_no_transform(make_config):
+    team = [Agent(name, "m", generation_kwargs={"use_cache": False}) for name in "ab"]
+    assert check_sampling(make_config(), team) is None and choose_resampling(make_config(), team) == "speculative"
 
 
 def test_k3_names_every_transform(make_config):

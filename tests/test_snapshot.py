@@ -59,6 +59,9 @@ def test_model_is_the_current_policy_within_the_context_only(engine):
     with snapshot.current_policy():
         assert all(torch.equal(a, b) for a, b in zip(engine.weights, before, strict=True))
     assert_same(engine, after)
+    with pytest.raises(KeyboardInterrupt), snapshot.current_policy():
+        raise KeyboardInterrupt
+    assert_same(engine, after)
 
 
 def test_without_the_optimizer_its_moments_stay(engine):

@@ -10,12 +10,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from trl_teamtr import Agent, TeamTRConfig, load_team, team
+from trl_teamtr.model_copies import clone_sharing_weights
 from trl_teamtr.tasks.link import make_model, make_tokenizer
 from trl_teamtr.team import (
     TEAM_FILE,
     base_is_lost,
     check_same_team,
-    clone_sharing_weights,
     describe_team,
     load_models,
     resolve_team,

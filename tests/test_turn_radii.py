@@ -70,6 +70,11 @@ def test_an_agent_that_speaks_once_has_the_same_radius(tmp_path):
     torch.testing.assert_close(*found)
 
 
+def test_an_agent_without_turns_has_nothing_to_measure(tmp_path):
+    trainer = make_trainer(tmp_path, make_team(2), radius_schedule="horizon", max_turns=1, allow_silent_agents=True)
+    assert [member.turn_radii.radii is None for member in trainer.members] == [False, True]
+
+
 def test_unknown_schedule():
     with pytest.raises(ValueError, match="`radius_schedule` is 'wide'"):
         make_config("x", radius_schedule="wide")

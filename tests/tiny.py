@@ -78,11 +78,18 @@ def make_config(output_dir, **fields) -> TeamTRConfig:
     return TeamTRConfig(str(output_dir), **(defaults | fields))
 
 
+PASSED_ON = (
+    "router",
+    "stop_condition",
+    "callbacks",
+    "processing_class",
+    "peft_config",
+)  # to the trainer, not to the config
 PROMPTS = ["a", "aa", "u", "ua", "au", "uu", "aau", "auu"]
 
 
 def make_trainer(output_dir, team, reward_funcs=answer_reward, dataset=None, **fields) -> TeamTRTrainer:
-    arguments = {name: fields.pop(name) for name in ("router", "stop_condition", "callbacks") if name in fields}
+    arguments = {name: fields.pop(name) for name in PASSED_ON if name in fields}
     if "router_kind" in fields:  # the config field, whose name the trainer's argument shadows
         fields["router"] = fields.pop("router_kind")
     dataset = Dataset.from_dict({"prompt": PROMPTS}) if dataset is None else dataset

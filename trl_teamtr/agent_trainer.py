@@ -180,13 +180,13 @@ class AgentTrainer(GRPOTrainer):
     def _team_advantages(self, trl_advantages: torch.Tensor) -> torch.Tensor:
         """Eq. 9 for the rewards just computed; also put right in the log of completions."""
         args, mode = self.args, "train" if self.model.training else "eval"
+        returns = weigh_rewards(self.lead.rewards_per_func, self.reward_weights)
+        self._metrics[mode]["team/reward"].append(returns.nanmean().item())
         if self.multi_objective_aggregation != "sum_then_normalize":
             clip = args.advantage_clip
             return trl_advantages if clip is None else trl_advantages.clamp(-clip, clip)
-        returns = weigh_rewards(self.lead.rewards_per_func, self.reward_weights)
         group = self.num_generations if mode == "train" else self.num_generations_eval
         advantages = self.normalise(returns, group)
-        self._metrics[mode]["team/reward"].append(returns.nanmean().item())
         logged = self._logs["advantages"]
         for _ in range(min(len(advantages), len(logged))):
             logged.pop()
@@ -311,7 +311,8 @@ class AgentTrainer(GRPOTrainer):
 
             def measure() -> float:
                 parts = (micro_batches, monitored) if monitored else (micro_batches,)
-                return max(self.measure_kl(part, snapshot) for part in parts)
+                found = [self.measure_kl(part, snapshot) for part in parts]
+                return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's, NaN if one is
 
             # Where it stopped early, that pass has measured the KL already
             known = left and self.args.kl_estimator == "k3" and not monitored

@@ -15,16 +15,18 @@ class SampledLaw:
     a large vocabulary, in float32, would take several times the memory of its logits.
 
     Args:
-        logits (`torch.Tensor` of shape `(rows, length, vocab)`): Divided by the temperature, in the model's dtype.
-        transforms (`LogitsProcessorList`): What `generate` does to them then (top-k, top-p, min-p).
+        logits (`torch.Tensor` of shape `(rows, length, vocab)`): In the model's dtype.
+        transforms (`LogitsProcessorList`): What `generate` does to them after the temperature (top-k, top-p, min-p).
+        temperature (`float`): By which they are divided, in float32 as in `generate`.
     """
 
-    def __init__(self, logits: torch.Tensor, transforms: LogitsProcessorList):
+    def __init__(self, logits: torch.Tensor, transforms: LogitsProcessorList, temperature: float = 1.0):
         self._logits = logits
         self._transforms = transforms
+        self._temperature = temperature
 
     def __getitem__(self, index) -> torch.Tensor:
-        logits = self._logits[index].float()
+        logits = self._logits[index].float() / self._temperature
         flat = logits.flatten(0, -2)
         return self._transforms(None, flat).view_as(logits).log_softmax(dim=-1)
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peft import PeftModel
+from transformers import Trainer
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
@@ -188,6 +191,16 @@ def save_member(member: "AgentTrainer", folder: str, only_model: bool):
             json.dump(state, file)
 
 
+def load_best(trainer: "TeamTRTrainer"):
+    """Give all agents their weights of the best checkpoint."""
+    for member in trainer.members:
+        folder = os.path.join(trainer.state.best_model_checkpoint, member.name)
+        if not trainer.is_deepspeed_enabled:
+            Trainer._load_from_checkpoint(member, folder, member.model)
+        elif member.agent.trainable:  # the others have none, and have not changed
+            deepspeed_load_checkpoint(member.model_wrapped, folder, not isinstance(member.model, PeftModel))
+
+
 def load_member_state(member: "AgentTrainer", folder: str):
     """Read back what [`save_member`] wrote beside the optimizer."""
     with open(os.path.join(folder, MEMBER_STATE), encoding="utf-8") as file:
@@ -201,13 +214,13 @@ def save_run_state(trainer: "TeamTRTrainer", folder: str, final: str):
     if not trainer.args.save_only_model:
         trainer._save_rng_state(folder)
         trainer.resampler.save(folder)
-    if not trainer.args.should_save:
-        return
     state = trainer.state
-    if state.best_global_step:
+    if state.best_global_step:  # on every process, since all of them load the best team at the end
         best = os.path.join(os.path.dirname(final), f"checkpoint-{state.best_global_step}")
         if best == final or os.path.isdir(best):
             state.best_model_checkpoint = best
+    if not trainer.args.should_save:
+        return
     for callback in [*trainer.callback_handler.callbacks, trainer.control]:
         if isinstance(callback, ExportableState):
             name = type(callback).__name__

@@ -191,7 +191,7 @@ def _law(
     inside = torch.arange(length, device=tokens.device) < lengths[:, None]
     call = {"input_ids": torch.cat([ids, tokens], dim=1), "attention_mask": torch.cat([mask, inside.long()], dim=1)}
     logits = compute_logits(agent, {**call, "logits_to_keep": length + 1, "use_cache": False})
-    return SampledLaw(logits, sampling_transforms(agent))
+    return SampledLaw(logits, sampling_transforms(agent), agent.temperature)
 
 
 def sampling_transforms(agent: "AgentTrainer") -> LogitsProcessorList:

@@ -34,8 +34,10 @@ def compute_returns(lead: "TeamTRTrainer", rows: list[dict[str, Any]], rollouts:
     """
     inputs = [{**row, "transcripts": t.as_dicts()} for row, t in zip(rows, rollouts.transcripts, strict=True)]
     before, lead._rollouts = lead._rollouts, rollouts
-    rewards = lead._calculate_rewards(inputs, [row["prompt"] for row in rows], answers(rollouts.transcripts), None)
-    lead._rollouts = before
+    try:
+        rewards = lead._calculate_rewards(inputs, [row["prompt"] for row in rows], answers(rollouts.transcripts), None)
+    finally:
+        lead._rollouts = before
     # What the functions logged by `log_extra` and `log_metric` belongs to no update
     lead._pending_extra_logs.clear()
     lead._pending_metrics.clear()

@@ -48,6 +48,7 @@ def write(trainer: "TeamTRTrainer", folder: str):
         "distributed_type": str(trainer.accelerator.distributed_type),
         "generation_batch_size": trainer.args.generation_batch_size,
         "num_generations": trainer.args.num_generations,
+        "trained": [member.name for member in trainer.trained_members],
         "metrics": {key: [float(value) for value in values] for key, values in trainer._metrics["train"].items()},
         "tr_loss": trainer._tr_loss.item(),
         "total_loss": trainer._total_loss_scalar,
@@ -74,12 +75,24 @@ def check(trainer: "TeamTRTrainer", folder: str):
     Raise unless `trainer` can go on from the checkpoint `folder`.
 
     Raises:
-        `ValueError`: If a stage has another number of prompts, or DeepSpeed's partitions are for other processes.
+        `ValueError`: If other agents are trained, a stage has another number of prompts, or DeepSpeed's partitions are for
+            other processes.
     """
     saved = read(folder)
     if saved is not None:
+        _check_trained(trainer, folder, saved)
         _check_batch(trainer, folder, saved)
         _check_engine(trainer, folder, saved)
+
+
+def _check_trained(trainer: "TeamTRTrainer", folder: str, saved: dict[str, Any]):
+    here = [member.name for member in trainer.trained_members]
+    there = saved.get("trained", here)  # older checkpoints do not say
+    if there != here:
+        raise ValueError(
+            f"In {folder!r} the trained agents are {', '.join(there)}, but in this run {', '.join(here)}: stages are counted "
+            f"in updates of these. Set `trainable` as it was, or start a new run from the saved weights: `model={folder!r}`."
+        )
 
 
 def _check_batch(trainer: "TeamTRTrainer", folder: str, saved: dict[str, Any]):

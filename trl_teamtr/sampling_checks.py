@@ -7,6 +7,13 @@ from .team import agent_args
 from .teamtr_config import TeamTRConfig
 
 
+# Of what `generation_kwargs` may hold: how `generate` computes, not what it samples from
+NO_TRANSFORMS = ("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile")
+NO_TRANSFORMS += ("prefill_chunk_size", "pad_token_id", "max_new_tokens")
+# When it stops: drafts are not verified against that, but the tokens until then come from the policy
+STOPS = ("eos_token_id", "stop_strings")
+
+
 def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
     """
     Raise unless the mode of resampling and the KL estimator can bear how each of `agents` samples.
@@ -39,14 +46,15 @@ def _check_truncation(args: TeamTRConfig, agent: Agent):
         "repetition_penalty": args.repetition_penalty != 1.0,
     }
     used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
+    used = list(dict.fromkeys([*used, *_other_transforms(args, (*NO_TRANSFORMS, *STOPS))]))
     if used and args.resampling == "importance":
         raise ValueError(
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
             "probability under the untransformed policy (any temperature). Drop it, or use another mode."
         )
-    if args.log_certificate and (used or _other_transforms(args)):
+    if used and args.log_certificate:
         raise ValueError(
-            f"Agent {agent.name!r} samples with {', '.join(dict.fromkeys([*used, *_other_transforms(args)]))}, but "
+            f"Agent {agent.name!r} samples with {', '.join(used)}, but "
             "`log_certificate` weighs messages by their probability under the untransformed policy (any temperature), and "
             "its bound holds for nothing else. Drop it, or leave `log_certificate=False`."
         )
@@ -70,7 +78,10 @@ def can_be_verified(args: TeamTRConfig, agents: Sequence[Agent]) -> bool:
     return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in agents)
 
 
-def _other_transforms(args: TeamTRConfig) -> list[str]:
+def _other_transforms(args: TeamTRConfig, harmless: tuple[str, ...] = NO_TRANSFORMS) -> list[str]:
     """Transforms of the sampling whose law verification does not know."""
     found = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
-    return found + [f"{key}={value}" for key, value in (args.generation_kwargs or {}).items()]
+    given = (args.generation_kwargs or {}).items()
+    return found + [
+        f"{key}={value}" for key, value in given if key not in harmless and (key, value) != ("do_sample", True)
+    ]

@@ -52,9 +52,9 @@ def rows_per_chunk(agent: "AgentTrainer", length: int, max_logits: int) -> int:
 
 
 def compute_logits(agent: "AgentTrainer", call: dict[str, Any]) -> torch.Tensor:
-    """Logits of a forward pass with the arguments `call`, but for the last position, over the temperature."""
+    """Logits of a forward pass with the arguments `call`, but for the last position; not over the temperature yet."""
     with agent.accelerator.autocast():
-        return agent.model_wrapped(**call).logits[:, :-1] / agent.temperature
+        return agent.model_wrapped(**call).logits[:, :-1]
 
 
 @torch.no_grad()
@@ -72,5 +72,5 @@ def exact_token_kl(agent: "AgentTrainer", inputs: dict, snapshot: "Snapshot") ->
         call = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep + 1, "use_cache": False}
         new = compute_logits(agent, call)
         with snapshot.current_policy():
-            chunks.append(exact_kl(compute_logits(agent, call), new))
+            chunks.append(exact_kl(compute_logits(agent, call), new, agent.temperature))
     return torch.cat(chunks)

@@ -50,8 +50,10 @@ class Snapshot:
         """Within it the model is π_cur; after it, what it was before, to the bit."""
         weights = [tensor.clone() for tensor in self._engine.weights]
         self._write(self.weights)
-        yield
-        self._write(weights)
+        try:
+            yield
+        finally:
+            self._write(weights)
 
     def _write(self, weights: list[torch.Tensor]):
         for now, then in zip(self._engine.weights, weights, strict=True):

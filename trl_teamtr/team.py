@@ -15,6 +15,7 @@ from transformers.utils import find_adapter_config_file
 from trl.trainer.utils import create_model_from_path, get_config_model_id
 
 from .agent import Agent, check_names
+from .model_copies import clone_sharing_weights, copy_untouched
 from .teamtr_config import TeamTRConfig
 
 
@@ -60,7 +61,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
         agents = [Agent(name, model) for name in names]
         if count > 1 and peft_config is None and isinstance(model, PreTrainedModel):
             for agent in agents[1:]:
-                agent.model = copy.deepcopy(model)
+                agent.model = copy_untouched(model)
     for agent in agents:
         if peft_config and agent.peft_config is None and agent.trainable and not _is_adapter(agent.model):
             agent.peft_config = peft_config
@@ -103,17 +104,6 @@ def _check_shared_instances(agents: Sequence[Agent]):
             )
 
 
-def clone_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """
-    A second model over the same parameters and buffers: new modules, no new weights.
-
-    Each clone can be wrapped by PEFT and TRL like a model of its own, so that n adapters on one base need no
-    switching between adapters. The shared parameters must stay frozen.
-    """
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-
-
 def default_args(model: Any) -> TeamTRConfig:
     """A default config for `model`, which [`resolve_team`] takes; named after its first model."""
     if isinstance(model, (list, tuple, Agent)):
@@ -124,10 +114,13 @@ def default_args(model: Any) -> TeamTRConfig:
     return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
 
 
-def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config: Any = None):
+def load_models(
+    agents: Sequence[Agent], args: TeamTRConfig, quantization_config: Any = None, processing_class: Any = None
+):
     """
     Replace, in `agents`, the paths of models that need more than `GRPOTrainer` does: adapters are put on their base,
-    and LoRA agents with the same base share it. Paths of whole models are left for `GRPOTrainer` to load.
+    and LoRA agents with the same base share it. Paths of whole models are left for `GRPOTrainer` to load. An adapter's
+    tokenizer is loaded unless the agent has one, or `processing_class` is there for all.
     """
     load_kwargs = {} if quantization_config is None else {"quantization_config": quantization_config}
     bases: dict[Any, PreTrainedModel] = {}
@@ -141,7 +134,7 @@ def load_models(agents: Sequence[Agent], args: TeamTRConfig, quantization_config
             base = peft_config.base_model_name_or_path
             model = _shared_base(base, peft_config, agent, bases, args, load_kwargs)
             agent.model = PeftModel.from_pretrained(model, path, is_trainable=agent.trainable)
-            if agent.processing_class is None:
+            if agent.processing_class is None and processing_class is None:
                 own = os.path.isfile(os.path.join(path, "tokenizer_config.json"))
                 agent.processing_class = AutoTokenizer.from_pretrained(
                     path if own else base,
@@ -179,7 +172,7 @@ def _shared_base(
                 kwargs["device_map"] = None
             base = create_model_from_path(base, **kwargs, **load_kwargs)
         elif not share:
-            base = copy.deepcopy(base)
+            base = copy_untouched(base)
         if not share:
             return base
         bases[key] = base

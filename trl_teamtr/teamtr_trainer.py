@@ -160,7 +160,7 @@ class TeamTRTrainer(AgentTrainer):
         self.rules = make_rules(args, names, router, stop_condition)
         preflight.check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
-        load_models(agents, args, quantization_config)
+        load_models(agents, args, quantization_config, processing_class)
 
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
         check_trust(reward_funcs, reward_processing_classes, lead, args)
@@ -394,6 +394,4 @@ class TeamTRTrainer(AgentTrainer):
         super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
 
     def _load_best_model(self):
-        for member in self.members:
-            folder = os.path.join(self.state.best_model_checkpoint, member.name)
-            super(AgentTrainer, member)._load_from_checkpoint(folder, member.model)
+        checkpoint.load_best(self)

@@ -37,19 +37,20 @@ def k3_kl(old_logps: torch.Tensor, new_logps: torch.Tensor) -> torch.Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def exact_kl(old_logits: torch.Tensor, new_logits: torch.Tensor) -> torch.Tensor:
+def exact_kl(old_logits: torch.Tensor, new_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     r"""
     $\mathrm{KL}(\pi_{cur}(\cdot|s,x_{<u})\|\pi_{new}(\cdot|s,x_{<u}))$ over the full vocabulary, per position. Summed
     over the tokens of a message of π_cur, its expectation is the KL of the messages (Lemma 3.2).
 
     Args:
-        old_logits, new_logits (`torch.Tensor` of shape `(..., vocab)`): Logits, divided by the temperature.
+        old_logits, new_logits (`torch.Tensor` of shape `(..., vocab)`): Logits, in the model's dtype.
+        temperature (`float`): By which they are divided, in float32 as in `generate`.
 
     Returns:
         `torch.Tensor` of shape `(...)`, float32, in nats.
     """
-    old = old_logits.float().log_softmax(dim=-1)
-    new = new_logits.float().log_softmax(dim=-1)
+    old = (old_logits.float() / temperature).log_softmax(dim=-1)
+    new = (new_logits.float() / temperature).log_softmax(dim=-1)
     return (old.exp() * (old - new)).sum(dim=-1).clamp(min=0.0)
 
 

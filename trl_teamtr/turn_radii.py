@@ -75,4 +75,4 @@ def make_turn_radii(agent: "AgentTrainer") -> TurnRadii:
     if agent.args.radius_schedule == "uniform" or agent.radius is None:
         return TurnRadii(agent.radius)
     turns = count_own_turns(agent.lead.rules, agent.lead.team_names, agent.name)
-    return TurnRadii(agent.radius, horizon_radii(agent.radius, turns))
+    return TurnRadii(agent.radius, horizon_radii(agent.radius, turns) if turns > 0 else None)

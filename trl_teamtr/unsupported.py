@@ -1,5 +1,6 @@
 """Settings of TRL that a team cannot honour, each with what to do instead."""
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from accelerate.utils import parse_flag_from_env
@@ -52,6 +53,23 @@ def refuse_unsupported(args: "TeamTRConfig"):
         args.lr_scheduler_type != "reduce_lr_on_plateau",
         "`lr_scheduler_type='reduce_lr_on_plateau'` is not supported: it follows one metric, and each agent has a "
         "schedule of its own. Use another, or `EarlyStoppingCallback`.",
+    )
+    check(
+        args.lr_scheduler_type != "greedy",
+        "`lr_scheduler_type='greedy'` is not supported: it follows one metric, and each agent has a schedule of its own. "
+        "Use another.",
+    )
+    check(
+        not str(args.optim.value if isinstance(args.optim, Enum) else args.optim).startswith("schedule_free"),
+        f"`optim={args.optim}` is not supported: such an optimizer has other weights for training than for generation, "
+        "and the trust region measures one policy. Use another.",
+    )
+    sections = args.deepspeed_plugin.deepspeed_config if args.deepspeed_plugin is not None else {}
+    owned = [name for name in ("optimizer", "scheduler") if name in sections]
+    check(
+        not owned,
+        f"The DeepSpeed config has the section(s) {', '.join(owned)}, with which DeepSpeed steps the schedule at every inner "
+        "iteration, and not once per update. Remove them: `optim`, `learning_rate` and `lr_scheduler_type` say the same.",
     )
     check(
         not args.use_liger_kernel,

@@ -93,6 +93,7 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
     return {
         "processes": trainer.accelerator.num_processes,
         "preempted": trainer.preemption.stopped_at,
+        "best": trainer.state.best_global_step,
         "weights": {member.name: weights_of(member) for member in trainer.members},
         "moments": {
             member.name: [v for values in member.engine.optimizer.state.values() for v in values.values()]

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 
 MEASURED = {"log_occupancy": True, "log_certificate": True, "diagnostics_every": 1}
+BEST = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "num_stages": 1}
+BEST |= {"metric_for_best_model": "eval_reward", "greater_is_better": False}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,9 @@ def write_jobs(folder, *jobs):
 def stopped_and_whole(request, models, tmp_path_factory):
     """
     The engine, and each process's results of: a run; one whose second process is told to go in the middle of a stage;
-    that one resumed; one with a shared base; the first one with all diagnostics; one with importance weights; the first
-    three with speculative resampling; the first one resumed from a
-    checkpoint that holds code.
+    that one resumed; one with a shared base; the first one with all diagnostics; one with importance weights; one that
+    ends with its best team; the first three with speculative resampling; the first one resumed from a checkpoint that
+    holds code.
     """
     folder = tmp_path_factory.mktemp(request.param)
     part = {"output_dir": str(folder / "part")}
@@ -48,6 +50,7 @@ def stopped_and_whole(request, models, tmp_path_factory):
         {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
         {"output_dir": str(folder / "measured"), "fields": MEASURED},
         {"output_dir": str(folder / "importance"), "fields": {"resampling": "importance", "num_stages": 1}},
+        {"output_dir": str(folder / "best"), "fields": BEST},
         {**drafts, "output_dir": str(folder / "drafts-whole")},
         {**drafts, "preempt": [0, 3]},
         {**drafts, "resume": True},
@@ -91,6 +94,23 @@ def test_importance_weights_under_every_engine(stopped_and_whole):
     for results in stopped_and_whole[2]:
         ess = [log["importance/ess"] for log in results[5]["logs"]]
         assert ess[0] == 1 and 0 < min(ess[1:]) and max(ess[1:]) < 1
+
+
+def test_best_team_is_loaded_at_the_end_under_every_engine(stopped_and_whole):
+    _, folder, (results, others) = stopped_and_whole
+    best = folder / "best" / f"checkpoint-{results[6]['best']}"
+    assert results[6]["best"] == others[6]["best"] < 3  # a run that learns was at its worst before its last update
+    for name in "xz":
+        saved = AutoModelForCausalLM.from_pretrained(best / name)
+        last = AutoModelForCausalLM.from_pretrained(folder / "best" / "checkpoint-3" / name)
+        moved = [not torch.equal(a, b) for a, b in zip(saved.parameters(), last.parameters(), strict=True)]
+        for result in (results, others):
+            for key, weight in saved.named_parameters():
+                torch.testing.assert_close(weight.detach(), result[6]["weights"][name][key], rtol=0, atol=0)
+        found = AutoModelForCausalLM.from_pretrained(folder / "best" / name)  # saved after the run
+        for weight, other in zip(saved.parameters(), found.parameters(), strict=True):
+            torch.testing.assert_close(weight, other, rtol=0, atol=0)
+        assert any(moved) or name == "x"
 
 
 def test_saved_team_is_the_trained_one(stopped_and_whole):

@@ -9,10 +9,10 @@ from typing import Any
 from trl.rewards import accuracy_reward
 
 from ..agent import Agent
+from ..model_copies import clone_sharing_weights
 from ..router import Router
 from ..tasks.link import link_reward
 from ..tasks.reasoning_gym import extract_answer, reasoning_gym_reward
-from ..team import clone_sharing_weights
 from ..teamtr_config import TeamTRConfig
 from ..transcript import Transcript
 from .evaluation_config import DEBATE_PROMPT, JUDGE_PROMPT, EvaluationConfig
