@@ -1,5 +1,7 @@
 """Importance weights make means over stale rollouts those of the updated team, as long as nothing is clipped."""
 
+import json
+
 import pytest
 import torch
 from tiny import answer_reward, enumerate_rollouts, make_config, make_team, make_trainer
@@ -69,3 +71,18 @@ def test_first_update_of_a_stage_has_weight_one_and_later_ones_scale_the_advanta
 def test_truncated_sampling_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'x' samples with top_p=0.9, but `resampling='importance'`"):
         make_trainer(tmp_path, make_team(2), resampling="importance", top_p=0.9, kl_estimator="exact")
+
+
+def test_weights_are_resumed_however_rollouts_are_spread_over_processes(tmp_path):
+    """Each process had written as many columns as its own longest rollout has messages."""
+    fields = {"resampling": "importance", "save_strategy": "steps", "save_steps": 1}
+    trainer = make_trainer(tmp_path, make_team(2), **fields)
+    trainer.train()
+    folder, found = tmp_path / "checkpoint-1", []
+    state = json.loads((folder / "rollouts.json").read_text())
+    for columns in (2, 4):
+        state["log_ratios"] = [row[:2] + [0.0] * (columns - 2) * (i % 2) for i, row in enumerate(state["log_ratios"])]
+        (folder / "rollouts.json").write_text(json.dumps(state))
+        trainer.resampler.load(str(folder))
+        found.append(trainer.resampler._weights.log_ratios)
+    assert torch.equal(*found) and found[0].shape == (8, 2) and found[0].abs().max() > 0

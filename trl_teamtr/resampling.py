@@ -128,8 +128,10 @@ class Resampler:
         self._rollouts.full = {row for row in range(count) if state["full"][first + row]}
         if state["log_ratios"] is not None:
             self._weights = StageWeights(self._rollouts)
-            own = torch.tensor(state["log_ratios"][first : first + count], dtype=torch.float64)
-            self._weights.log_ratios = own
+            for row, values in zip(self._weights.log_ratios, state["log_ratios"][first : first + count], strict=True):
+                # Each process had as many columns as its longest rollout has messages
+                width = min(len(row), len(values))
+                row[:width] = torch.tensor(values[:width], dtype=torch.float64)
         if os.path.isfile(self._snapshot_path(folder)):
             (agent,) = [member for member in trainer.members if member.name == self._updated]
             tensors = load_file(self._snapshot_path(folder))
