@@ -22,7 +22,15 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 
-from train import TASKS_FILE, TeamScriptArguments, load_data, make_agents, set_model_init_kwargs
+from train import (
+    TASKS_FILE,
+    TeamScriptArguments,
+    load_data,
+    make_agents,
+    set_model_init_kwargs,
+    task_kwargs,
+    task_seed,
+)
 from trl import ModelConfig
 
 from trl_teamtr.evaluation import EvaluationConfig
@@ -119,8 +127,7 @@ def load_tasks(script_args, training_args):
     from trl_teamtr.tasks.loading import default_reward, load_split
 
     name = script_args.eval_dataset_name or script_args.dataset_name
-    kwargs = script_args.dataset_kwargs or {}
-    kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    kwargs = task_kwargs(script_args)
     if name == script_args.dataset_name and default_reward(name) is not None:
         tasks = trained_tasks(script_args.team)
         if tasks is not None and (tasks["dataset_name"], tasks["dataset_kwargs"]) == (name, kwargs):
@@ -129,7 +136,7 @@ def load_tasks(script_args, training_args):
         training_args.do_eval = True  # else nothing is held out
         return load_data(script_args, training_args)[1]
     options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
-    seed = training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
+    seed = task_seed(script_args, training_args)
     return load_split(name, script_args.dataset_test_split, script_args.eval_size, seed, **options)
 
 

@@ -80,15 +80,25 @@ def make_agents(specification, training_args):
     return agents
 
 
+def task_kwargs(script_args) -> dict:
+    """`dataset_kwargs`, a mapping from YAML or text from the command line."""
+    kwargs = script_args.dataset_kwargs or {}
+    return json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+
+
+def task_seed(script_args, training_args) -> int:
+    """The seed of a generated task."""
+    return training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
+
+
 def load_data(script_args, training_args):
     """The training and, if it is asked for, the evaluation dataset."""
     from trl_teamtr.tasks.loading import default_reward, hold_out, load_split
 
-    kwargs = script_args.dataset_kwargs or {}
-    kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
-    options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
+    options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming}
+    options |= task_kwargs(script_args)
     name = script_args.dataset_name
-    seed = training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
+    seed = task_seed(script_args, training_args)
     eval_name, eval_size = script_args.eval_dataset_name or name, script_args.eval_size
     train = load_split(name, script_args.dataset_train_split, script_args.dataset_size + eval_size, seed, **options)
     if training_args.eval_strategy == "no" and not training_args.do_eval:
@@ -104,13 +114,12 @@ def save_tasks(script_args, training_args):
 
     if training_args.process_index != 0 or default_reward(script_args.dataset_name) is None:
         return
-    kwargs = script_args.dataset_kwargs or {}
     tasks = {
         "dataset_name": script_args.dataset_name,
-        "dataset_kwargs": json.loads(kwargs) if isinstance(kwargs, str) else kwargs,
+        "dataset_kwargs": task_kwargs(script_args),
         "dataset_size": script_args.dataset_size,
         "eval_size": script_args.eval_size,
-        "seed": training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed,
+        "seed": task_seed(script_args, training_args),
         "held_out": training_args.eval_strategy != "no" or training_args.do_eval,
     }
     os.makedirs(training_args.output_dir, exist_ok=True)
