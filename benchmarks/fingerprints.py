@@ -64,7 +64,10 @@ def make_heterogeneous_team(tokenizer) -> list[Agent]:
 
 def make_shared_team(tokenizer) -> list[Agent]:
     """Adapters on one base in memory."""
-    base, peft = link.make_model(tokenizer, seed=0), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    base, peft = (
+        link.make_model(tokenizer, seed=0),
+        LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
     return [Agent(name, base, processing_class=tokenizer, peft_config=peft) for name in link.NAMES[:3]]
 
 
@@ -141,7 +144,9 @@ def main(names: list[str]):
         found = {}
         for name in names:
             found[name] = run(name, folder)
-            print(f"{name:<14}" + "  ".join(f"{kind} {value}" for kind, value in sorted(found[name].items())), flush=True)
+            print(
+                f"{name:<14}" + "  ".join(f"{kind} {value}" for kind, value in sorted(found[name].items())), flush=True
+            )
     print(describe_machine())
     print(json.dumps(found, sort_keys=True))
 

@@ -127,9 +127,9 @@ def main(model: str | None, quick: bool):
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, folder)
     rows = [trainer.train_dataset[i // 4] for i in range(8 if model else 64)]
-    trainer.collect_rollouts(rows)  # first calls allocate
+    trainer.team.collect(rows)  # first calls allocate
     watched = [Calls(member) for member in trainer.members]
-    rollouts = [trainer.collect_rollouts(rows) for _ in range(1 if quick or model else 5)]
+    rollouts = [trainer.team.collect(rows) for _ in range(1 if quick or model else 5)]
     calls = [call for each in watched for call in each.found]
     read = sum(int(call["inputs"][1].sum()) for call in calls)
     # The context of a later turn begins with all that the agent read and wrote up to its message before

@@ -72,10 +72,9 @@ def run_cell(kind: str, count: int, model: str):
         return [float(len(text) % 7) for text in completions]
 
     class Trainer(TeamTRTrainer):
-        def collect_rollouts(self, rows, said=None):
-            rollouts = super().collect_rollouts(rows, said)
+        def _generate_and_score_completions(self, inputs, rollouts=None):
             contexts.extend(len(view.context) for views in rollouts.views.values() for view in views)
-            return rollouts
+            return super()._generate_and_score_completions(inputs, rollouts)
 
     lora = None if kind == "full" else LoraConfig(task_type="CAUSAL_LM", r=8)
     team = [Agent(f"agent_{i + 1}", model, peft_config=lora) for i in range(count)]

@@ -217,9 +217,9 @@ def watch(trainer, seconds: dict[str, float], changed: list[float]):
         return found
 
     def timed(update):
-        def call(batch):
+        def call(batch, before):
             start = time.perf_counter()
-            report = update(batch)
+            report = update(batch, before)
             seconds["updates"] += time.perf_counter() - start
             return report
 
@@ -290,7 +290,7 @@ def ratio(found: dict[str, dict], mode: str) -> float:
 
 
 def measure_link(sizes: list[int], radii: list[float], learning_rate: float | None, stages: int, folder: str) -> dict:
-    from warm_start_link import make_team, save_team
+    from trl_teamtr.cli.link_team import make_team, save_team
 
     if not os.path.isdir(f"{folder}/link"):
         save_team(make_team(max(SIZES), seed=0), f"{folder}/link")  # a smaller team is the beginning of the chain

@@ -109,7 +109,7 @@ def watch_optimism(trainer, every: int) -> list[dict]:
         stage, position = divmod(trainer.state.global_step, num_agents)
         pending.clear()
         if stage % every == every - 1:
-            other = trainer.collect_rollouts(rows)
+            other = trainer.team.collect(rows)
             pending.update(rows=rows, other=other, stage=stage + 1, position=position)
             pending["return"] = mean_return(own, rows) - mean_return(other, rows)
         return own
@@ -125,17 +125,17 @@ def watch_optimism(trainer, every: int) -> list[dict]:
     def watch(member):
         update = member.update
 
-        def measured(batch):
+        def measured(batch, before=None):
             if not pending:
-                return update(batch)
+                return update(batch, before)
             logged = {name: list(values) for name, values in trainer._metrics["train"].items()}
             other = member._generate_and_score_completions(pending["rows"], pending["other"])
             trainer._metrics["train"].clear()
             trainer._metrics["train"].update(logged)
             with torch.no_grad():
-                before = [log_probs(member, each) for each in (batch, other)]
-            report = update(batch)
-            own, others = (surrogate(member, *pair) for pair in zip((batch, other), before, strict=True))
+                old = [log_probs(member, each) for each in (batch, other)]
+            report = update(batch, before)
+            own, others = (surrogate(member, *pair) for pair in zip((batch, other), old, strict=True))
             found.append(
                 {name: pending[name] for name in ("stage", "position", "return")} | {"surrogate": own - others}
             )
@@ -174,7 +174,7 @@ def cell_path(folder: Path, num_agents: int, mode: str, prompts: int, seed: int)
 
 def prepare_team(num_agents: int, seed: int, folder: Path):
     """The warmed-up team of a seed; a smaller team is the beginning of its chain."""
-    from warm_start_link import make_team, save_team
+    from trl_teamtr.cli.link_team import make_team, save_team
 
     path = folder / f"team_{seed}"
     if not path.exists():

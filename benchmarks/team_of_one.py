@@ -3,15 +3,17 @@ What a team of one costs beside TRL's own `GRPOTrainer`: wall time per update on
 
     python benchmarks/team_of_one.py            # about five minutes on two cores
     python benchmarks/team_of_one.py --quick    # under a minute
+    python benchmarks/team_of_one.py --against path/to/another/checkout    # both versions in turns, ten minutes
 
 One process holds both trainers, and one with the trust region. They take turns, one generation batch at a time, in an
-order that is drawn anew each round; the ratio is the median over rounds. Every message has the full length
-(no end-of-turn token is sampled), so that all do the same work. `num_iterations=2` everywhere: for TRL a batch serves two
+order that is drawn in each round; the ratio is the median over rounds. Every message has the full length
+(the model never ends a turn), so that all do the same work. `num_iterations=2` everywhere: for TRL a batch serves two
 optimizer steps, for a team of one it is one update of two inner steps.
 
 Prints where the time goes ("scoring" is a forward pass without gradient: of TRL, for the old log-probabilities; of the
 team with a radius, to measure the KL), and one JSON object last: `ratio` (radius None), `ratio_with_radius` (k3, one forward pass
-more), and the sizes.
+more), and the sizes. With `--against`, two processes, one of each checkout, take turns round by round, and the JSON
+object has the ratios of both.
 """
 
 import argparse
@@ -19,6 +21,8 @@ import json
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -76,7 +80,15 @@ def make_model(tokenizer, hidden: int) -> Qwen3ForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    return Qwen3ForCausalLM(config)
+    model = Qwen3ForCausalLM(config)
+    # A policy that never ends a turn: TRL's rule that suppresses tokens would change the law that is scored
+    head = torch.nn.Linear(hidden, len(tokenizer))
+    head.weight = model.lm_head.weight
+    with torch.no_grad():
+        head.bias.zero_()
+        head.bias[[tokenizer.eos_token_id, tokenizer.pad_token_id]] = -1e4
+    model.lm_head = head
+    return model
 
 
 def make_trainer(kind: str, size: dict, folder: str):
@@ -98,8 +110,6 @@ def make_trainer(kind: str, size: dict, folder: str):
         "per_device_train_batch_size": size["rollouts"] // 2,
         "gradient_accumulation_steps": 2,
         "max_completion_length": size["length"],
-        # Never sampled, so that every message has the full length
-        "generation_kwargs": {"suppress_tokens": [tokenizer.eos_token_id, tokenizer.pad_token_id]},
     }
     prompts = [
         [{"role": "user", "content": "".join(random.Random(i).choices("012345ABCDEF", k=32))}] for i in range(512)
@@ -120,6 +130,7 @@ def make_trainer(kind: str, size: dict, folder: str):
     return trainer, turns
 
 
+KINDS = ("grpo", "team", "team_with_radius")
 PARTS = ("generation", "scoring", "forward with gradient", "backward")
 
 
@@ -142,45 +153,118 @@ def time_parts(trainer) -> dict[str, float]:
     def scoring() -> str:
         return "forward with gradient" if torch.is_grad_enabled() else "scoring"
 
-    watch(trainer, "_generate_single_turn", lambda: "generation")
+    if isinstance(trainer, TeamTRTrainer):
+        watch(trainer.speaker.backend, "generate", lambda: "generation")
+        watch(trainer.speaker.policy, "token_logps", lambda: "scoring")
+    else:
+        watch(trainer, "_generate_single_turn", lambda: "generation")
     watch(trainer, "_get_per_token_logps_and_entropies", scoring)
     watch(trainer.accelerator, "backward", lambda: "backward")
     return seconds
+
+
+class Rounds:
+    """The three trainers, which take one generation batch each in a round."""
+
+    def __init__(self, size: dict, folder: str):
+        self.trainers = {kind: make_trainer(kind, size, folder) for kind in KINDS}
+
+    def run(self) -> dict[str, float]:
+        """Seconds of each."""
+        for kind in random.sample(KINDS, len(KINDS)):
+            self.trainers[kind][0].train()
+        return {kind: turns.seconds[-1] for kind, (_, turns) in self.trainers.items()}
+
+
+def ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over rounds."""
+    names = {"team": "ratio", "team_with_radius": "ratio_with_radius"}
+    return {names[kind]: round(statistics.median(r[kind] / r["grpo"] for r in rounds), 3) for kind in names}
 
 
 def main(quick: bool):
     size = SIZES["quick" if quick else "full"]
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {kind: make_trainer(kind, size, folder) for kind in ("grpo", "team", "team_with_radius")}
-        parts = {kind: time_parts(trainer) for kind, (trainer, _) in trainers.items()}
-        for round_ in range(size["rounds"] + 1):
-            for kind in random.sample(list(trainers), len(trainers)):
-                trainer, turns = trainers[kind]
-                trainer.train()
-                if round_ == 0:  # first calls allocate and compile
-                    turns.seconds.clear()
-                    parts[kind].update(dict.fromkeys(PARTS, 0.0))
-    print(f"{'ms per generation batch':<24}" + "".join(f"{kind:>18}" for kind in trainers))
-    means = {kind: statistics.mean(turns.seconds) for kind, (_, turns) in trainers.items()}
+        benchmark = Rounds(size, folder)
+        trainers = {kind: trainer for kind, (trainer, _) in benchmark.trainers.items()}
+        parts = {kind: time_parts(trainer) for kind, trainer in trainers.items()}
+        benchmark.run()  # first calls allocate and compile
+        for seconds in parts.values():
+            seconds.update(dict.fromkeys(PARTS, 0.0))
+        rounds = [benchmark.run() for _ in range(size["rounds"])]
+    print(f"{'ms per generation batch':<24}" + "".join(f"{kind:>18}" for kind in KINDS))
+    means = {kind: statistics.mean(seconds[kind] for seconds in rounds) for kind in KINDS}
     for part in PARTS:
-        print(f"  {part:<22}" + "".join(f"{1e3 * parts[kind][part] / size['rounds']:18.1f}" for kind in trainers))
-    rest = [means[kind] - sum(parts[kind].values()) / size["rounds"] for kind in trainers]
+        print(f"  {part:<22}" + "".join(f"{1e3 * parts[kind][part] / size['rounds']:18.1f}" for kind in KINDS))
+    rest = [means[kind] - sum(parts[kind].values()) / size["rounds"] for kind in KINDS]
     print(f"  {'everything else':<22}" + "".join(f"{1e3 * value:18.1f}" for value in rest))
     print(f"  {'all':<22}" + "".join(f"{1e3 * mean:18.1f}" for mean in means.values()))
-    report = trainers["team_with_radius"][0].last_report
+    report = trainers["team_with_radius"].active.report
     print(f"The last update with a radius made {report.inner_steps} inner steps and {report.backtracks} halvings.")
     print(describe_machine())
-    theirs = trainers["grpo"][1].seconds
-    ratio, ratio_with_radius = (
-        statistics.median(a / b for a, b in zip(trainers[kind][1].seconds, theirs, strict=True))
-        for kind in ("team", "team_with_radius")
-    )
-    result = {"ratio": round(ratio, 3), "ratio_with_radius": round(ratio_with_radius, 3), "quick": quick}
-    print(json.dumps(result | size))
+    print(json.dumps(ratios(rounds) | {"quick": quick} | size))
+
+
+# Two checkouts
+
+
+class Worker:
+    """A process that runs rounds of the package in `checkout`, when it is told to."""
+
+    def __init__(self, checkout: str, quick: bool):
+        command = [sys.executable, "-W", "ignore", __file__, "--work", *(["--quick"] if quick else [])]
+        environment = os.environ | {"PYTHONPATH": checkout}
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout
+        )
+
+    def run(self) -> dict[str, float]:
+        self.process.stdin.write("round\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        while line and not line.startswith("{"):  # what libraries print
+            line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"A worker ended with status {self.process.wait()}.")
+        return json.loads(line)
+
+
+def work(quick: bool):
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = Rounds(SIZES["quick" if quick else "full"], folder)
+        for _ in sys.stdin:
+            print(json.dumps(benchmark.run()), flush=True)
+
+
+def compare(checkout: str, quick: bool):
+    size, here = SIZES["quick" if quick else "full"], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    workers = {name: Worker(path, quick) for name, path in (("here", here), ("there", os.path.abspath(checkout)))}
+    for worker in workers.values():
+        worker.run()  # first calls allocate and compile
+    rounds: dict[str, list] = {name: [] for name in workers}
+    for number in range(size["rounds"]):
+        for name in sorted(workers, reverse=number % 2 == 1):
+            rounds[name].append(workers[name].run())
+    for worker in workers.values():
+        worker.process.stdin.close()
+        worker.process.wait()
+    print(describe_machine())
+    print(json.dumps({name: ratios(found) for name, found in rounds.items()} | {"quick": quick} | size))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    main(parser.parse_args().quick)
+    parser.add_argument(
+        "--against", metavar="CHECKOUT", help="another checkout of this repository, to take turns with"
+    )
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.quick)
+    elif options.against is not None:
+        compare(options.against, options.quick)
+    else:
+        main(options.quick)

@@ -10,7 +10,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from trl_teamtr import TeamTRConfig  # noqa: E402
+from trl_teamtr import TeamTRConfig
 
 
 torch.set_num_threads(1)

@@ -140,7 +140,7 @@ def all_messages(tokenizer, name: str) -> list[Message]:
 
 def all_contexts(trainer, prompt: str, turn: int) -> list[list[int]]:
     """What the speaker of `turn` reads, for each row of its table."""
-    names, tokenizer = trainer.team_names, trainer._tokenizer
+    names, tokenizer = trainer.team.names, trainer._tokenizer
     choices = [all_messages(tokenizer, names[t % len(names)]) for t in range(turn)]
     return [context_of(trainer, prompt, names[turn % len(names)], list(said)) for said in product(*choices)]
 

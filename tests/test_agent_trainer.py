@@ -2,9 +2,8 @@ import pytest
 import torch
 from tiny import enumerate_rollouts, make_team, make_trainer, replay
 
-from trl_teamtr.advantages import group_advantages
-from trl_teamtr.preparing import prepare_members
-from trl_teamtr.scoring import loss_mask, sequence
+from trl_teamtr.maths.advantages import group_advantages
+from trl_teamtr.policy.scoring import loss_mask, sequence
 
 
 ROWS = [{"prompt": p} for p in ("a", "ua") for _ in range(4)]
@@ -12,7 +11,7 @@ ROWS = [{"prompt": p} for p in ("a", "ua") for _ in range(4)]
 
 def prepare(trainer):
     """What `train` does before its first update, for a single update made by hand."""
-    prepare_members(trainer, 4, trainer.get_train_dataloader(), None)
+    trainer._prepare_members(4, trainer.get_train_dataloader(), None)
     for member in trainer.members:
         member.model.train()
     return trainer
@@ -45,7 +44,7 @@ def test_rewards_get_the_answer_the_transcript_and_the_ids_of_the_last_message(t
 
     trainer = make_trainer(tmp_path, make_team(2), reward_funcs=reward)
     trainer.model.train()
-    rollouts = trainer.collect_rollouts(ROWS)
+    rollouts = trainer.team.collect(ROWS)
     trainer.members[0]._generate_and_score_completions(ROWS, rollouts)
     last = [t.messages[-1] for t in rollouts.transcripts]
     assert seen["prompts"] == [row["prompt"] for row in ROWS]
@@ -157,7 +156,7 @@ def test_gradient_accumulation_does_not_change_an_update(tmp_path):
 
 def test_agent_that_was_silent_makes_no_step(tmp_path):
     trainer = prepare(make_trainer(tmp_path, make_team(2)))
-    trainer.rules.router = lambda t: "y" if not t.messages else None
+    trainer.team.rules.router = lambda t: "y" if not t.messages else None
     weights = [p.clone() for p in trainer.model.parameters()]
     report = trainer.update(trainer._generate_and_score_completions(ROWS))
     assert report.num_messages == 0 and report.inner_steps == 0
@@ -166,7 +165,7 @@ def test_agent_that_was_silent_makes_no_step(tmp_path):
 
 def test_agent_that_spoke_in_some_rollouts_learns_from_those_alone(tmp_path):
     trainer = prepare(make_trainer(tmp_path, make_team(2)))
-    trainer.rules.router = lambda t: None if t.messages else ("x" if t.prompt == "a" else "y")
+    trainer.team.rules.router = lambda t: None if t.messages else ("x" if t.prompt == "a" else "y")
     batch = trainer._generate_and_score_completions(ROWS)
     assert batch["num_messages"].tolist() == [1] * 4 + [0] * 4
     assert loss_mask(batch)[4:].sum() == 0
@@ -188,7 +187,7 @@ def test_nan_loss_is_an_error_that_names_the_agent(tmp_path):
 def test_truncated_messages_can_be_masked(tmp_path):
     trainer = make_trainer(tmp_path, make_team(1), mask_truncated_completions=True)
     trainer.model.train()
-    rollouts = trainer.collect_rollouts(ROWS * 4)
+    rollouts = trainer.team.collect(ROWS * 4)
     finished = [t.messages[-1].finished for t in rollouts.transcripts]
     batch = trainer._generate_and_score_completions(ROWS * 4, rollouts)
     assert {True, False} == set(finished)
@@ -198,7 +197,7 @@ def test_truncated_messages_can_be_masked(tmp_path):
 def test_generation_that_drops_a_message_is_an_error(tmp_path, monkeypatch):
     """As continuous batching may, where a request failed: the others would go to the wrong rows."""
     trainer = make_trainer(tmp_path, make_team(2))
-    generate = trainer._generate_single_turn
-    monkeypatch.setattr(trainer, "_generate_single_turn", lambda *args: (generate(*args)[0][1:], None))
+    generate = trainer.speaker.backend.generate
+    monkeypatch.setattr(trainer.speaker.backend, "generate", lambda *args: generate(*args)[1:])
     with pytest.raises(RuntimeError, match="was given 8 contexts and wrote 7 messages"):
-        trainer.collect_rollouts(ROWS)
+        trainer.team.collect(ROWS)

@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_teamtr import TeamTRTrainer
-from trl_teamtr.teamtr_trainer import AgentTrainer
+from trl_teamtr.agent_trainer import AgentTrainer
+from trl_teamtr.policy.backend import PlainBackend
 
 
 LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
@@ -29,7 +30,7 @@ class KeepGradients(TrainerCallback):
         self.gradients.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
 
 
-def fixed_completions(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+def fixed_completions(self, prompt_ids, *_):
     """Completions that depend on the prompt and the call alone, of one to three tokens."""
     self.calls = self.__dict__.get("calls", 0) + 1
     generator = torch.Generator().manual_seed(self.calls)
@@ -42,6 +43,7 @@ def fixed_completions(self, prompt_ids, images, multimodal_fields, num_generatio
 
 def train(trainer_class, args, monkeypatch, model):
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fixed_completions)
+    monkeypatch.setattr(PlainBackend, "generate", lambda self, contexts, _: fixed_completions(self, contexts)[0])
     keep = KeepGradients()
     trainer = trainer_class(
         copy.deepcopy(model), reward, args, train_dataset=DATASET, processing_class=make_tokenizer(), callbacks=[keep]
@@ -105,5 +107,5 @@ def test_plain_and_chat_prompts_get_the_ids_of_grpo(tmp_path):
         args = make_config(tmp_path, per_device_train_batch_size=4)
         trainer = TeamTRTrainer(make_model(), reward, args, train_dataset=dataset, processing_class=tokenizer)
         prompts = [dataset[0]["prompt"], dataset[1]["prompt"]]
-        views = trainer.collect_rollouts([{"prompt": prompt} for prompt in prompts]).views["agent"]
+        views = trainer.team.collect([{"prompt": prompt} for prompt in prompts]).views["agent"]
         assert [view.prompt_ids for view in views] == trainer._tokenize_prompts(prompts)[0]

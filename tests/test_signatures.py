@@ -10,6 +10,7 @@ from transformers import Trainer
 from trl import GRPOTrainer
 
 from trl_teamtr.agent_trainer import AgentTrainer
+from trl_teamtr.lead_trainer import LeadTrainer
 from trl_teamtr.teamtr_trainer import TeamTRTrainer
 
 
@@ -39,7 +40,6 @@ OVERRIDDEN = {
 }
 
 CALLED = {
-    "_generate_single_turn": "self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images",
     "training_step": "self, model, inputs, num_items_in_batch",
     "_init_training_state": "self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial",
     "_maybe_log_save_evaluate": "self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, "
@@ -72,12 +72,17 @@ def test_signature_is_the_expected_one(name, expected):
 
 def test_every_overridden_method_is_guarded():
     inherited = {name for name in vars(GRPOTrainer) | vars(Trainer) if callable(getattr(GRPOTrainer, name))}
-    own = {name for cls in (AgentTrainer, TeamTRTrainer) for name, value in vars(cls).items() if callable(value)}
+    own = {
+        name
+        for cls in (AgentTrainer, LeadTrainer, TeamTRTrainer)
+        for name, value in vars(cls).items()
+        if callable(value)
+    }
     assert {name for name in own & inherited if not name.startswith("__")} == set(OVERRIDDEN)
 
 
 def test_overridden_methods_are_listed_in_the_docstrings():
-    text = AgentTrainer.__doc__ + TeamTRTrainer.__doc__
+    text = AgentTrainer.__doc__ + LeadTrainer.__doc__ + TeamTRTrainer.__doc__
     assert [name for name in OVERRIDDEN if f"`{name}`" not in text] == []
 
 
@@ -86,7 +91,7 @@ def test_constructor_takes_the_arguments_of_grpo_in_their_order():
     assert list(inspect.signature(TeamTRTrainer.__init__).parameters)[: len(theirs)] == theirs
 
 
-# What trl_teamtr/engines.py does with DeepSpeed's optimizers
+# What trl_teamtr/trust_region/engines.py does with DeepSpeed's optimizers
 ZERO_1_AND_2 = {
     "update_lp_params": "self",
     "zero_grad": "self, set_to_none",
@@ -115,5 +120,5 @@ def test_signature_of_deepspeed_is_the_expected_one(name, expected):
     actual = ", ".join(argument.arg for argument in method.args.args)
     assert actual == expected, (
         f"`{name}` of DeepSpeed {deepspeed.__version__}'s {optimizer.__name__} now takes ({actual}); "
-        f"trl_teamtr/engines.py was written for ({expected}). Check what changed before widening the version range."
+        f"trl_teamtr/trust_region/engines.py was written for ({expected}). Check what changed before widening the version range."
     )

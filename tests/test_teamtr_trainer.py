@@ -50,7 +50,7 @@ class Recorder(TrainerCallback):
         stepped = [
             m.name for m in self.members if m.optimizer and self.before[m.name][1] != str(m.optimizer.state_dict())
         ]
-        self.updates.append((self.members[0].lead.active_agent.name, moved, stepped))
+        self.updates.append((self.members[0].lead.active.agent.name, moved, stepped))
 
 
 def record(trainer, monkeypatch):
@@ -163,7 +163,7 @@ def test_agents_keep_their_own_settings(tmp_path):
         1.0,
         0.7,
     )
-    messages = trainer.collect_rollouts([{"prompt": "a"}] * 50).transcripts
+    messages = trainer.team.collect([{"prompt": "a"}] * 50).transcripts
     assert max(len(t.messages[0].ids) for t in messages) == 2 and max(len(t.messages[1].ids) for t in messages) == 1
 
 
@@ -373,10 +373,10 @@ def test_model_that_was_best_at_the_end_of_an_epoch_is_loaded(tmp_path):
 def test_one_agent_needs_no_list_and_rewards_may_be_a_tuple(tmp_path):
     (agent,) = make_team(1)
     trainer = make_trainer(tmp_path, agent, reward_funcs=(answer_reward, answer_reward))
-    assert trainer.team_names == ("x",) and len(trainer.reward_funcs) == 2
+    assert trainer.team.names == ("x",) and len(trainer.reward_funcs) == 2
 
 
 def test_limit_of_a_context_is_found_by_any_name(tmp_path):
     config = GPT2Config(vocab_size=3, n_positions=24, n_embd=8, n_layer=1, n_head=1)
     trainer = make_trainer(tmp_path, [Agent("x", GPT2LMHeadModel(config), processing_class=make_tokenizer())])
-    assert trainer.max_view_length == 24
+    assert trainer.speaker.max_view_length == 24

@@ -9,8 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from trl_teamtr import Agent, Message, TeamTRConfig, TeamTRTrainer, Transcript
-from trl_teamtr.rollout import Rollouts
-from trl_teamtr.rollout import replay as replay_transcripts
+from trl_teamtr.rollouts.rollouts import Rollouts
+from trl_teamtr.rollouts.rollouts import replay as replay_transcripts
 
 
 def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
@@ -166,8 +166,8 @@ def enumerate_rollouts(trainer, prompt: str, cache: dict | None = None) -> list[
     done, open_ = [], [Rollout([], [])]
     while open_:
         rollout = open_.pop()
-        transcript = Transcript(prompt, trainer.team_names, messages=rollout.messages)
-        name = trainer.rules.next_speaker(transcript)
+        transcript = Transcript(prompt, trainer.team.names, messages=rollout.messages)
+        name = trainer.team.rules.next_speaker(transcript)
         if name is None:
             done.append(rollout)
             continue
@@ -179,8 +179,13 @@ def enumerate_rollouts(trainer, prompt: str, cache: dict | None = None) -> list[
 
 def replay(trainer, prompt: str, rollouts: list[Rollout]) -> Rollouts:
     """The given rollouts with every agent's view of them, as `collect_rollouts` would have left them."""
-    transcripts = [Transcript(prompt, trainer.team_names, messages=list(r.messages)) for r in rollouts]
-    return replay_transcripts(transcripts, trainer.members)
+    transcripts = [Transcript(prompt, trainer.team.names, messages=list(r.messages)) for r in rollouts]
+    return replay_transcripts(transcripts, trainer.team.speakers)
+
+
+def view_batch(agent, rollouts: Rollouts) -> dict[str, torch.Tensor]:
+    """A member's views of `rollouts` as padded tensors."""
+    return agent.speaker.view_batch(rollouts.views[agent.name])
 
 
 class SimpleEngine:

@@ -1,11 +1,12 @@
 """Trust-region fine-tuning for teams of LLM agents, on top of Hugging Face TRL."""
 
-from .agent import Agent
-from .router import RandomRouter, RoundRobinRouter
-from .team import load_team
+from .agents.agent import Agent
+from .agents.team_file import load_team
+from .conversation.router import RandomRouter, RoundRobinRouter
+from .conversation.transcript import Message, Transcript
+from .team import Team
 from .teamtr_config import TeamTRConfig
 from .teamtr_trainer import TeamTRTrainer
-from .transcript import Message, Transcript
 
 
 __version__ = "0.1.0"
@@ -15,6 +16,7 @@ __all__ = [
     "Message",
     "RandomRouter",
     "RoundRobinRouter",
+    "Team",
     "TeamTRConfig",
     "TeamTRTrainer",
     "Transcript",

@@ -2,47 +2,63 @@
 
 import contextlib
 import math
-import random
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import DistributedType
+from transformers import TrainerControl
+from transformers.trainer_callback import CallbackHandler
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
+from trl.trainer.utils import pad, shuffle_sequence_dict, split_tensor_dict
 
-from .advantages import group_advantages
-from .agent import Agent
-from .engines import PlainEngine, loading_runs_no_code, make_engine
-from .monitor import split_off_monitor
-from .plain_sampling import drop_sampling_defaults, silence_dropout
-from .rendering import ChatRenderer, PlainRenderer, Renderer
-from .returns import answers, weigh_rewards
-from .rollout import Rollouts, union
-from .rollout_metrics import log_rollouts
-from .scoring import exact_token_kl, loss_mask, sequence, token_logps
-from .snapshot import Snapshot
-from .transcript import Message, Transcript
-from .trust_region import KLController, UpdateReport, backtrack, k3_kl
-from .turn_radii import TurnRadii
-from .view import View, stack_views
+from .agents.agent import Agent
+from .agents.settings import SamplingSettings
+from .conversation.transcript import Transcript
+from .maths.advantages import group_advantages
+from .maths.kl import k3_kl
+from .policy.making import find_suppressed_ids
+from .policy.plain_sampling import silence_dropout
+from .policy.policy import Policy
+from .policy.residency import Residency
+from .policy.scoring import loss_mask
+from .policy.speaker import Speaker
+from .reports.rollout_metrics import measure_rollouts
+from .returns.returns import answer_ids, answers, weigh_rewards
+from .returns.rewards import check_model_rewards
+from .rollouts.rollouts import Rollouts
+from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
+from .trust_region.monitor import split_off_monitor
+from .trust_region.policy_kl import exact_token_kl
+from .trust_region.snapshot import Snapshot
+from .trust_region.turn_radii import TurnRadii
+from .trust_region.update import KLController, UpdateReport, backtrack
 
 
-if TYPE_CHECKING:
-    from .teamtr_trainer import TeamTRTrainer
+class Lead(Protocol):
+    """What a member needs of the trainer of its team."""
+
+    callback_handler: CallbackHandler
+    control: TrainerControl
+    residency: Residency
+
+    def team_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, transcripts: list[Transcript]
+    ) -> torch.Tensor:
+        """Rewards of rollouts by each reward function, over all processes."""
+        ...
 
 
 class AgentTrainer(GRPOTrainer):
     """
-    A member of a team: its model, tokenizer, optimizer and generation are those of a [`~trl.GRPOTrainer`].
+    A member of a team: its model, tokenizer and optimizer are those of a [`~trl.GRPOTrainer`]. What it says and how
+    probable it finds that is up to its [`Speaker`].
 
     The changes w.r.t. [`~trl.GRPOTrainer`]:
 
     - `_generate` returns this agent's view of the team's rollouts instead of generating on its own.
-    - `_generate_and_score_completions` keeps the rows for the rollout (TRL hands on the prompts alone) and replaces
-      the advantages by those of eq. 9.
+    - `_generate_and_score_completions` is given the rollouts, and replaces the advantages by those of eq. 9.
     - `_calculate_rewards` goes to the lead, which owns the reward functions, with the ids of the final message.
     - `_get_per_token_logps_and_entropies` keeps the log-probabilities that pass through it for the KL penalty.
     - `_compute_loss` adds that penalty (eq. 10).
@@ -53,134 +69,91 @@ class AgentTrainer(GRPOTrainer):
 
     Args:
         agent (`Agent`): The member. Its model is passed to [`~trl.GRPOTrainer`] with the other arguments.
-        lead (`TeamTRTrainer`, *optional*): The trainer of the team; `None` for the lead itself.
+        lead ([`Lead`], *optional*): The trainer of the team; `None` for the lead itself.
         team_size (`int`): Number of agents of the team.
+
+    Attributes:
+        speaker ([`Speaker`]): What reads, speaks and scores.
     """
 
-    def __init__(self, agent: Agent, lead: "TeamTRTrainer | None", team_size: int, **kwargs):
+    speaker: Speaker
+    lead: Lead
+
+    def __init__(self, agent: Agent, lead: Lead | None, team_size: int, **kwargs):
         self.agent = agent
         self.name = agent.name
-        self.lead: TeamTRTrainer = lead if lead is not None else self
-        self._alone = team_size == 1
+        self.lead = lead if lead is not None else self
         super().__init__(**kwargs)
         if not agent.trainable:
             self.model.requires_grad_(False)
         if self.args.disable_dropout:
             silence_dropout(self.model)
-        drop_sampling_defaults(self.model, self.generation_config, self.name)
         # TRL reuses a batch by counting steps; here `update` does it. With 1, TRL computes no old log-probabilities,
         # which the first pass yields for nothing, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
+        self.speaker = self._make_speaker(team_size)
         self.radius = agent.radius_in(self.args)
-        self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
-        self.max_view_length = self._find_max_view_length()
-        self.num_updates = 0  # length of this agent's learning-rate schedule; set by the lead
-        self._renderers: dict[bool, Renderer] = {}
-        self._rollouts: Rollouts | None = None
-        self._last_logps: torch.Tensor | None = None
-        self._kl_sum: torch.Tensor | float = 0.0  # of a pass, by own turn
         self.turn_radii = TurnRadii(self.radius)
-        self.before_update: Snapshot | None = None  # the policy before the last update, as long as drafts need it
-        self.engine = PlainEngine(self)
+        self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
+        self.engine: PlainEngine | ZeroEngine = PlainEngine(self)
+        # Length of this agent's learning-rate schedule, which `Trainer.train` does not hand to `_inner_training_loop`
+        self.num_updates = 0
+        # What TRL's `_generate_and_score_completions` does not hand to `_generate` and `_calculate_rewards`, which it
+        # calls, and what it does not return of the latter
+        self._rollouts: Rollouts | None = None
+        self.rewards_per_func = torch.empty(0)
+        # What TRL's `_compute_loss` does not return
+        self._last_logps: torch.Tensor | None = None
 
-    # Speaking
+    def _make_speaker(self, team_size: int) -> Speaker:
+        args = self.args
+        return Speaker(
+            self.agent,
+            Policy(self.model, self.accelerator, args.gradient_checkpointing_kwargs, args.ds3_gather_for_generation),
+            self._tokenizer,
+            SamplingSettings.of(args),
+            chat_template_kwargs=self.chat_template_kwargs,
+            max_context_length=args.max_context_length,
+            alone=team_size == 1,
+            suppressed=find_suppressed_ids(self.model, self.processing_class),
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            before_use=lambda: self.lead.residency.use(self),
+        )
 
-    def _find_max_view_length(self) -> int:
-        # Not every family has it, and some by another name, which only the attribute knows
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        limits = [length for length in (self.args.max_context_length, limit) if length is not None]
-        return min(limits) if limits else sys.maxsize
-
-    def renderer_for(self, prompt: str | list[dict]) -> Renderer:
-        """How this agent reads a rollout of `prompt`."""
-        chat = not isinstance(prompt, str)
-        if chat not in self._renderers:
-            self._renderers[chat] = (
-                ChatRenderer(
-                    self._tokenizer, self.name, self.agent.system_prompt, self.eos_token_ids, self.chat_template_kwargs
-                )
-                if chat
-                else PlainRenderer(self._tokenizer, self.name, self.agent.system_prompt, self._alone)
-            )
-        return self._renderers[chat]
-
-    def speak(self, contexts: list[list[int]], beginnings: list[tuple[int, ...]] | None = None) -> list[Message]:
-        """
-        Sample one message for each context with the present weights.
-
-        Args:
-            contexts (`list[list[int]]`): Token ids. Every process calls this together; one may bring none.
-            beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
-        """
-        ends = set(self.eos_token_ids)
-        ids = list(beginnings) if beginnings is not None else [()] * len(contexts)
-        limit = self.max_completion_length
-        unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
-        if union(self.accelerator, {True} if unfinished else set()):
-            self.lead.residency.use(self)
-            self.generation_config.max_new_tokens = limit - min((len(ids[i]) for i in unfinished), default=0)
-            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
-            prompts = [contexts[i] + list(ids[i]) for i in unfinished] or [[self._tokenizer.pad_token_id]]
-            new, _ = self._generate_single_turn(prompts, None, {}, self.num_generations)
-            if len(new) != len(prompts):
-                raise RuntimeError(
-                    f"Agent {self.name!r} was given {len(prompts)} contexts and wrote {len(new)} messages."
-                )
-            for i, continuation in zip(unfinished, new[: len(unfinished)], strict=True):
-                ids[i] = (*ids[i], *continuation)[:limit]
-        texts = self._tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
-        return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
-
-    def view_batch(self, rollouts: Rollouts) -> dict[str, torch.Tensor]:
-        """
-        This agent's views of `rollouts` as padded tensors, for scoring without rewards or advantages.
-
-        Returns:
-            `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `completion_mask`,
-            `tool_mask` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages` `(rows,)`.
-        """
-        views = rollouts.views[self.name]
-        for view in views:
-            view.end(self._tokenizer.pad_token_id)
-        batch = stack_views(views, self._tokenizer.pad_token_id)
-        batch |= self._number_messages(views, batch)
-        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-
-    def _number_messages(self, views: Sequence[View], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Which of the agent's messages a completion's token is of, if the agent's turns have radii of their own."""
-        if self.turn_radii.radii is None:
-            return {}
-        numbers = torch.full_like(batch["completion_ids"], -1)
-        for row, view in zip(numbers, views, strict=True):
-            own = view.message_numbers()
-            row[: len(own)] = torch.tensor(own)
-        return {"message_numbers": numbers}
+    @property
+    def is_trained(self) -> bool:
+        """Whether the agent has updates."""
+        return self.agent.trainable
 
     # TRL's hooks
 
     def _generate_and_score_completions(
         self, inputs: list[dict[str, Any]], rollouts: Rollouts | None = None
     ) -> dict[str, torch.Tensor | Any]:
+        assert (
+            rollouts is not None
+        )  # TRL calls this only in an evaluation, which is the lead's, who then collects some
         rows = [dict(row) for row in inputs]  # TRL writes the transcripts into the rows, which serve all agents
-        self._rollouts = rollouts if rollouts is not None else self.lead.collect_rollouts(rows)
-        self.lead.residency.use(self)
+        self._rollouts = rollouts
+        self.speaker.use()
         output = super()._generate_and_score_completions(rows)
-        views = self._rollouts.views[self.name]
-        num_messages = torch.tensor([view.num_messages for view in views], device=self.accelerator.device)
+        self._rollouts = None
+        views, device = rollouts.views[self.name], self.accelerator.device
+        num_messages = torch.tensor([view.num_messages for view in views], device=device)
         # Rows without a loss (`mask_truncated_completions`) have no part in the KL either
         output["num_messages"] = num_messages * (loss_mask(output).sum(dim=1) > 0)
-        output |= self._number_messages(views, output)
+        numbers = [torch.tensor(view.message_numbers()) for view in views]
+        output["message_numbers"] = pad(numbers, -1, "right", self.pad_to_multiple_of).to(device)
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
-        if self._rollouts.weights is not None:
-            output["advantages"] *= self._rollouts.weights.to(output["advantages"])
-        self._rollouts = None
+        if rollouts.weights is not None:
+            output["advantages"] *= rollouts.weights.to(output["advantages"])
         return output
 
     def _team_advantages(self, trl_advantages: torch.Tensor) -> torch.Tensor:
         """Eq. 9 for the rewards just computed; also put right in the log of completions."""
         args, mode = self.args, "train" if self.model.training else "eval"
-        returns = weigh_rewards(self.lead.rewards_per_func, self.reward_weights)
+        returns = weigh_rewards(self.rewards_per_func, self.reward_weights)
         self._metrics[mode]["team/reward"].append(returns.nanmean().item())
         if self.multi_objective_aggregation != "sum_then_normalize":
             clip = args.advantage_clip
@@ -200,12 +173,11 @@ class AgentTrainer(GRPOTrainer):
         return group_advantages(returns, group, self.scale_rewards, clip, epsilon)
 
     def _generate(self, prompts: list):
-        mode = "train" if self.model.training else "eval"
-        transcripts, views = self._rollouts.transcripts, self._rollouts.views[self.name]
-        own = [(sum(view.mask), view.num_messages) for view in views]
+        mode, rollouts = "train" if self.model.training else "eval", self._current_rollouts()
+        transcripts, views = rollouts.transcripts, rollouts.views[self.name]
         for view in views:
             view.end(self._tokenizer.pad_token_id)
-        log_rollouts(self, self._rollouts, own, mode)
+        self._log_rollouts(rollouts, mode)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
         return (
@@ -219,14 +191,38 @@ class AgentTrainer(GRPOTrainer):
             None,
         )
 
+    def _current_rollouts(self) -> Rollouts:
+        assert self._rollouts is not None  # TRL is within `_generate_and_score_completions`
+        return self._rollouts
+
+    def _log_rollouts(self, rollouts: Rollouts, mode: str):
+        found = measure_rollouts(rollouts, self.name, self.accelerator)
+        if mode == "train":
+            self.state.num_input_tokens_seen += found.num_tokens
+        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        for name, value in found.values.items():
+            self._metrics[mode][name].append(value)
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        final_ids = [list(t.messages[-1].ids) if t.messages else [] for t in self._rollouts.transcripts]
-        rewards = super(AgentTrainer, self.lead)._calculate_rewards(inputs, prompts, completions, final_ids)
-        for i, (func, name) in enumerate(zip(self.lead.reward_funcs, self.lead.reward_func_names, strict=True)):
-            if isinstance(func, torch.nn.Module) and not rewards[:, i].isfinite().all():
-                row = int((~rewards[:, i].isfinite()).nonzero()[0])
-                raise ValueError(f"The reward model {name!r} returned {rewards[row, i].item()} for row {row}.")
-        self.lead.rewards_per_func = rewards
+        self.rewards_per_func = self.lead.team_rewards(
+            inputs, prompts, completions, self._current_rollouts().transcripts
+        )
+        return self.rewards_per_func
+
+    def team_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, transcripts: list[Transcript]
+    ) -> torch.Tensor:
+        """
+        Rewards of rollouts, by TRL and with this member's reward functions.
+
+        Returns:
+            `torch.Tensor` of shape `(rows of all processes, functions)`.
+
+        Raises:
+            `ValueError`: If a reward model returns no finite reward.
+        """
+        rewards = super()._calculate_rewards(inputs, prompts, completions, answer_ids(transcripts))
+        check_model_rewards(rewards, self.reward_funcs, self.reward_func_names)
         return rewards
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
@@ -247,7 +243,7 @@ class AgentTrainer(GRPOTrainer):
             inputs["old_per_token_logps"] = logps.detach()
             return loss
         kl = self.turn_radii.by_turn(k3_kl(inputs["old_per_token_logps"], logps) * loss_mask(inputs), inputs)
-        self._kl_sum += kl.detach()
+        inputs["kl_by_turn"] = kl.detach()
         kl = (kl * self.turn_radii.weights.to(kl)).sum()
         # DDP averages gradients over processes, and the KL is a sum over all of them
         scale = self.accelerator.num_processes / inputs["num_messages_in_batch"].clamp(min=1)
@@ -261,7 +257,8 @@ class AgentTrainer(GRPOTrainer):
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         with loading_runs_no_code(self):
             output = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        self.engine = make_engine(self)
+        self.engine = make_engine(self, self.name)
+        self.speaker.policy.module = self.model_wrapped
         return output
 
     def _build_accelerator_args(self, **kwargs):
@@ -272,7 +269,7 @@ class AgentTrainer(GRPOTrainer):
 
     # The update
 
-    def update(self, batch: dict[str, torch.Tensor | Any]) -> UpdateReport:
+    def update(self, batch: dict[str, torch.Tensor | Any], before: Snapshot | None = None) -> UpdateReport:
         """
         Fit the policy to `batch` inside its trust region (eq. 10 and 11).
 
@@ -281,6 +278,7 @@ class AgentTrainer(GRPOTrainer):
 
         Args:
             batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
+            before ([`Snapshot`], *optional*): π_cur, with its optimizer if there is a radius; else it is taken here.
 
         Raises:
             `FloatingPointError`: If the loss of a pass is NaN or infinite; that pass has changed nothing.
@@ -292,58 +290,66 @@ class AgentTrainer(GRPOTrainer):
         micro_batches = split_tensor_dict(shuffle_sequence_dict(batch), self.args.steps_per_generation)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
         for held_out in monitored:
-            held_out["old_per_token_logps"] = token_logps(self, held_out)
-        keep = self.lead.resampler.needs_snapshot
-        snapshot = Snapshot(self.engine, self.radius is not None) if self.radius is not None or keep else None
-        enforced = self.radius is not None and self.args.enforce_radius
-        losses, left = [], False
-        while report.inner_steps < self.args.num_iterations and not left:
-            loss, kl = self._accumulate(micro_batches)
+            held_out["old_per_token_logps"] = self._token_logps(held_out)
+        if self.radius is None:
+            self._fit(micro_batches, report)
+            return report
+        before = before if before is not None else Snapshot(self.engine)
+        stopped = self._fit(micro_batches, report)
+
+        def measure() -> float:
+            parts = (micro_batches, monitored) if monitored else (micro_batches,)
+            found = [self.measure_kl(part, before) for part in parts]
+            return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's, NaN if one is
+
+        # Where it stopped early, that pass has measured the KL already
+        known = stopped and self.args.kl_estimator == "k3" and not monitored
+        report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
+        if self.args.enforce_radius:
+            backtrack(before, measure, self.radius, self.args.max_backtracks, report)
+        self.controller.step(report.kl_proposed)
+        return report
+
+    def _fit(self, micro_batches: list[dict], report: UpdateReport) -> bool:
+        """The passes over `micro_batches`. Returns whether they were stopped, since the KL has left the radius."""
+        losses, stopped = [], False
+        while report.inner_steps < self.args.num_iterations and not stopped:
+            loss, report.kl_last_pass = self._accumulate(micro_batches)
             losses.append(loss)
-            left = enforced and kl > self.radius
-            if not left:
+            if self.radius is not None and self.args.enforce_radius:
+                stopped = report.kl_last_pass > self.radius
+            if stopped:
+                self.engine.discard_gradients()
+            else:
                 report.grad_norm = self._optimizer_step()
                 report.inner_steps += 1
-            else:
-                self.engine.discard_gradients()
-        report.loss, report.kl_last_pass = sum(losses) / len(losses), kl
-        if self.radius is not None:
-
-            def measure() -> float:
-                parts = (micro_batches, monitored) if monitored else (micro_batches,)
-                found = [self.measure_kl(part, snapshot) for part in parts]
-                return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's, NaN if one is
-
-            # Where it stopped early, that pass has measured the KL already
-            known = left and self.args.kl_estimator == "k3" and not monitored
-            report.kl = report.kl_proposed = kl if known else measure()
-            if enforced:
-                backtrack(snapshot, measure, self.radius, self.args.max_backtracks, report)
-            self.controller.step(report.kl_proposed)
-        self.before_update = snapshot if keep else None
-        return report
+        report.loss = sum(losses) / len(losses)
+        return stopped
 
     def _accumulate(self, micro_batches: list[dict]) -> tuple[float, float]:
         """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights that it was taken at."""
         self.current_gradient_accumulation_steps = len(micro_batches)
-        self._kl_sum = torch.zeros(len(self.turn_radii.weights), device=self.accelerator.device)
+        device = self.accelerator.device
+        kl_sum = torch.zeros(len(self.turn_radii.weights), device=device)
         counts = torch.stack([self.turn_radii.count(batch) for batch in micro_batches]).sum(dim=0)
-        loss = torch.zeros((), device=self.accelerator.device)
+        loss = torch.zeros((), device=device)
         for i, micro_batch in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
             synced = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
             with contextlib.nullcontext() if synced else self.accelerator.no_sync(self.model_wrapped):
                 loss += self.training_step(self.model_wrapped, micro_batch, None)
-        totals = torch.cat([loss.float()[None], self._kl_sum.float(), counts.float()])
+            # Through the batch, since TRL's `training_step` returns the loss alone
+            kl_sum += micro_batch.pop("kl_by_turn", 0.0)
+        totals = torch.cat([loss.float()[None], kl_sum.float(), counts.float()])
         totals = self.accelerator.reduce(totals, reduction="sum")
-        loss, kl = totals[0].item(), self.turn_radii.measure(*totals[1:].chunk(2))
-        if not math.isfinite(loss):
+        mean_loss, kl = totals[0].item(), self.turn_radii.measure(*totals[1:].chunk(2))
+        if not math.isfinite(mean_loss):
             raise FloatingPointError(
-                f"The loss of agent {self.name!r} is {loss} at update {self.state.global_step + 1}; its pass was not "
+                f"The loss of agent {self.name!r} is {mean_loss} at update {self.state.global_step + 1}; its pass was not "
                 "applied. A smaller learning rate or `max_grad_norm` usually helps."
             )
-        return loss / self.accelerator.num_processes, kl
+        return mean_loss / self.accelerator.num_processes, kl
 
     def _optimizer_step(self) -> float:
         """Clip and step; returns the norm of the gradient before clipping."""
@@ -355,7 +361,7 @@ class AgentTrainer(GRPOTrainer):
         return self.engine.grad_norm
 
     @torch.no_grad()
-    def measure_kl(self, micro_batches: list[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
+    def measure_kl(self, micro_batches: Sequence[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
         """
         d̂ of the present weights against π_cur on the messages of `micro_batches`, over all processes.
 
@@ -371,17 +377,13 @@ class AgentTrainer(GRPOTrainer):
         total = torch.zeros(2, len(self.turn_radii.weights), device=self.accelerator.device)
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             for inputs in micro_batches:
-                kl = exact_token_kl(self, inputs, snapshot) if exact else self._k3_kl(inputs)
+                if exact:
+                    kl = exact_token_kl(self.speaker.policy, inputs, snapshot, self.temperature)
+                else:
+                    kl = k3_kl(inputs["old_per_token_logps"], self.speaker.token_logps(inputs))
                 by_turn = self.turn_radii.by_turn(kl * loss_mask(inputs), inputs)
                 total += torch.stack([by_turn, self.turn_radii.count(inputs)])
         return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))
 
-    def _k3_kl(self, inputs: dict) -> torch.Tensor:
-        logps, _, _ = self._get_per_token_logps_and_entropies(self.model_wrapped, *sequence(inputs))
-        return k3_kl(inputs["old_per_token_logps"], logps)
-
-    def new_transcript(self, row: dict[str, Any], said: Sequence[Message] = ()) -> Transcript:
-        """A transcript for a row of the dataset that begins with the messages `said`."""
-        private = {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
-        names = self.lead.team_names
-        return Transcript(row["prompt"], names, private, seed=random.getrandbits(32), messages=list(said))
+    def _token_logps(self, batch: dict) -> torch.Tensor:
+        return self.speaker.token_logps(batch, self.args.per_device_train_batch_size)

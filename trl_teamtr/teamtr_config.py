@@ -5,8 +5,9 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from .masking import mask_secrets
-from .unsupported import check, refuse_unsupported
+from .options.checking import check
+from .options.masking import mask_secrets
+from .options.unsupported import refuse_unsupported
 
 
 # What each option may be; `check` turns a miss into a message that lists them.
@@ -289,6 +290,11 @@ class TeamTRConfig(GRPOConfig):
         self._check_trust_region()
         self._check_diagnostics()
         refuse_unsupported(self)
+        check(
+            not (self.offload_idle_agents and self.deepspeed_plugin is not None),
+            "`offload_idle_agents=True` is not supported with DeepSpeed, which keeps the weights in buffers of its own. "
+            "Leave it `False` and use accelerate_configs/zero3_offload.yaml.",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for logs and files: without the values of secrets, at any depth."""

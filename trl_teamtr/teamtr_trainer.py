@@ -1,7 +1,6 @@
 """TeamTR: sequential trust-region updates of a team, each on fresh rollouts (Algorithm 1)."""
 
 import math
-import os
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
-from torch import nn
 from transformers import (
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -17,34 +15,36 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
-from . import checkpoint, hub, preflight, run_state
-from .agent import Agent
 from .agent_trainer import AgentTrainer
-from .diagnostics import DiagnosticsCallback
-from .eval_metrics import add_history, name_by_dataset
-from .model_card import describe_team
-from .preemption import PreemptionCallback
-from .preparing import prepare_members
-from .probes import make_probes
-from .resampling import Resampler
-from .residency import Residency
-from .rewards import check_reward_funcs, check_trust
-from .rollout import Rollouts, collect_rollouts, make_rules
-from .router import Router
-from .sampling_checks import check_sampling, choose_resampling
-from .stages import count_stages, ends_epoch, evaluating, order_agents, stage_rows
-from .team import check_same_team, default_args, grpo_arguments, load_models, resolve_team
+from .agents.agent import Agent
+from .agents.member_args import grpo_arguments
+from .agents.models import load_models
+from .agents.resolving import default_args, resolve_team
+from .agents.settings import SpeakingSettings
+from .agents.team_file import check_same_team
+from .checks import preflight
+from .checks.sampling_checks import check_sampling
+from .conversation.router import Router
+from .conversation.rules import TurnTaking, make_rules
+from .conversation.transcript import Transcript
+from .diagnostics.callback import DiagnosticsCallback
+from .diagnostics.probes import make_probes
+from .diagnostics.watched import ActiveUpdate
+from .lead_trainer import LeadTrainer
+from .returns.rewards import check_reward_funcs, check_trust
+from .runs import checkpoint, run_state
+from .runs.stage_state import load_stage
+from .runs.stages import count_stages, ends_epoch, order_agents, stage_rows
+from .team import Team
 from .teamtr_config import TeamTRConfig
-from .transcript import Message, Transcript
-from .trust_region import UpdateReport
-from .turn_radii import make_turn_radii
-from .wandb_fallback import go_offline_without_server
+from .trust_region.snapshot import Snapshot
+from .trust_region.update import UpdateReport
 
 
-class TeamTRTrainer(AgentTrainer):
+class TeamTRTrainer(LeadTrainer):
     """
     Trainer for TeamTR, from the paper [Trust-Region Fine-Tuning for Multi-Agent LLM
     Coordination](https://huggingface.co/papers/2605.15207).
@@ -55,16 +55,10 @@ class TeamTRTrainer(AgentTrainer):
 
     Every agent is a [`~trl.GRPOTrainer`] of its own. This trainer is the first trainable one, the lead: it also owns
     the datasets, the rewards, the callbacks and the logs, and runs the loop. The changes w.r.t. [`~trl.GRPOTrainer`]
-    are those of [`AgentTrainer`], and:
+    are those of [`AgentTrainer`] and [`LeadTrainer`], and:
 
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
     - `train` first looks whether the checkpoint to resume from is whole.
-    - `_set_signature_columns_if_needed` keeps the private prompts.
-    - `evaluate` puts all agents into evaluation mode; `evaluation_loop` keeps the metrics of several datasets apart.
-    - `create_model_card` describes the team.
-    - `_determine_best_metric` lets a run that is preempted save with `save_strategy="best"`.
-    - `_push_from_checkpoint` pushes no pickled arguments, which may hold a token.
-    - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
 
     Example:
 
@@ -156,11 +150,10 @@ class TeamTRTrainer(AgentTrainer):
         for split, dataset in splits.items():
             preflight.check_columns(dataset, names, split)
 
-        self.team_names = names
-        self.rules = make_rules(args, names, router, stop_condition)
-        preflight.check_router(self.rules, [agent.name for agent in trainable], names, train_dataset, args)
+        rules = make_rules(TurnTaking.of(args), names, router, stop_condition)
+        preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
-        load_models(agents, args, quantization_config, processing_class)
+        load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
 
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
         check_trust(reward_funcs, reward_processing_classes, lead, args)
@@ -177,48 +170,12 @@ class TeamTRTrainer(AgentTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        preflight.check_members(self.members, splits, self.rules)
+        self.team = Team([member.speaker for member in self.members], rules, self.accelerator)
+        self._share_equipment(args, agents)
+        preflight.check_speakers(self.team.speakers, splits, rules)
         probes = make_probes(self, eval_dataset)
         if probes:
             self.add_callback(DiagnosticsCallback(self, probes))
-
-    def _add_peers(self, agents: list[Agent], args: TeamTRConfig, processing_class, common: dict[str, Any]):
-        """The trainers of the other agents, and what the lead keeps for all."""
-        num_trained = sum(agent.trainable for agent in agents)
-        # The peers get the lead's reward models, loaded, since TRL logs each batch's rewards from the member's own list
-        common |= {"reward_funcs": list(self.reward_funcs)}
-        common |= {"reward_processing_classes": list(self.reward_processing_classes)}
-        self.members: list[AgentTrainer] = []
-        for agent in agents:
-            arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=num_trained)
-            self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
-        self.trained_members = [member for member in self.members if member.agent.trainable]
-        self.peers = [member for member in self.members if member is not self]
-        # The update in progress, and what the last one did
-        self.active_agent: AgentTrainer = self
-        self.active_rows: list[dict[str, Any]] = []
-        self.active_rollouts: Rollouts | None = None
-        self.last_report = UpdateReport()
-        for member in self.members:
-            member.turn_radii = make_turn_radii(member)
-        self._share_records()
-        self.residency = Residency(self.members, args.offload_idle_agents)
-        self.resampler = Resampler(self, choose_resampling(args, agents))
-        self.preemption = PreemptionCallback(self.accelerator)
-        self.add_callback(self.preemption)
-        go_offline_without_server(self.callback_handler)
-
-    def _share_records(self):
-        """One set of metrics, logs and counters for the team: the lead's."""
-        for peer in self.peers:
-            peer.state, peer.control = self.state, self.control
-            peer._metrics, peer._logs = self._metrics, self._logs
-            peer._pending_metrics, peer._pending_extra_logs = self._pending_metrics, self._pending_extra_logs
-
-    def _set_signature_columns_if_needed(self):
-        super()._set_signature_columns_if_needed()
-        if "agent_prompts" not in self._signature_columns:
-            self._signature_columns.append("agent_prompts")
 
     # Algorithm 1
 
@@ -232,32 +189,22 @@ class TeamTRTrainer(AgentTrainer):
             log_kwargs: For `Trainer._maybe_log_save_evaluate`.
         """
         for agent in order:
-            self._begin_update(agent)
+            self._begin_update(agent, rows)
             # π̂^{i-1}: every agent speaks with its present weights, those updated in this stage included
-            self.active_rows, self.active_rollouts = rows, self.resampler.rollouts(rows)
+            rollouts = self.resampler.rollouts(rows)
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
-            batch = agent._generate_and_score_completions(rows, self.active_rollouts)
+            batch = agent._generate_and_score_completions(rows, rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
-            report = agent.update(batch)
-            self.resampler.agent_was_updated(agent, report)
+            before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None
+            report = agent.update(batch, before)
+            self.resampler.agent_was_updated(agent.speaker, report, before)
             self._end_update(agent, report, **log_kwargs)
             if self.control.should_training_stop:
                 break
 
-    def collect_rollouts(self, rows: list[dict[str, Any]], said: list[list[Message]] | None = None) -> Rollouts:
-        """
-        Let the team, with its present weights, write one rollout for each of `rows`.
-
-        Args:
-            rows (`list[dict]`): Rows of the dataset: `prompt`, and `agent_prompts` if there are private prompts.
-            said (`list[list[Message]]`, *optional*): For each row the messages that its rollout begins with.
-        """
-        said = said if said is not None else [()] * len(rows)
-        transcripts = [self.new_transcript(*pair) for pair in zip(rows, said, strict=True)]
-        return collect_rollouts(transcripts, self.members, self.rules, self.accelerator)
-
     def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, ignore_keys_for_eval=None):
-        checkpoint_folder = checkpoint.prepare_resume(self, resume_from_checkpoint)
+        agents = [member.agent for member in self.members]
+        checkpoint_folder = checkpoint.prepare_resume(self, agents, resume_from_checkpoint)
         try:
             return super().train(checkpoint_folder, trial, ignore_keys_for_eval)
         finally:
@@ -275,7 +222,7 @@ class TeamTRTrainer(AgentTrainer):
             max_steps, (stages_per_epoch or max_steps) * num_agents, epochs, resume_from_checkpoint, trial
         )
         self._share_records()
-        prepare_members(self, max_steps, dataloader, resume_from_checkpoint)
+        self._prepare_members(max_steps, dataloader, resume_from_checkpoint)
 
         start_time = run_state.begin(self, resume_from_checkpoint)
         self._updates_per_epoch = stages_per_epoch and stages_per_epoch * num_agents
@@ -289,7 +236,9 @@ class TeamTRTrainer(AgentTrainer):
             rows = next(batches)
         if resume_from_checkpoint is not None:
             self._load_rng_state(resume_from_checkpoint)
-            self.resampler.load(resume_from_checkpoint)
+            self.resampler.stage = load_stage(
+                resume_from_checkpoint, self.team.turn_loop, position, self._restore_snapshot
+            )
         first_stage = stage
         while self.state.global_step < max_steps and not self.control.should_training_stop:
             if stage == first_stage or (stages_per_epoch and stage % stages_per_epoch == 0):
@@ -308,19 +257,19 @@ class TeamTRTrainer(AgentTrainer):
             stage, position = stage + 1, 0
         return self._finalize_training(trial, max_steps * self.args.generation_batch_size, start_time)
 
-    def _begin_update(self, agent: AgentTrainer):
+    def _begin_update(self, agent: AgentTrainer, rows: list[dict[str, Any]]):
         self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
         agent.model.train()
         self.residency.train(agent)
         handler = self.callback_handler
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
-        self.active_agent = agent
+        self.active = ActiveUpdate(agent, rows)
         self.control = handler.on_step_begin(self.args, self.state, self.control)
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
-        learning_rate, self.last_report = agent._get_learning_rate(), report
+        learning_rate, self.active.report = agent._get_learning_rate(), report
         for key, value in report.as_metrics(agent.name, agent.radius, agent.controller.coef).items():
-            self._metrics["train"][key].append(value)
+            self.log_metric(key, value)
         agent.lr_scheduler.step()
         self._tr_loss += report.loss
         self.state.global_step += 1
@@ -339,59 +288,3 @@ class TeamTRTrainer(AgentTrainer):
             start_time,
             learning_rate=learning_rate,
         )
-
-    # Evaluation
-
-    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        add_history(self._metrics["eval"], metric_key_prefix, self.state)
-        name_by_dataset(self._metrics["eval"], metric_key_prefix)
-        return output
-
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
-        preflight.check_eval_batch(batch_size, self.num_generations_eval)
-        preflight.check_eval_engine(self)
-        if isinstance(eval_dataset, Dataset | IterableDataset):
-            preflight.check_columns(eval_dataset, self.team_names, metric_key_prefix)
-        with evaluating([member.model for member in self.members]):
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-
-    # Saving and loading
-
-    def _determine_best_metric(self, *args, **kwargs) -> bool:
-        # With `save_strategy="best"` this decides whether to save
-        return super()._determine_best_metric(*args, **kwargs) or self.preemption.stopped_at is not None
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
-        """
-        Save the team: `team.json`, and one directory per agent that `from_pretrained` loads.
-
-        Args:
-            output_dir (`str`, *optional*): Where to; defaults to `args.output_dir`.
-        """
-        output_dir = output_dir if output_dir is not None else self.args.output_dir
-        for member in self.members:
-            super(AgentTrainer, member).save_model(os.path.join(output_dir, member.name), _internal_call=True)
-        if self.args.should_save:
-            checkpoint.write_team_files(output_dir, [member.agent for member in self.members], self.args)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
-
-    def create_model_card(self, *args, **kwargs):
-        super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero():
-            describe_team(os.path.join(self.args.output_dir, "README.md"), self.members, self.hub_model_id)
-
-    def _save_checkpoint(self, model, trial):
-        checkpoint.save(self, self._get_output_dir(trial))
-
-    def _push_from_checkpoint(self, checkpoint_folder: str):
-        hub.push(self, checkpoint_folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
-        # From `train`, of the lead, with the folder of the team
-        super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
-
-    def _load_best_model(self):
-        checkpoint.load_best(self)

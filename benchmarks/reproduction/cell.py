@@ -57,7 +57,7 @@ def team_path(seed: int, folder: Path) -> Path:
 
 def prepare_team(seed: int, folder: Path) -> Path:
     """The warmed-up team of a seed, of the largest size; a smaller one is the beginning of the chain."""
-    from warm_start_link import make_team, save_team
+    from trl_teamtr.cli.link_team import make_team, save_team
 
     path = team_path(seed, folder)
     if not path.exists():
@@ -111,9 +111,9 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
 
 def add_probes(trainer, cell: Cell):
     """The callbacks that measure. None is trained on; the one for held-out KLs draws from the run's random numbers."""
-    from trl_teamtr.callbacks import HeldOutKLCallback
-    from trl_teamtr.certificate_probe import CertificateProbe
-    from trl_teamtr.occupancy_probe import OccupancyProbe
+    from trl_teamtr.diagnostics.certificate_probe import CertificateProbe
+    from trl_teamtr.diagnostics.heldout_kl import HeldOutKLCallback
+    from trl_teamtr.diagnostics.occupancy_probe import OccupancyProbe
     from trl_teamtr.tasks import link
 
     from .large import LargeDiagnostics

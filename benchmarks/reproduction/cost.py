@@ -23,8 +23,8 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
     from transformers import TrainerCallback
 
     from trl_teamtr import TeamTRConfig
-    from trl_teamtr.diagnostics import DiagnosticsCallback
-    from trl_teamtr.probes import make_probes
+    from trl_teamtr.diagnostics.callback import DiagnosticsCallback
+    from trl_teamtr.diagnostics.probes import make_probes
 
     class Clock(TrainerCallback):
         """Seconds of each stage."""

@@ -3,12 +3,11 @@
 from collections.abc import Collection
 from typing import Any
 
-from trl_teamtr.diagnostics import DiagnosticsCallback, MeasuredUpdate, Probe
-from trl_teamtr.drafts import Drafts
-from trl_teamtr.resampling import resample
-from trl_teamtr.returns import compute_returns
-from trl_teamtr.rollout import Rollouts
-from trl_teamtr.stage_weights import ScoredView
+from trl_teamtr.diagnostics.callback import DiagnosticsCallback, MeasuredUpdate, Probe
+from trl_teamtr.rollouts.drafts import Drafts
+from trl_teamtr.rollouts.rollouts import Rollouts
+from trl_teamtr.rollouts.stage_weights import ScoredView
+from trl_teamtr.trust_region.snapshot import Snapshot
 
 
 class LargeDiagnostics(DiagnosticsCallback):
@@ -32,23 +31,23 @@ class LargeDiagnostics(DiagnosticsCallback):
     def is_measured(self, stage: int) -> bool:
         return stage in self._stages
 
-    def _look_at_update(self) -> MeasuredUpdate:
-        trainer, snapshot, rows = self._trainer, self._snapshot, self._rows
-        agent = trainer.active_agent
+    def _look_at_update(self, snapshot: Snapshot) -> MeasuredUpdate:
+        trainer, rows = self._trainer, self._rows
+        agent = trainer.active.agent
         position = (trainer.state.global_step - 1) % len(trainer.trained_members)
         with snapshot.current_policy():
             if position == 0:
-                self._start = trainer.collect_rollouts(rows)
-                self._fresh = trainer.collect_rollouts(rows)
+                self._start = trainer.team.collect(rows)
+                self._fresh = trainer.team.collect(rows)
             else:
                 self._fresh = self._resample()
         self._last = agent.name, snapshot
-        scored = ScoredView(agent, self._fresh, snapshot)
-        returns = compute_returns(trainer, rows, self._fresh)
+        scored = ScoredView(agent.speaker, self._fresh, snapshot, agent.args.per_device_train_batch_size)
+        returns = trainer.compute_returns(rows, self._fresh.transcripts)
         tokens = self._fresh.tokens_decoded + (self._start.tokens_decoded if position == 0 else 0)
         return MeasuredUpdate(agent, snapshot, position, rows, self._start, self._fresh, returns, scored, tokens)
 
     def _resample(self) -> Rollouts:
         """The rollouts of the update before, brought by block verification to the law of the team as it is now."""
         updated, before = self._last
-        return resample(self._trainer, Drafts(self._fresh, updated, before, speculative=True))
+        return self._trainer.team.resample(Drafts(self._fresh, updated, before, speculative=True))

@@ -32,8 +32,9 @@ def run_cell(cell: Cell, folder: Path):
     """Train once, and look at the KL of every proposal by parts of its messages."""
     import torch
 
-    from trl_teamtr.scoring import exact_token_kl, loss_mask, token_logps
-    from trl_teamtr.trust_region import k3_kl
+    from trl_teamtr.maths.kl import k3_kl
+    from trl_teamtr.policy.scoring import loss_mask
+    from trl_teamtr.trust_region.policy_kl import exact_token_kl
 
     trainer, found = make_trainer(cell, prepare_team(cell.seed, folder), folder / "trainer"), []
     rng = random.Random(cell.seed)
@@ -45,9 +46,10 @@ def run_cell(cell: Cell, folder: Path):
             value = measure(batches, snapshot, estimator)
             (batch,) = batches
             with torch.no_grad():
-                exact = (exact_token_kl(member, batch, snapshot) * loss_mask(batch)).sum(dim=1).tolist()
-                k3 = k3_kl(batch["old_per_token_logps"], token_logps(member, batch)) * loss_mask(batch)
-            rows = {"exact": exact, "k3": k3.sum(dim=1).tolist()}
+                exact = exact_token_kl(member.speaker.policy, batch, snapshot, member.temperature) * loss_mask(batch)
+                new_logps = member.speaker.token_logps(batch, member.args.per_device_train_batch_size)
+                k3 = k3_kl(batch["old_per_token_logps"], new_logps) * loss_mask(batch)
+            rows = {"exact": exact.sum(dim=1).tolist(), "k3": k3.sum(dim=1).tolist()}
             entry = {"exact": value, "radius": member.radius}
             for kind, values in rows.items():
                 for share in SHARES:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trl_teamtr.certificate import stale_penalty
+from trl_teamtr.maths.certificate import stale_penalty
 
 from .cell import Cell, read
 from .statistics import (

@@ -103,12 +103,12 @@ def run_cell(cell: Cell, folder: Path):
 def _coordination(trainer) -> float | None:
     """Of held-out episodes in which the solver was right, the share in which the checker is."""
     from trl_teamtr.evaluation import coordination
-    from trl_teamtr.stages import evaluating
+    from trl_teamtr.policy.evaluating import evaluating
     from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
 
     rows = [row for row in trainer.eval_dataset for _ in range(2)]
     with evaluating([member.model for member in trainer.members]):
-        transcripts = trainer.collect_rollouts(rows).transcripts
+        transcripts = trainer.team.collect(rows).transcripts
     right = [
         [reasoning_gym_reward([m.text], [row["answer"]], [row["entry"]])[0] >= 1 for m in transcript.messages]
         for row, transcript in zip(rows, transcripts, strict=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trl_teamtr.evaluation import metrics
+from trl_teamtr.maths import evaluation_metrics
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -114,12 +114,12 @@ def report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, A
 
 def stability(result: dict[str, Any]) -> float:
     """Standard deviation of the last six evaluations."""
-    return metrics.stability([accuracy for _, accuracy in result["curve"]])
+    return evaluation_metrics.stability([accuracy for _, accuracy in result["curve"]])
 
 
 def regression_rate(result: dict[str, Any]) -> float:
     """Share of the changes from stage to stage that are negative."""
-    return metrics.regression_rate([accuracy for _, accuracy in result["curve"]])
+    return evaluation_metrics.regression_rate([accuracy for _, accuracy in result["curve"]])
 
 
 def tokens_per_stage(result: dict[str, Any]) -> float:

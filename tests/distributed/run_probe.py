@@ -11,7 +11,7 @@ from tiny import PROMPTS, answer_reward, make_config
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from trl_teamtr import TeamTRTrainer
-from trl_teamtr.snapshot import Snapshot
+from trl_teamtr.trust_region.snapshot import Snapshot
 
 
 class Probe(TeamTRTrainer):
@@ -23,7 +23,7 @@ class Probe(TeamTRTrainer):
         self.control.should_training_stop = True
 
     def score(self, agent, rows, seed):
-        self._begin_update(agent)
+        self._begin_update(agent, rows)
         return agent._generate_and_score_completions(rows, scripted_rollouts(self, rows, seed))
 
     def probe(self, agent, rows, seed):

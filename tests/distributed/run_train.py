@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from trl_teamtr import TeamTRTrainer
-from trl_teamtr.manifest import write_manifest
+from trl_teamtr.runs.manifest import write_manifest
 
 
 class Interrupt(TrainerCallback):

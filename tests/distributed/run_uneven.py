@@ -17,8 +17,7 @@ from tiny import PROMPTS, make_config
 from transformers.trainer_callback import PrinterCallback
 
 from trl_teamtr import TeamTRTrainer
-from trl_teamtr.rollout import collect_rollouts
-from trl_teamtr.snapshot import Snapshot
+from trl_teamtr.trust_region.snapshot import Snapshot
 
 
 WATCHDOG = 60  # seconds for one run
@@ -61,11 +60,11 @@ class Uneven(TeamTRTrainer):
         first = self.accelerator.process_index * len(rows)
         found = {"run": run, "reports": []}
         for agent in order:
-            transcripts = [self.new_transcript(row) for row in rows]
+            transcripts = self.team.turn_loop.begin(rows)
             for i, transcript in enumerate(transcripts):
                 transcript.seed = 1000 * run + first + i
-            self._begin_update(agent)
-            rollouts = collect_rollouts(transcripts, self.members, self.rules, self.accelerator)
+            self._begin_update(agent, rows)
+            rollouts = self.team.turn_loop.run(transcripts)
             report = agent.update(agent._generate_and_score_completions(rows, rollouts))
             found["reports"].append([report.num_messages, report.inner_steps, report.loss, report.kl, report.rejected])
         found["transcripts"] = [[[m.agent, list(m.ids)] for m in t.messages] for t in transcripts]

@@ -10,8 +10,8 @@ from tiny import make_model, make_tokenizer
 from transformers import Qwen3ForCausalLM
 
 from trl_teamtr import Agent, Message, TeamTRTrainer, Transcript
-from trl_teamtr.rollout import Rollouts
-from trl_teamtr.view import View
+from trl_teamtr.conversation.view import View
+from trl_teamtr.rollouts.rollouts import Rollouts
 
 
 KINDS = ("mixed", "shared")
@@ -67,11 +67,11 @@ def scripted_rollouts(trainer: TeamTRTrainer, rows: list[dict], seed: int) -> Ro
     tokenizer, transcripts = trainer._tokenizer, []
     views = {member.name: [View() for _ in rows] for member in trainer.members}
     for i, row in enumerate(rows):
-        transcript, draw = Transcript(row["prompt"], trainer.team_names), random.Random(f"{seed}/{first + i}")
+        transcript, draw = Transcript(row["prompt"], trainer.team.names), random.Random(f"{seed}/{first + i}")
         for member in trainer.members if first + i < half else trainer.members[:-1]:
             ids = draw.choice([(1,), (0, 1), (2, 1), (3, 1), (2, 3), (3, 2), (2, 0)])
             view = views[member.name][i]
-            assert view.read(transcript, member.renderer_for(row["prompt"]), room=10**6)
+            assert view.read(transcript, member.speaker.renderer_for(row["prompt"]), room=10**6)
             text = tokenizer.decode(ids, skip_special_tokens=True)
             transcript.messages.append(Message(member.name, text, ids, ids[-1] == 1))
             view.write(list(ids))

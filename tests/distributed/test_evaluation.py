@@ -43,7 +43,7 @@ def test_two_processes_share_the_tasks(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     monkeypatch.delitem(sys.modules, "own_rewards", raising=False)
-    import evaluate
+    from trl_teamtr.cli import evaluate
 
     evaluate.main(*evaluate.parse([*arguments, "--output", "one.json", "--episodes", "one.jsonl"]))
     two, one = (json.loads((tmp_path / name).read_text()) for name in ("two.json", "one.json"))

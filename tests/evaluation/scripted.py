@@ -5,20 +5,20 @@ from datasets import Dataset
 from tiny import make_config
 
 from trl_teamtr import Message
-from trl_teamtr.agent_trainer import AgentTrainer
 from trl_teamtr.evaluation import EvaluationConfig, evaluate_protocols
+from trl_teamtr.policy.speaker import Speaker
 
 
 def say(monkeypatch: pytest.MonkeyPatch, **lines: list[list[str]]):
     """For each agent what it says at each of its turns: one text per row. A text of n characters has n + 1 tokens."""
     left = {name: list(turns) for name, turns in lines.items()}
 
-    def speak(agent, contexts, beginnings=None):
-        texts = left[agent.name].pop(0) if contexts else []
-        assert len(texts) == len(contexts), f"{agent.name} was asked {len(contexts)} times, and told {texts}"
-        return [Message(agent.name, text, (2,) * len(text) + (1,)) for text in texts]
+    def speak(speaker, contexts, beginnings=None):
+        texts = left[speaker.name].pop(0) if contexts else []
+        assert len(texts) == len(contexts), f"{speaker.name} was asked {len(contexts)} times, and told {texts}"
+        return [Message(speaker.name, text, (2,) * len(text) + (1,)) for text in texts]
 
-    monkeypatch.setattr(AgentTrainer, "speak", speak)
+    monkeypatch.setattr(Speaker, "speak", speak)
 
 
 def is_answer(completions, answer, **kwargs):

@@ -224,8 +224,8 @@ def test_saved_team_with_adapters_is_evaluated_as_it_was(tmp_path):
     results = run(tmp_path, str(tmp_path / "team"), protocols=protocols, fields={"top_k": 1})
     rows = [{"prompt": prompt} for prompt in PROMPTS]
     for member in trainer.members:
-        member.generation_config.top_k = 1
-    expected = [transcript.as_dicts() for transcript in trainer.collect_rollouts(rows).transcripts]
+        member.speaker.backend._kwargs["top_k"] = 1
+    expected = [transcript.as_dicts() for transcript in trainer.team.collect(rows).transcripts]
     found = [record["transcripts"][0] for record in results["team"].records[::4]]
     assert found == [[{"name": m["name"], "content": m["content"]} for m in messages] for messages in expected]
     base = run(tmp_path, None, model=str(tmp_path / "base"), protocols=["single"], fields={"top_k": 1})
@@ -315,7 +315,7 @@ def test_votes_with_the_reward_of_reasoning_gym_count_its_answers(tmp_path, monk
 
 
 class NeverMade:
-    def __init__(self, *args, **kwargs):
+    def __call__(self, *args, **kwargs):
         raise AssertionError("a model was loaded")
 
 
@@ -334,7 +334,7 @@ class NeverMade:
     ],
 )
 def test_wrong_input_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, changes, error, message):
-    monkeypatch.setattr(evaluate_module, "Panel", NeverMade)
+    monkeypatch.setattr(evaluate_module, "load_members", NeverMade())
     arguments = {"team": make_team(2), "reward_funcs": has_a, "dataset": Dataset.from_dict({"prompt": ["a"]})}
     with pytest.raises(error, match=message):
         evaluate_protocols(**arguments | {"args": make_config(tmp_path)} | changes)

@@ -1,11 +1,12 @@
 import pytest
-import torch
 from datasets import Dataset
 from tiny import PROMPTS, make_config, make_team
-from transformers import Qwen3Config, Qwen3ForSequenceClassification
 
-from trl_teamtr import Agent
-from trl_teamtr.evaluation.panel import Panel, evaluation_args, loaded_rewards, share_prompts
+from trl_teamtr import Agent, Team
+from trl_teamtr.agents.settings import SpeakingSettings
+from trl_teamtr.evaluation.checks import check_launch
+from trl_teamtr.evaluation.panel import Panel, share_prompts
+from trl_teamtr.returns.scorer import RewardScorer
 
 
 def letters(completions, **kwargs):
@@ -18,7 +19,9 @@ async def length(completions, prompts, **kwargs):
 
 def make_panel(folder, team, rewards=(letters,), dataset=None, **fields):
     dataset = Dataset.from_dict({"prompt": PROMPTS}) if dataset is None else dataset
-    return Panel(team, dataset, list(rewards), evaluation_args(make_config(folder / "in", **fields), str(folder)))
+    args = make_config(folder / "in", **fields)
+    team = Team.from_agents(team, SpeakingSettings.of(args))
+    return Panel(team, dataset, RewardScorer(rewards, team.accelerator, weights=args.reward_weights), args)
 
 
 def ids(conversations):
@@ -47,12 +50,12 @@ def test_what_is_written_is_a_function_of_seed_and_purpose(tmp_path):
 
 def test_models_speak_in_evaluation_mode_and_are_left_in_theirs(tmp_path):
     panel = make_panel(tmp_path, make_team(2))
-    speaker, modes = panel.trainer.members[1], []
-    panel.trainer.model.train()
+    speaker, models, modes = panel.team.speakers[1], [each.policy.model for each in panel.team.speakers], []
+    models[0].train()
     speak = speaker.speak
-    speaker.speak = lambda *args: modes.append([m.model.training for m in panel.trainer.members]) or speak(*args)
+    speaker.speak = lambda *args: modes.append([model.training for model in models]) or speak(*args)
     panel.write([0], "team")
-    assert modes == [[False, False]] and panel.trainer.model.training
+    assert modes == [[False, False]] and models[0].training
 
 
 def test_score_is_the_weighted_sum_of_sync_and_async_rewards(tmp_path):
@@ -90,43 +93,6 @@ def test_rewards_see_the_columns_and_the_conversation_up_to_the_answer(tmp_path)
     assert seen == [([prompt], [[said]], [list(first.ids)], [[said]], [3])]
 
 
-def test_reward_models_are_loaded_once(tmp_path):
-    config = Qwen3Config(
-        vocab_size=3, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=1
-    )
-    config.num_key_value_heads, config.head_dim, config.pad_token_id = 1, 8, 1
-    Qwen3ForSequenceClassification(config).save_pretrained(tmp_path / "reward")
-    team = make_team(1)
-    team[0].processing_class.save_pretrained(tmp_path / "reward")
-    given = [letters, str(tmp_path / "reward")]
-    panel = make_panel(tmp_path, team, given)
-    rewards = loaded_rewards(given, panel)
-    assert rewards[0] is letters and isinstance(rewards[1], torch.nn.Module) and isinstance(given[1], str)
-    again = make_panel(tmp_path, team, rewards)
-    assert again.trainer.reward_funcs[1] is rewards[1]
-    assert again.score([(0, [])]) == panel.score([(0, [])])
-
-
-def test_training_only_settings_do_not_matter(tmp_path):
-    """Each of them would have been refused, or loaded a reference model, for a training."""
-    fields = {"top_p": 0.9, "beta": 0.1, "num_agents": 5, "reward_weights": [1.0]}
-    fields |= {"monitor_fraction": 0.25, "log_certificate": True, "log_occupancy": True}
-    args = make_config(tmp_path / "in", **fields)
-    own = evaluation_args(args, str(tmp_path / "own"))
-    team = make_team(2, trainable=False, trust_region_radius=0.1)
-    panel = Panel(team, Dataset.from_dict({"prompt": ["a"]}), [letters], own)
-    assert panel.trainer.ref_model is None and panel.trainer.top_p == 0.9
-    assert [member.radius for member in panel.trainer.members] == [None, None]
-    assert args.num_agents == 5 and args.beta == 0.1 and args.output_dir == str(tmp_path / "in")
-    assert not (tmp_path / "in").exists()
-
-
-def test_prompt_that_is_too_long_is_refused_by_the_row(tmp_path):
-    rows = Dataset.from_dict({"prompt": ["a", "a" * 200]})
-    with pytest.raises(ValueError, match="row 1 of the evaluation dataset takes .* view of agent 'x', which has room"):
-        make_panel(tmp_path, make_team(1), dataset=rows)
-
-
 def test_agent_that_is_alone_reads_all_private_prompts():
     rows = [{"prompt": "a", "agent_prompts": {"x": "1", "y": "2"}}, {"prompt": "a", "agent_prompts": {"x": "3"}}]
     dataset = Dataset.from_list(rows)
@@ -138,8 +104,8 @@ def test_agent_that_is_alone_reads_all_private_prompts():
     assert share_prompts(plain, [Agent("z", "Z")]) is plain
 
 
-def test_deepspeed_is_refused(tmp_path, monkeypatch):
+def test_deepspeed_is_refused(tmp_path):
     args = make_config(tmp_path)
     args.deepspeed_plugin = object()
     with pytest.raises(ValueError, match="cannot be launched with DeepSpeed"):
-        evaluation_args(args, str(tmp_path))
+        check_launch(args)

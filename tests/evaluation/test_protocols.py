@@ -1,7 +1,5 @@
 import pytest
-from peft import LoraConfig, get_peft_model
 from scripted import is_answer
-from tiny import make_config, make_model, make_team
 from trl.rewards import accuracy_reward
 
 from trl_teamtr import Agent, Message, Transcript
@@ -17,7 +15,6 @@ from trl_teamtr.evaluation.protocols import (
     spread,
     take_turns,
     vote,
-    with_own_modules,
     without_english,
 )
 from trl_teamtr.tasks.link import link_reward
@@ -123,47 +120,23 @@ def test_one_model_plays_the_whole_team():
     assert spread([one], None, num_agents=None) == [one] and spread(AGENTS, AGENTS[:1], 5) == AGENTS
 
 
-def test_modules_are_new_and_weights_are_not():
-    team = make_team(2, trainable=False)
-    team[1].model = team[0].model  # which a trainer would refuse
-    agents = with_own_modules(team)
-    assert agents[0].model is not agents[1].model and all(agent.trainable for agent in agents)
-    weights = [dict(agent.model.named_parameters()) for agent in (*team, *agents)]
-    assert all(found[name] is weight for found in weights for name, weight in weights[0].items())
-    assert with_own_modules([Agent("x", "path")])[0].model == "path" and not team[0].trainable
-
-
-def test_modules_of_an_adapter_are_new_and_its_weights_are_not():
-    model = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
-    (agent,) = with_own_modules([Agent("x", model)])
-    own, theirs = dict(agent.model.named_parameters()), dict(model.named_parameters())
-    assert agent.model is not model and list(own) == list(theirs)
-    assert all(own[name] is theirs[name] for name in own)
-
-
 # Turns
 
 
-def speakers(protocol, names, tmp_path, **fields):
-    args, router = take_turns(protocol, make_config(tmp_path, num_rounds=7), len(names), EvaluationConfig(**fields))
+def speakers(protocol, names, **fields):
+    turns, router = take_turns(protocol, len(names), EvaluationConfig(**fields))
     transcript, found = Transcript("a", names), []
     if router is None:
-        assert args.max_turns is None and args.router == "round_robin"
-        return list(names) * args.num_rounds
-    for _ in range(args.max_turns):
+        assert turns.max_turns is None and turns.router == "round_robin"
+        return list(names) * turns.num_rounds
+    for _ in range(turns.max_turns):
         found.append(router(transcript))
         transcript.messages.append(Message(found[-1], ""))
     return found
 
 
-def test_turns(tmp_path):
-    assert speakers("single", ("z",), tmp_path) == ["z"]
-    assert speakers("role_play", ("x", "y"), tmp_path) == ["x", "y"]
-    assert speakers("debate", ("x", "y"), tmp_path, debate_rounds=3) == ["x", "y"] * 3
-    assert speakers("debate_judge", ("x", "y", "judge"), tmp_path) == ["x", "y", "x", "y", "judge"]
-
-
-def test_turns_leave_the_config_of_the_team_alone(tmp_path):
-    args = make_config(tmp_path, num_rounds=2, stop_string="a")
-    own, _ = take_turns("debate", args, 2, EvaluationConfig(debate_rounds=5))
-    assert (own.num_rounds, own.stop_string) == (5, None) and (args.num_rounds, args.stop_string) == (2, "a")
+def test_turns():
+    assert speakers("single", ("z",)) == ["z"]
+    assert speakers("role_play", ("x", "y")) == ["x", "y"]
+    assert speakers("debate", ("x", "y"), debate_rounds=3) == ["x", "y"] * 3
+    assert speakers("debate_judge", ("x", "y", "judge")) == ["x", "y", "x", "y", "judge"]

@@ -18,7 +18,8 @@ from datasets import Dataset
 
 from trl_teamtr import TeamTRTrainer, agent_trainer
 from trl_teamtr.agent_trainer import AgentTrainer
-from trl_teamtr.snapshot import Snapshot
+from trl_teamtr.rollouts.resampling import Resampler
+from trl_teamtr.trust_region.snapshot import Snapshot
 
 
 # Logs, evaluations and stages end at different updates, so that most checkpoints hold metrics that are not yet logged
@@ -62,24 +63,26 @@ def _within(board: Board, phase: str, function):
 
 
 def _watch_rollouts(board: Board, record: Path):
-    original, append = TeamTRTrainer.collect_rollouts, os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    begin, provide = TeamTRTrainer._begin_update, Resampler.rollouts
+    append = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def collect_rollouts(self, rows):
-        if not self.model.training:
-            return original(self, rows)
+    def _begin_update(self, agent, rows):
         board.update = self.state.global_step + 1
+        begin(self, agent, rows)
+
+    def rollouts(self, rows):
         with board.within("rollout"):
-            rollouts = original(self, rows)
+            found = provide(self, rows)
         line = {
             "update": board.update,
             "prompts": [row["prompt"] for row in rows],
-            "transcripts": [str(transcript) for transcript in rollouts.transcripts],
+            "transcripts": [str(transcript) for transcript in found.transcripts],
         }
         os.write(append, json.dumps(line).encode() + b"\n")  # one call, so that a kill cannot leave half a line
         os.fsync(append)
-        return rollouts
+        return found
 
-    TeamTRTrainer.collect_rollouts = collect_rollouts
+    TeamTRTrainer._begin_update, Resampler.rollouts = _begin_update, rollouts
 
 
 def _watch_backtracking(board: Board):

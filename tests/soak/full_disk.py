@@ -23,7 +23,7 @@ from accelerate import Accelerator  # noqa: E402
 from tiny import make_team, make_trainer  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 
-from trl_teamtr.manifest import find_damage  # noqa: E402
+from trl_teamtr.runs.manifest import find_damage  # noqa: E402
 
 
 SETTINGS = {"num_stages": 10, "save_strategy": "steps", "save_steps": 1}

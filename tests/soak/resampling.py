@@ -35,7 +35,7 @@ import scipy  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 import trl  # noqa: E402
-from test_drafts import TRANSFORMS, WRONG_RULES, Case, count, p_value  # noqa: E402
+from draft_cases import TRANSFORMS, WRONG_RULES, Case, count, p_value  # noqa: E402
 
 
 MATRIX = ((2, 3), (1, 2), ("round_robin", "random", "text"))

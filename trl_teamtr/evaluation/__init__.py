@@ -1,8 +1,8 @@
 """Evaluation of teams: the team itself beside other uses of the same or other models, at a known cost in tokens."""
 
+from ..maths.evaluation_metrics import avg_at_k, coordination, pass_at_k, regression_rate, stability
 from .evaluate import evaluate_protocols
 from .evaluation_config import PROTOCOLS, EvaluationConfig
-from .metrics import avg_at_k, coordination, pass_at_k, regression_rate, stability
 from .results import ProtocolResult, format_table, write_episodes
 
 

@@ -9,8 +9,9 @@ from datasets import Dataset
 from torch import nn
 from trl.trainer.utils import get_callable_name
 
-from .. import preflight
-from ..agent import Agent
+from ..agents.agent import Agent
+from ..checks import preflight
+from ..teamtr_config import TeamTRConfig
 from .evaluation_config import EvaluationConfig
 from .panel import share_prompts
 from .protocols import DEBATES, JUDGE, SAMPLED
@@ -25,6 +26,15 @@ def reads_transcripts(reward_func: Any) -> bool:
     if isinstance(reward_func, str | nn.Module):
         return False
     return "transcripts" in inspect.signature(reward_func).parameters
+
+
+def check_launch(args: TeamTRConfig):
+    """Raise `ValueError` if DeepSpeed is in use: an evaluation has no engine for it."""
+    if args.deepspeed_plugin is not None:
+        raise ValueError(
+            "An evaluation cannot be launched with DeepSpeed: each process holds all models. Use "
+            "accelerate_configs/multi_gpu.yaml, or a single process."
+        )
 
 
 def check_dataset(dataset: Any, reward_funcs: Sequence):

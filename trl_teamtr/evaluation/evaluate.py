@@ -2,21 +2,35 @@
 
 import math
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
+from accelerate import Accelerator
 from datasets import Dataset
 
-from ..agent import Agent
-from ..router import Router
-from ..team import load_team, resolve_team, warn_of_other_turns
+from ..agents.agent import Agent
+from ..agents.resolving import resolve_agents
+from ..agents.settings import SpeakingSettings
+from ..agents.team_file import load_team, warn_of_other_turns
+from ..checks.preflight import check_speakers
+from ..conversation.router import Router
+from ..conversation.rules import TurnTaking
+from ..conversation.transcript import Message, Transcript
+from ..policy.making import load_members
+from ..returns.rewards import check_reward_funcs
+from ..returns.scorer import RewardScorer
+from ..team import Team
 from ..teamtr_config import TeamTRConfig
-from ..transcript import Message, Transcript
-from .checks import check_dataset, check_players, check_prompts, check_threshold, reads_transcripts
+from .checks import (
+    check_dataset,
+    check_launch,
+    check_players,
+    check_prompts,
+    check_threshold,
+    reads_transcripts,
+)
 from .evaluation_config import PROTOCOLS, EvaluationConfig
-from .panel import Panel, evaluation_args, loaded_rewards
+from .panel import Panel, share_prompts
 from .protocols import (
     SAMPLED,
     AnswerReader,
@@ -71,77 +85,101 @@ def evaluate_protocols(
     """
     args, config = args or TeamTRConfig(), config or EvaluationConfig()
     reward_funcs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
-    with tempfile.TemporaryDirectory() as folder:  # a trainer wants one; nothing is kept there
-        own = evaluation_args(args, folder)
-        if isinstance(team, str):
-            path, team = team, load_team(team)
-            if "team" in config.protocols:
-                warn_of_other_turns(path, own)
-        source = None if model is None else resolve_team(model, own)
-        players = spread(source, team, args.num_agents) if source else team or []
-        check_players(config, team, players)
-        check_dataset(dataset, reward_funcs)
-        check_prompts(config, dataset, team, players)
-        check_threshold(config, reward_funcs)
-        config = without_english(config, players, reward_funcs)
-        extract_answer = extract_answer or default_reader(reward_funcs)
-        evaluation = _Evaluation(dataset, reward_funcs, reward_processing_classes, own, config, extract_answer)
-        if "team" in config.protocols or source is None:
-            team = players = evaluation.load(team, quantization_config)
-        if source is not None and set(config.protocols) != {"team"}:
-            players = spread(evaluation.load(source, quantization_config), team, args.num_agents)
-        return evaluation.run(team, players, router, stop_condition)
+    check_launch(args)
+    turns = TurnTaking.of(args)
+    if isinstance(team, str):
+        path, team = team, load_team(team)
+        if "team" in config.protocols:
+            warn_of_other_turns(path, turns)
+    source = None if model is None else resolve_agents(model, None, turns)
+    players = spread(source, team, args.num_agents) if source else team or []
+    check_players(config, team, players)
+    check_dataset(dataset, reward_funcs)
+    check_prompts(config, dataset, team, players)
+    check_threshold(config, reward_funcs)
+    config = without_english(config, players, reward_funcs)
+    tables = _Tables(dataset, reward_funcs, reward_processing_classes, args, quantization_config)
+    evaluation = _Evaluation(tables, config, extract_answer or default_reader(reward_funcs))
+    if team is not None and ("team" in config.protocols or source is None):
+        team = players = tables.load(team)
+    if source is not None and set(config.protocols) != {"team"}:
+        players = spread(tables.load(source), team, args.num_agents)
+    return evaluation.run(team, players, turns, router, stop_condition)
+
+
+class _Tables:
+    """
+    What all protocols share: the tasks, the rewards, and how models are loaded and speak.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): The tasks.
+        reward_funcs (`list[RewardFunc]`), reward_processing_classes, quantization_config: As in [`evaluate_protocols`].
+        args (`TeamTRConfig`): The config.
+    """
+
+    def __init__(self, dataset, reward_funcs, reward_processing_classes, args: TeamTRConfig, quantization_config):
+        self.dataset, self.args = dataset, args
+        self._settings = SpeakingSettings.of(args, quantization_config)
+        self._accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        # A reward of whole conversations does not tell which message held the right answer
+        self.judges_messages = not any(map(reads_transcripts, reward_funcs))
+        self._scorer = RewardScorer(
+            check_reward_funcs(reward_funcs, args.reward_timeout),
+            self._accelerator,
+            reward_processing_classes,
+            args.reward_weights,
+            {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})},
+            args.chat_template_kwargs,
+        )
+
+    def load(self, agents: Sequence[Agent]) -> list[Agent]:
+        """`agents` with their models and tokenizers, which all panels share."""
+        return load_members(agents, self._settings)
+
+    def seat(
+        self, agents: Sequence[Agent], turns: TurnTaking, router: Router | None = None, stop_condition=None
+    ) -> Panel:
+        """A panel of `agents`, who can read the tasks."""
+        team = Team.from_agents(agents, self._settings, turns, router, stop_condition, self._accelerator)
+        check_speakers(team.speakers, {"evaluation": share_prompts(self.dataset, agents)}, team.rules)
+        return Panel(team, self.dataset, self._scorer, self.args)
 
 
 class _Evaluation:
     """
-    What all protocols share: the tasks, the rewards and the settings.
+    The protocols, one after another.
 
     Args:
-        dataset ([`~datasets.Dataset`]): The tasks.
-        reward_funcs (`list[RewardFunc]`), reward_processing_classes: The rewards.
-        args (`TeamTRConfig`): What [`evaluation_args`] returns.
+        tables ([`_Tables`]): What they share.
         config (`EvaluationConfig`): What to evaluate.
         read (`AnswerReader`): The answer in a message.
     """
 
-    def __init__(self, dataset, reward_funcs, reward_processing_classes, args, config, read):
-        self.dataset, self.args, self.config, self.read = dataset, args, config, read
-        self.reward_funcs, self.reward_processing_classes = reward_funcs, reward_processing_classes
-        # A reward of whole conversations does not tell which message held the right answer
-        self.judges_messages = not any(map(reads_transcripts, reward_funcs))
-        self.tasks = [task for task in range(len(dataset)) for _ in range(config.num_samples)]
+    def __init__(self, tables: _Tables, config: EvaluationConfig, read: AnswerReader):
+        self.tables, self.config, self.read = tables, config, read
+        self.dataset, self.judges_messages = tables.dataset, tables.judges_messages
+        self.tasks = [task for task in range(len(self.dataset)) for _ in range(config.num_samples)]
 
-    def load(self, agents: Sequence[Agent], quantization_config: Any) -> list[Agent]:
-        """`agents` with their models and tokenizers, as a trainer loads them; the reward models are loaded as well."""
-        private = [name for name in self.dataset.column_names if name == "agent_prompts"]
-        tasks = self.dataset.remove_columns(private)  # they may be for agents of other names
-        args, _ = take_turns("single", self.args, 1, self.config)  # nor need they take turns as the team does
-        panel = self._panel(agents, args, dataset=tasks, quantization_config=quantization_config)
-        self.reward_funcs = loaded_rewards(self.reward_funcs, panel)
-        self.reward_processing_classes = panel.trainer.reward_processing_classes
-        return [
-            replace(member.agent, model=member.model, processing_class=member.processing_class, peft_config=None)
-            for member in panel.trainer.members
-        ]
-
-    def run(self, team, players, router: Router | None, stop_condition) -> dict[str, ProtocolResult]:
+    def run(
+        self,
+        team: list[Agent] | None,
+        players: Sequence[Agent],
+        turns: TurnTaking,
+        router: Router | None,
+        stop_condition,
+    ) -> dict[str, ProtocolResult]:
         """All protocols of the config, `"team"` played by `team`, and the others by `players`."""
         wanted, results = self.config.protocols, {}
-        if "team" in wanted:
-            results["team"] = self._converse("team", self._panel(team, self.args, router, stop_condition))
+        if team is not None and "team" in wanted:
+            results["team"] = self._converse("team", self.tables.seat(team, turns, router, stop_condition))
         if set(SAMPLED) & set(wanted):
             results |= self._sample(players, results.get("team"))
         for protocol in ("debate", "debate_judge", "role_play"):
             if protocol in wanted:
                 agents = seat(protocol, players, self.config)
-                args, turns = take_turns(protocol, self.args, len(agents), self.config)
-                results[protocol] = self._converse(protocol, self._panel(agents, args, turns))
+                panel = self.tables.seat(agents, *take_turns(protocol, len(agents), self.config))
+                results[protocol] = self._converse(protocol, panel)
         return {protocol: results[protocol] for protocol in PROTOCOLS if protocol in results}
-
-    def _panel(self, agents, args, router=None, stop_condition=None, dataset=None, quantization_config=None) -> Panel:
-        dataset, classes = self.dataset if dataset is None else dataset, self.reward_processing_classes
-        return Panel(agents, dataset, self.reward_funcs, args, classes, quantization_config, router, stop_condition)
 
     # Protocols of one conversation per episode
 
@@ -151,7 +189,7 @@ class _Evaluation:
             length = len(messages)
             if protocol == "debate" and self.judges_messages:
                 row = self.dataset[task]
-                length = debate_length([self.read(m.text, row) for m in messages], len(panel.trainer.members))
+                length = debate_length([self.read(m.text, row) for m in messages], len(panel.team.names))
             answers.append((task, messages[:length]))
         rewards, earlier = panel.score(answers), self._score_earlier(protocol, panel, answers)
         found = zip(conversations, answers, rewards, earlier, strict=True)
@@ -167,7 +205,7 @@ class _Evaluation:
         """Rewards of the messages before each answer, of a debate those before its last round, as if each were it."""
         if not self.judges_messages:
             return [None] * len(answers)
-        size = len(panel.trainer.members) if protocol == "debate" else 1
+        size = len(panel.team.names) if protocol == "debate" else 1
         counts = [(len(messages) - 1) // size * size if messages else 0 for _, messages in answers]
         before = [
             (task, messages[:i])
@@ -181,8 +219,7 @@ class _Evaluation:
 
     def _sample(self, players: Sequence[Agent], team: ProtocolResult | None) -> dict[str, ProtocolResult]:
         config = self.config
-        args, _ = take_turns("single", self.args, 1, config)
-        panel = self._panel(seat("single", players, config), args)
+        panel = self.tables.seat(seat("single", players, config), *take_turns("single", 1, config))
         first, size = panel.write(self.tasks, "single"), 1
         if {"best_of_n", "majority"} & set(config.protocols):
             size = config.budget_samples or _samples_for(team.tokens, first)
@@ -215,7 +252,7 @@ class _Evaluation:
         return Episode(self.tasks[number], sample, conversations, answer, reward, earlier)
 
     def _summarize(self, protocol: str, episodes: list[Episode], panel: Panel) -> ProtocolResult:
-        result = summarize(protocol, episodes, self.dataset, self.config, self.args.seed)
+        result = summarize(protocol, episodes, self.dataset, self.config, self.tables.args.seed)
         result.ended_for_length = panel.ended_for_length
         return result
 

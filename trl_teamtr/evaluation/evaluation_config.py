@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..unsupported import check
+from ..options.checking import check
 
 
 PROTOCOLS = ("team", "single", "best_of_n", "majority", "debate", "debate_judge", "role_play")

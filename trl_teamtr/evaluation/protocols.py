@@ -1,6 +1,5 @@
 """The protocols: who sits at the table, who speaks when, and which message is the answer."""
 
-import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,13 +7,12 @@ from typing import Any
 
 from trl.rewards import accuracy_reward
 
-from ..agent import Agent
-from ..model_copies import clone_sharing_weights
-from ..router import Router
+from ..agents.agent import Agent
+from ..conversation.router import Router
+from ..conversation.rules import TurnTaking
+from ..conversation.transcript import Transcript
 from ..tasks.link import link_reward
 from ..tasks.reasoning_gym import extract_answer, reasoning_gym_reward
-from ..teamtr_config import TeamTRConfig
-from ..transcript import Transcript
 from .evaluation_config import DEBATE_PROMPT, JUDGE_PROMPT, EvaluationConfig
 
 
@@ -118,44 +116,26 @@ def without_english(config: EvaluationConfig, agents: Sequence[Agent], reward_fu
     )
 
 
-def with_own_modules(agents: Sequence[Agent]) -> list[Agent]:
-    """`agents` for a trainer that trains nothing, each with modules of its own over weights that it may share."""
-    # A trainer wants someone to train, and refuses to train one model object in two agents
-    return [
-        dataclasses.replace(
-            agent,
-            trainable=True,
-            trust_region_radius=None,
-            model=agent.model if isinstance(agent.model, str) else clone_sharing_weights(agent.model),
-        )
-        for agent in agents
-    ]
-
-
-def take_turns(
-    protocol: str, args: TeamTRConfig, num_agents: int, config: EvaluationConfig
-) -> tuple[TeamTRConfig, Router | None]:
+def take_turns(protocol: str, num_agents: int, config: EvaluationConfig) -> tuple[TurnTaking, Router | None]:
     """
-    The config and the router of a protocol other than `"team"`, which has its own.
+    How the agents of a protocol other than `"team"`, which has its own way, take turns.
 
     Args:
         protocol (`str`): The protocol.
-        args (`TeamTRConfig`): The config of the evaluation, of which a copy is returned.
         num_agents (`int`): Number of agents at the table, a judge included.
         config (`EvaluationConfig`): For the number of rounds of a debate.
     """
-    own, router = copy.copy(args), None
-    own.router, own.stop_string, own.num_rounds, own.max_turns = "round_robin", None, 1, None
     if protocol == "debate":
-        own.num_rounds = config.debate_rounds
-    if protocol == "debate_judge":
-        own.max_turns = config.debate_rounds * (num_agents - 1) + 1
+        return TurnTaking(num_rounds=config.debate_rounds), None
+    if protocol != "debate_judge":
+        return TurnTaking(), None
+    last = config.debate_rounds * (num_agents - 1)
 
-        def router(transcript: Transcript) -> str:
-            turn = len(transcript.messages)
-            return transcript.agents[turn % (num_agents - 1)] if turn < own.max_turns - 1 else JUDGE
+    def router(transcript: Transcript) -> str:
+        turn = len(transcript.messages)
+        return transcript.agents[turn % (num_agents - 1)] if turn < last else JUDGE
 
-    return own, router
+    return TurnTaking(max_turns=last + 1), router
 
 
 def debate_length(answers: Sequence[str], num_agents: int) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..transcript import Message
-from . import metrics
+from ..conversation.transcript import Message
+from ..maths import evaluation_metrics as metrics
 from .evaluation_config import EvaluationConfig
 
 

@@ -1,0 +1,92 @@
+"""
+Resampled rollouts have the law of the updated team: against its exact distribution, for policies that are chosen
+independently of the drafts, and for drafts of drafts.
+
+Block verification by itself is checked by enumeration: tests/maths/test_block_verification.py.
+"""
+
+import pytest
+import torch
+from draft_cases import WRONG_RULES, Case, count, key, p_value
+
+from trl_teamtr.rollouts import verification
+from trl_teamtr.trust_region.update import UpdateReport
+
+
+CASES = [
+    (2, 1, "round_robin", "none", "speculative"),
+    (3, 1, "round_robin", "temperature", "speculative"),
+    (2, 2, "round_robin", "top_k", "speculative"),
+    (2, 2, "random", "none", "speculative"),
+    (3, 1, "random", "top_p", "speculative"),
+    (3, 2, "text", "none", "speculative"),
+    (2, 2, "text", "min_p", "speculative"),
+    (3, 1, "round_robin", "none", "suffix"),
+    (2, 2, "random", "none", "suffix"),
+    (3, 2, "text", "top_k", "suffix"),
+]
+
+
+@pytest.mark.parametrize("agents, rounds, router, transform, mode", CASES)
+def test_resampled_rollouts_have_the_law_of_the_updated_team(
+    tmp_path, monkeypatch, agents, rounds, router, transform, mode
+):
+    case, total = Case(tmp_path, agents, rounds, router, transform, mode), 2000
+    case.rollouts(total)
+    kept = 0
+    for number, agent in enumerate((0, agents - 1, 0)):  # the later ones meet drafts of drafts
+        case.update(agent, seed=number)
+        new, law = case.rollouts(total), case.law(monkeypatch)
+        assert p_value(count(new), law) > 0.001 / len(CASES) / 3
+        kept += new.tokens_kept
+    assert kept > 0
+    assert mode == "suffix" or new.tokens_decoded < 0.7 * sum(
+        len(message.ids) for transcript in new.transcripts for message in transcript.messages
+    )
+
+
+def test_the_test_can_tell(tmp_path, monkeypatch):
+    """Stale rollouts, a wrong acceptance rule, a wrong residual and a stale draft law each fail it."""
+
+    def p_value_with(patch, updates=((0, 0),), mode="speculative"):
+        torch.manual_seed(0)
+        case = Case(tmp_path, 2, 1, "round_robin", "none", mode)
+        case.rollouts(8000)
+        with monkeypatch.context() as context:
+            patch(context)
+            for agent, seed in updates:
+                case.update(agent, seed, scale=0.6)
+                rollouts = case.rollouts(8000)
+        return p_value(count(rollouts), case.law(monkeypatch))
+
+    assert p_value_with(lambda context: None) > 1e-3
+    for patch in WRONG_RULES:
+        assert p_value_with(patch) < 1e-4, patch.__name__
+    assert p_value_with(lambda context: None, mode="stale") < 1e-6
+
+
+def test_unchanged_team_refuses_nothing(tmp_path):
+    case = Case(tmp_path, 3, 2, "random", "top_p", "speculative")
+    old = case.rollouts(200)
+    case.update(1, seed=0, scale=0.0)  # verified, and found as it was
+    new = case.rollouts(200)
+    assert [key(t) for t in new.transcripts] == [key(t) for t in old.transcripts]
+    assert new.tokens_decoded == 0 and new.tokens_scored > 0
+    case.trainer.resampler.agent_was_updated(
+        case.trainer.members[0].speaker, UpdateReport(inner_steps=2, rejected=True), None
+    )
+    again = case.rollouts(200)
+    assert [key(t) for t in again.transcripts] == [key(t) for t in old.transcripts]
+    assert again.tokens_decoded == again.tokens_scored == 0
+
+
+def test_chunks_do_not_change_what_is_kept(tmp_path, monkeypatch):
+    found = []
+    for size in (2**25, 1):
+        torch.manual_seed(0)
+        case = Case(tmp_path, 2, 1, "round_robin", "none", "speculative")
+        case.rollouts(50)
+        case.update(0, seed=0, scale=0.0)
+        monkeypatch.setattr(verification, "LOGITS_PER_CHUNK", size)
+        found.append([key(t) for t in case.rollouts(50).transcripts])
+    assert found[0] == found[1]

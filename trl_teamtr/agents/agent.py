@@ -1,0 +1,111 @@
+"""What a user says about one member of a team."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..teamtr_config import TeamTRConfig, check_radius
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# A name becomes a directory, a metric and the tag in front of the agent's messages.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+# Directories and files that a saved team or a checkpoint already uses.
+RESERVED_NAMES = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
+RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json")
+
+
+@dataclass
+class Agent:
+    """
+    One member of a team.
+
+    Args:
+        name (`str`):
+            Name, unique in the team. Other agents see it in front of the agent's messages, and the agent is saved
+            under it. Letters, digits, `_`, `-` and `.`.
+        model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Model id on the hub, path to a directory with a model or an adapter, or a model. Agents that are given the
+            same model and a `peft_config` share its weights in memory.
+        system_prompt (`str`, *optional*):
+            System prompt that only this agent sees.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            Train an adapter instead of the model.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Tokenizer. Defaults to the one that comes with the model.
+        learning_rate (`float`, *optional*):
+            Learning rate of this agent. Defaults to `args.learning_rate`.
+        trust_region_radius (`float`, *optional*):
+            Radius δ of this agent, in nats per message. Defaults to `args.trust_region_radius`.
+        trainable (`bool`, *optional*, defaults to `True`):
+            Whether the agent is trained. A frozen agent speaks and is never updated.
+        generation_kwargs (`dict`, *optional*):
+            Generation settings of this agent: any of `temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty`
+            and `max_completion_length`, which override the fields of the config, or other arguments of
+            [`~transformers.GenerationConfig`].
+        chat_template_kwargs (`dict`, *optional*):
+            Keyword arguments for the agent's chat template, e.g. `{"enable_thinking": False}`.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether to run code that comes with the agent's model. `args.trust_remote_code` allows it for the whole
+            team. It is not saved: whoever loads a saved team decides again.
+
+    Raises:
+        `ValueError`: If the name cannot be a directory name, or the radius is not positive.
+    """
+
+    name: str
+    model: "str | PreTrainedModel | PeftModel"
+    system_prompt: str | None = None
+    peft_config: "PeftConfig | None" = None
+    processing_class: "PreTrainedTokenizerBase | None" = None
+    learning_rate: float | None = None
+    trust_region_radius: float | None = None
+    trainable: bool = True
+    generation_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
+            raise ValueError(
+                f"An agent's name must start with a letter or digit and hold only letters, digits, '_', '-' and '.', "
+                f"since the agent is saved in a directory of that name. Got {self.name!r}."
+            )
+        if self.name in RESERVED_NAMES or self.name.startswith(("checkpoint-", "tmp-")):
+            raise ValueError(
+                f"The name {self.name!r} is taken by another part of a run's output directory. Choose another."
+            )
+        check_radius(self.trust_region_radius, f"agent {self.name!r}")
+
+    def radius_in(self, args: TeamTRConfig) -> float | None:
+        """The agent's own radius, else that of the config; `None` for no trust region."""
+        return self.trust_region_radius if self.trust_region_radius is not None else args.trust_region_radius
+
+
+def check_trainable(agents: Sequence[Agent]):
+    """Raise `ValueError` unless `agents` is a team ([`check_names`]) of which at least one is trainable."""
+    check_names(agents)
+    if not any(agent.trainable for agent in agents):
+        raise ValueError("No agent of the team is trainable. Leave `trainable=True` for at least one.")
+
+
+def check_names(agents: Sequence[Agent]):
+    """Raise `ValueError` unless `agents` is a non-empty list of agents with distinct names."""
+    if not agents:
+        raise ValueError("The team is empty. Pass at least one `Agent` in `model`.")
+    for agent in agents:
+        if not isinstance(agent, Agent):
+            raise TypeError(
+                f"A team is a list of `Agent`, got an element of type {type(agent).__name__}. Write "
+                "`Agent('name', model)` for each member."
+            )
+    names = [agent.name for agent in agents]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"Agent names must be distinct, but these occur more than once: {', '.join(duplicates)}.")

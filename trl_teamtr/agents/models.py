@@ -1,0 +1,90 @@
+"""Models of the members: adapters are put on their base, which agents share where they may."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from peft import PeftConfig, PeftModel
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.utils import find_adapter_config_file
+from trl.trainer.utils import create_model_from_path, get_config_model_id
+
+from .agent import Agent
+from .model_copies import clone_sharing_weights, copy_untouched
+from .settings import SpeakingSettings
+
+
+def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_class: Any = None):
+    """
+    Replace, in `agents`, the paths of models that need more than `GRPOTrainer` does: adapters are put on their base,
+    and LoRA agents with the same base share it. Paths of whole models are left as they are, for `GRPOTrainer` or
+    [`load_whole_model`]. An adapter's tokenizer is loaded unless the agent has one, or `processing_class` is there for
+    all.
+
+    Raises:
+        `FileNotFoundError`: If a path is no directory.
+    """
+    bases = _Bases(settings)
+    for agent in agents:
+        model = agent.model
+        if isinstance(model, str) and model.count("/") != 1 and os.path.dirname(model):
+            if not os.path.isdir(model):  # a hub id has one slash at most
+                raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
+        if isinstance(model, str) and find_adapter_config_file(model) is not None:
+            peft_config = PeftConfig.from_pretrained(model)
+            base = peft_config.base_model_name_or_path
+            agent.model = PeftModel.from_pretrained(
+                bases.give(base, peft_config, agent), model, is_trainable=agent.trainable
+            )
+            if agent.processing_class is None and processing_class is None:
+                own = os.path.isfile(os.path.join(model, "tokenizer_config.json"))
+                agent.processing_class = AutoTokenizer.from_pretrained(
+                    model if own else base, padding_side="left", trust_remote_code=settings.trusts(agent)
+                )
+        elif agent.peft_config is not None and not isinstance(model, PeftModel):
+            agent.model = bases.give(model, agent.peft_config, agent)
+
+
+def load_whole_model(path: str, agent: Agent, settings: SpeakingSettings) -> PreTrainedModel:
+    """The model of `agent` at `path`, on one device, as TRL loads it."""
+    kwargs = settings.init_kwargs(agent)
+    # `create_model_from_path` would spread it over all devices
+    if PartialState().distributed_type in (DistributedType.MULTI_GPU, DistributedType.DEEPSPEED):
+        kwargs["device_map"] = None
+    return create_model_from_path(path, **kwargs)
+
+
+def base_is_lost(model: Any) -> bool:
+    """Whether a saved adapter of `model` could not be loaded again, because its base has no path."""
+    return isinstance(model, PeftModel) and not get_config_model_id(model.get_base_model().config)
+
+
+class _Bases:
+    """Base models of adapters, of which agents get clones over the same weights where nothing changes these."""
+
+    def __init__(self, settings: SpeakingSettings):
+        self._settings = settings
+        self._shared: dict[Any, PreTrainedModel] = {}
+
+    def give(self, base: str | PreTrainedModel, peft_config: PeftConfig, agent: Agent) -> PreTrainedModel:
+        """A clone over the weights of `base`, or a base of its own for an adapter that would change them."""
+        if not (self._settings.share_base_model and _leaves_base_alone(peft_config)):
+            return self._load(base, agent) if isinstance(base, str) else copy_untouched(base)
+        # Agents that do not trust the code of a model are given none that was loaded with it
+        key = (base, agent.trust_remote_code) if isinstance(base, str) else id(base)
+        if key not in self._shared:
+            self._shared[key] = self._load(base, agent) if isinstance(base, str) else base
+        # Clones are made of the untouched model: wrapping one must not show in the next
+        return clone_sharing_weights(self._shared[key])
+
+    def _load(self, base: str, agent: Agent) -> PreTrainedModel:
+        return load_whole_model(base, agent, self._settings)
+
+
+def _leaves_base_alone(peft_config: PeftConfig) -> bool:
+    """Whether an adapter neither trains weights of its base nor rewrites them when it is made, as PiSSA and OLoRA do."""
+    fields = vars(peft_config)
+    own_init = (True, False, "gaussian", "orthogonal")
+    return fields.get("bias", "none") == "none" and fields.get("init_lora_weights", True) in own_init

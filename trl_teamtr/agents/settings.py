@@ -1,0 +1,113 @@
+"""How agents sample, read and are loaded: the settings of a team, and the agents' own over them."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trl import GRPOConfig
+
+from ..teamtr_config import TeamTRConfig
+from .agent import Agent
+
+
+# What `Agent.generation_kwargs` may set that is a field of the config: TRL reads the log-probabilities' temperature
+# there, so that passing it to `generate` alone would sample from another law than the one that is trained.
+CONFIG_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """
+    The law of a message, given logits, and how `generate` computes it. Fields and defaults are those of
+    [`~trl.GRPOConfig`].
+
+    Args:
+        temperature, top_p, top_k, min_p, repetition_penalty: The transforms of the logits.
+        max_completion_length (`int`): Most tokens of a message.
+        generation_kwargs (`dict`, *optional*): Other arguments of [`~transformers.GenerationConfig`].
+        cache_implementation (`str`, *optional*): How `generate` keeps keys and values.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    max_completion_length: int = 512
+    generation_kwargs: dict[str, Any] | None = None
+    cache_implementation: str | None = None
+
+    @classmethod
+    def of(cls, args: GRPOConfig) -> "SamplingSettings":
+        """Those of `args`."""
+        own = {name: getattr(args, name) for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
+        return cls(**own)
+
+    def with_own(self, agent: Agent) -> "SamplingSettings":
+        """These, where `agent` has no settings of its own."""
+        kwargs = {**(self.generation_kwargs or {}), **(agent.generation_kwargs or {})}
+        if "max_new_tokens" in kwargs:  # another name of the same
+            kwargs.setdefault("max_completion_length", kwargs.pop("max_new_tokens"))
+        fields = {name: kwargs.pop(name) for name in CONFIG_FIELDS if name in kwargs}
+        return replace(self, **fields, generation_kwargs=kwargs or None)
+
+
+@dataclass(frozen=True)
+class SpeakingSettings:
+    """
+    What a team needs to speak, whoever lets it. Fields and defaults are those of [`TeamTRConfig`].
+
+    Args:
+        sampling ([`SamplingSettings`]): How its agents sample, where they have no settings of their own.
+        chat_template_kwargs (`dict`, *optional*): Keyword arguments for all chat templates.
+        max_context_length (`int`, *optional*): Longest view of an agent.
+        model_init_kwargs (`dict`, *optional*): How models are loaded.
+        quantization_config (*optional*): How their weights are quantized.
+        trust_remote_code (`bool`): Whether to run code that comes with the models.
+        share_base_model (`bool`): Whether LoRA agents that name the same base model share its weights in memory.
+        pad_to_multiple_of (`int`, *optional*): The width of a batch is a multiple of it.
+    """
+
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    chat_template_kwargs: dict[str, Any] | None = None
+    max_context_length: int | None = None
+    model_init_kwargs: dict[str, Any] | None = None
+    quantization_config: Any = None
+    trust_remote_code: bool = False
+    share_base_model: bool = True
+    pad_to_multiple_of: int | None = None
+
+    @classmethod
+    def of(cls, args: TeamTRConfig, quantization_config: Any = None) -> "SpeakingSettings":
+        """Those of `args`."""
+        return cls(
+            SamplingSettings.of(args),
+            args.chat_template_kwargs,
+            args.max_context_length,
+            args.model_init_kwargs,
+            quantization_config,
+            args.trust_remote_code,
+            args.share_base_model,
+            args.pad_to_multiple_of,
+        )
+
+    def trusts(self, agent: Agent) -> bool:
+        """Whether code that comes with the model of `agent` is run."""
+        return self.trust_remote_code or agent.trust_remote_code
+
+    def init_kwargs(self, agent: Agent) -> dict[str, Any]:
+        """How the model of `agent` is loaded: a copy, since TRL writes into the dict that it is given."""
+        quantization = {} if self.quantization_config is None else {"quantization_config": self.quantization_config}
+        return {
+            "trust_remote_code": self.trusts(agent),
+            **own_init_kwargs(self.model_init_kwargs, agent),
+            **quantization,
+        }
+
+    def template_kwargs(self, agent: Agent) -> dict[str, Any]:
+        """Keyword arguments for the chat template of `agent`."""
+        return {**(self.chat_template_kwargs or {}), **(agent.chat_template_kwargs or {})}
+
+
+def own_init_kwargs(model_init_kwargs: dict[str, Any] | None, agent: Agent) -> dict[str, Any]:
+    """`model_init_kwargs` for the model of `agent`, which may be trusted where others are not."""
+    return {**(model_init_kwargs or {}), **({"trust_remote_code": True} if agent.trust_remote_code else {})}

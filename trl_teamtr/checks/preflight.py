@@ -1,0 +1,174 @@
+"""Faults of the input, found before anything is generated."""
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from trl.data_utils import is_conversational
+
+from ..agents.models import base_is_lost
+from ..conversation.router import RandomRouter, find_silent_agents
+from ..conversation.rules import RolloutRules
+from ..conversation.transcript import Transcript
+from ..policy.speaker import Speaker
+from ..rollouts.turn_loop import private_prompts
+from ..teamtr_config import TeamTRConfig
+
+
+def refuse_unsupported(**arguments):
+    """Raise `ValueError` if one of TRL's arguments that a team cannot honour yet is given."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` is not supported by TeamTRTrainer yet: the turns of a team are the only ones. Leave it out."
+            )
+
+
+def check_optimizers(optimizers: tuple, num_trained: int):
+    """Raise `ValueError` if one optimizer is given for several agents."""
+    if num_trained > 1 and optimizers != (None, None):
+        raise ValueError("`optimizers` is one optimizer, but each agent has its own. Set `args.optim` instead.")
+
+
+def name_splits(train_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
+    """All datasets of a trainer, by the name to call them in a message."""
+    if eval_dataset is None:
+        return {"train": train_dataset}
+    own = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
+    own = {"eval 'train'" if name == "train" else name: dataset for name, dataset in own.items()}
+    return {"train": train_dataset, **own}
+
+
+def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[str], dataset, args: TeamTRConfig):
+    """
+    Raise `ValueError` if the router, in a dry run of empty messages on prompts of `dataset`, names an unknown agent or
+    never calls one of `trainable`.
+    """
+    prompts = itertools.cycle([row["prompt"] for row in dataset.take(64)])
+    silent = find_silent_agents(rules.router, names, list(itertools.islice(prompts, 64)), rules.max_turns)
+    silent = [name for name in silent if name in trainable]
+    if silent and not args.allow_silent_agents:
+        raise ValueError(
+            f"The router never calls {', '.join(silent)} within {rules.max_turns} turns of empty messages, so nothing "
+            "could be learned there. Raise `max_turns` or `num_rounds`, mend the router, set `trainable=False`, or set "
+            "`allow_silent_agents=True` if the router calls the agent on some texts only."
+        )
+
+
+def check_speakers(speakers: Sequence[Speaker], splits: dict[str, Any], rules: RolloutRules):
+    """
+    Raise `ValueError` unless every agent can read the prompts of all `splits`: a chat template for conversational
+    ones, one that takes others' turns if it may speak twice, and room for a message.
+    """
+    speaks_twice = rules.max_turns > (1 if isinstance(rules.router, RandomRouter) else len(speakers))
+    for speaker in speakers:
+        if base_is_lost(speaker.policy.model):
+            warnings.warn(
+                f"The base model of agent {speaker.name!r} was not loaded from a path, so that its saved adapter "
+                "cannot find it again. Save the base model first and pass its path.",
+                stacklevel=4,
+            )
+    for split, dataset in splits.items():
+        prompt = next(iter(dataset))["prompt"]
+        for speaker in speakers:
+            renderer = speaker.renderer_for(prompt)
+            if speaks_twice:
+                renderer.check_turns()
+        check_lengths(dataset, speakers, split)
+
+
+def check_eval_engine(is_deepspeed: bool, engine: Any):
+    """Raise `ValueError` if DeepSpeed has made no engines yet: transformers would make one that training cannot use."""
+    if is_deepspeed and engine is None:
+        raise ValueError(
+            "Under DeepSpeed a team cannot be evaluated before `train()`, which makes the agents' engines. Set "
+            "`eval_on_start=True` to evaluate before the first update; evaluate a saved team with scripts/evaluate.py."
+        )
+
+
+def check_eval_batch(batch_size: int, group: int):
+    """Raise `ValueError` unless `batch_size` rollouts over all processes are whole groups of `group` of a prompt."""
+    if batch_size % group:
+        raise ValueError(
+            f"The evaluation batch ({batch_size} rollouts over all processes) must hold whole groups of {group} rollouts "
+            "of a prompt. Change `per_device_eval_batch_size` or `num_generations_eval`."
+        )
+
+
+def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[str], split: str):
+    """
+    Raise `ValueError` unless every row of `dataset` can start a rollout of the team `agents`.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]): Of a stream, the first row is looked at.
+        agents (`Sequence[str]`): Names of the team.
+        split (`str`): What to call the dataset in the message.
+    """
+    if isinstance(dataset, dict):
+        raise ValueError(
+            f"The {split} dataset is several: {', '.join(map(repr, dataset))}. Pass one, `dataset['...']`."
+        )
+    if dataset is not None and not isinstance(dataset, Dataset | IterableDataset):
+        raise ValueError(
+            f"The {split} dataset is a {type(dataset).__name__}. Pass a `datasets.Dataset` (`Dataset.from_list(rows)` "
+            "makes one) or an `IterableDataset`."
+        )
+    first = next(iter(dataset), None) if dataset is not None else None
+    if first is None:
+        raise ValueError(f"The {split} dataset is empty. It needs at least one row with a 'prompt'.")
+    if "prompt" not in first:
+        raise ValueError(
+            f"The {split} dataset has no 'prompt' column; its columns are {', '.join(first)}. Rename yours with "
+            "`dataset.rename_column('...', 'prompt')`."
+        )
+    if "image" in first or "images" in first:
+        raise ValueError(
+            f"The {split} dataset has an image column, but teams read text only. Remove the column with "
+            "`dataset.remove_columns(...)`."
+        )
+    if is_conversational(first) and not all(isinstance(turn["content"], str) for turn in first["prompt"]):
+        raise ValueError(f"The {split} dataset's prompts have structured content, but teams read text only.")
+    private = first.get("agent_prompts")
+    if private is not None and not isinstance(private, dict):
+        raise ValueError(
+            f"The {split} dataset's 'agent_prompts' must be a dict from agent name to text, got {private!r}."
+        )
+    unknown = [name for name in private or {} if name not in agents]
+    if unknown:
+        raise ValueError(
+            f"The {split} dataset's 'agent_prompts' name {', '.join(unknown)}, but the team is {', '.join(agents)}."
+        )
+
+
+def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[Speaker], split: str):
+    """
+    Raise `ValueError` if a prompt of a map-style `dataset` is missing or, with room for one message, exceeds an agent's
+    context.
+
+    Prompts with fewer bytes than the agent has room for tokens need no tokenizing, which makes this cheap.
+    """
+    if not isinstance(dataset, Dataset):
+        return
+    for row, example in enumerate(dataset.select_columns([c for c in dataset.column_names if c in _READ])):
+        if example["prompt"] is None:
+            raise ValueError(
+                f"Row {row} of the {split} dataset has no prompt. Drop such rows with "
+                "`dataset.filter(lambda row: row['prompt'] is not None)`."
+            )
+        size = len(str(example).encode())
+        for speaker in speakers:
+            if size < speaker.room // 2:
+                continue
+            transcript = Transcript(example["prompt"], (), private_prompts(example))
+            length = len(speaker.renderer_for(example["prompt"]).opening(transcript, []))
+            if length > speaker.room:
+                raise ValueError(
+                    f"The prompt of row {row} of the {split} dataset takes {length} tokens in the view of agent "
+                    f"{speaker.name!r}, which has room for {speaker.room}: {speaker.max_view_length} less "
+                    f"`max_completion_length` ({speaker.sampling.max_completion_length}). Drop or shorten such rows."
+                )
+
+
+_READ = ("prompt", "agent_prompts")

@@ -1,0 +1,87 @@
+"""How agents sample, and what of the algorithm can bear it."""
+
+from collections.abc import Sequence
+
+from ..agents.agent import Agent
+from ..agents.member_args import agent_args
+from ..teamtr_config import TeamTRConfig
+
+
+# Of what `generation_kwargs` may hold: how `generate` computes, not what it samples from
+NO_TRANSFORMS = ("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile")
+NO_TRANSFORMS += ("prefill_chunk_size", "pad_token_id", "max_new_tokens")
+# When it stops: drafts are not verified against that, but the tokens until then come from the policy
+STOPS = ("eos_token_id", "stop_strings")
+
+
+def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
+    """
+    Raise unless the mode of resampling and the KL estimator can bear how each of `agents` samples.
+
+    Raises:
+        `ValueError`: Naming the agent, and the transform that makes its samples come from another law than the one
+            whose log-probabilities are compared.
+    """
+    for agent in agents:
+        own = agent_args(args, agent, lead=False)
+        _check_verification(own, agent.name)
+        if agent.trainable:  # nothing compares the probabilities of what a frozen agent says
+            _check_truncation(own, agent)
+
+
+def _check_verification(args: TeamTRConfig, name: str):
+    other = _other_transforms(args)
+    if args.resampling == "speculative" and other:
+        raise ValueError(
+            f"Agent {name!r} samples with {', '.join(other)}, but `resampling='speculative'` knows the law of messages "
+            "that are sampled with temperature, top-k, top-p and min-p only. Use `resampling='suffix'`, or drop it."
+        )
+
+
+def _check_truncation(args: TeamTRConfig, agent: Agent):
+    truncations = {
+        "top_p": args.top_p < 1.0,
+        "top_k": args.top_k is not None and args.top_k > 0,
+        "min_p": args.min_p is not None and args.min_p > 0,
+        "repetition_penalty": args.repetition_penalty != 1.0,
+    }
+    used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
+    used = list(dict.fromkeys([*used, *_other_transforms(args, (*NO_TRANSFORMS, *STOPS))]))
+    if used and args.resampling == "importance":
+        raise ValueError(
+            f"Agent {agent.name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
+            "probability under the untransformed policy (any temperature). Drop it, or use another mode."
+        )
+    if used and args.log_certificate:
+        raise ValueError(
+            f"Agent {agent.name!r} samples with {', '.join(used)}, but "
+            "`log_certificate` weighs messages by their probability under the untransformed policy (any temperature), and "
+            "its bound holds for nothing else. Drop it, or leave `log_certificate=False`."
+        )
+    if used and args.kl_estimator == "k3" and agent.radius_in(args) is not None:
+        raise ValueError(
+            f"Agent {agent.name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
+            "the untransformed policy (any temperature). Use `kl_estimator='exact'`, or drop the transform."
+        )
+
+
+def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
+    """`args.resampling`, or without it the cheapest mode that has the law of the updated team."""
+    if args.resampling is not None:
+        return args.resampling
+    speculative = args.disable_dropout and args.resample_every == 1 and can_be_verified(args, agents)
+    return "speculative" if speculative and sum(agent.trainable for agent in agents) > 1 else "full"
+
+
+def can_be_verified(args: TeamTRConfig, agents: Sequence[Agent]) -> bool:
+    """Whether the law that messages are sampled from is one that drafts can be verified against."""
+    return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in agents)
+
+
+def _other_transforms(args: TeamTRConfig, harmless: tuple[str, ...] = NO_TRANSFORMS) -> list[str]:
+    """Transforms of the sampling whose law verification does not know."""
+    found = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
+    given = (args.generation_kwargs or {}).items()
+    return found + [
+        f"{key}={value}" for key, value in given if key not in harmless and (key, value) != ("do_sample", True)
+    ]

@@ -1,0 +1,116 @@
+"""Arguments that the commands share: the team and the tasks, from YAML or the command line."""
+
+import json
+import os
+from dataclasses import dataclass, field
+
+from peft import LoraConfig
+from trl import ScriptArguments
+
+from ..agents.agent import Agent
+from ..tasks.loading import default_reward, hold_out, load_split
+from .link_team import make_team
+
+
+TASKS_FILE = "tasks.json"
+
+
+@dataclass
+class TeamScriptArguments(ScriptArguments):
+    """
+    Arguments of the script, beside those of [`TeamTRConfig`] and [`~trl.ModelConfig`].
+
+    Args:
+        agents (`list[dict]`, *optional*):
+            The team: for each member the fields of `Agent`, with `peft` (the fields of [`~peft.LoraConfig`]) in place
+            of `peft_config`. Or `link:<n>` for a team that is warmed up for LINK on the spot. A JSON string on the
+            command line. Without it, `--model_name_or_path` and `--num_agents` make the team.
+        reward_funcs (`list[str]`, *optional*):
+            Names of TRL's rewards, or dotted paths. Defaults to the task's own.
+        dataset_kwargs (`dict`, *optional*):
+            Settings of a reasoning-gym task.
+        dataset_size, eval_size (`int`):
+            Rows of a generated task for training and for evaluation. The two share no task.
+        dataset_seed (`int`, *optional*):
+            Seed of a generated task. Defaults to `--seed`.
+        eval_dataset_name (`str`, *optional*):
+            Dataset for evaluation, where it is another one.
+    """
+
+    agents: str | None = field(default=None, metadata={"help": "The team: a list of mappings, or `link:<n>`."})
+    reward_funcs: list[str] | None = field(default=None, metadata={"help": "Reward functions."})
+    dataset_kwargs: str | None = field(
+        default=None, metadata={"help": "Settings of a reasoning-gym task (a mapping)."}
+    )
+    dataset_size: int = field(default=10_000, metadata={"help": "Rows of a generated task, for training."})
+    eval_size: int = field(default=200, metadata={"help": "Rows of a generated task, for evaluation."})
+    dataset_seed: int | None = field(default=None, metadata={"help": "Seed of a generated task; else `--seed`."})
+    eval_dataset_name: str | None = field(default=None, metadata={"help": "Dataset for evaluation, if another one."})
+
+
+def make_agents(specification, training_args):
+    """The value of `agents`, from YAML or JSON, as a list of `Agent`."""
+    if isinstance(specification, str):
+        kind, _, count = specification.partition(":")
+        if kind == "link":
+            return make_team(int(count), training_args.seed)
+        specification = json.loads(specification)
+    agents = []
+    for entry in specification:
+        entry = dict(entry)
+        peft = entry.pop("peft", None)
+        agents.append(Agent(**entry, peft_config=LoraConfig(task_type="CAUSAL_LM", **peft) if peft else None))
+    return agents
+
+
+def task_kwargs(script_args) -> dict:
+    """`dataset_kwargs`, a mapping from YAML or text from the command line."""
+    kwargs = script_args.dataset_kwargs or {}
+    return json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+
+
+def task_seed(script_args, training_args) -> int:
+    """The seed of a generated task."""
+    return training_args.seed if script_args.dataset_seed is None else script_args.dataset_seed
+
+
+def load_data(script_args, training_args):
+    """The training and, if it is asked for, the evaluation dataset."""
+    options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming}
+    options |= task_kwargs(script_args)
+    name = script_args.dataset_name
+    seed = task_seed(script_args, training_args)
+    eval_name, eval_size = script_args.eval_dataset_name or name, script_args.eval_size
+    train = load_split(name, script_args.dataset_train_split, script_args.dataset_size + eval_size, seed, **options)
+    if training_args.eval_strategy == "no" and not training_args.do_eval:
+        return train, None
+    if eval_name == name and default_reward(name):
+        return hold_out(train, eval_size, seed)
+    return train, load_split(eval_name, script_args.dataset_test_split, eval_size, seed, **options)
+
+
+def save_tasks(script_args, training_args):
+    """Write down which generated tasks the training has and holds out, for `evaluate.py`."""
+    if training_args.process_index != 0 or default_reward(script_args.dataset_name) is None:
+        return
+    tasks = {
+        "dataset_name": script_args.dataset_name,
+        "dataset_kwargs": task_kwargs(script_args),
+        "dataset_size": script_args.dataset_size,
+        "eval_size": script_args.eval_size,
+        "seed": task_seed(script_args, training_args),
+        "held_out": training_args.eval_strategy != "no" or training_args.do_eval,
+    }
+    os.makedirs(training_args.output_dir, exist_ok=True)
+    with open(os.path.join(training_args.output_dir, TASKS_FILE), "w", encoding="utf-8") as file:
+        json.dump(tasks, file, indent=2)
+
+
+def set_model_init_kwargs(training_args, model_args):
+    """How models are loaded: as `model_args` says, where `model_init_kwargs` does not say otherwise."""
+    init = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+    }
+    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}

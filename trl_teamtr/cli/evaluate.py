@@ -1,0 +1,187 @@
+"""`evaluate.py`: evaluate a saved team, and what else could be had for its tokens."""
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+
+from accelerate import PartialState
+from trl import ModelConfig, TrlParser, get_quantization_config
+
+from ..agents.team_file import load_team, read_team_file
+from ..evaluation import EvaluationConfig, evaluate_protocols, format_table, write_episodes
+from ..tasks.loading import default_reward, hold_out, load_function, load_reward, load_split
+from ..teamtr_config import TeamTRConfig
+from .arguments import (
+    TASKS_FILE,
+    TeamScriptArguments,
+    load_data,
+    make_agents,
+    set_model_init_kwargs,
+    task_kwargs,
+    task_seed,
+)
+
+
+# What a result depends on beside the models and the tasks
+SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+TURNS = ("num_rounds", "max_turns", "router", "stop_string")
+# A training's own may not be possible on the processes of an evaluation, which has no use for them
+UNUSED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 2}
+UNUSED |= {"num_generations_eval": 1, "monitor_fraction": 0.0}
+
+
+@dataclass
+class EvaluationScriptArguments(TeamScriptArguments):
+    """
+    Arguments of the script, beside those of [`EvaluationConfig`], [`TeamTRConfig`] and [`~trl.ModelConfig`]: those of
+    `train.py`, whose YAML files can be given as they are, and:
+
+    Args:
+        team (`str`, *optional*):
+            Directory of a saved team. Turn-taking is the one that was saved with it, where nothing else is said.
+        output (`str`, *optional*):
+            JSON file to write.
+        episodes (`str`, *optional*):
+            File to write every episode to, with its transcripts, as JSON lines.
+        extract_answer (`str`, *optional*):
+            Dotted path of a function that reads the answer in a message to a row, by which votes are counted.
+    """
+
+    team: str | None = field(default=None, metadata={"help": "Directory of a saved team."})
+    output: str | None = field(default=None, metadata={"help": "JSON file to write."})
+    episodes: str | None = field(default=None, metadata={"help": "JSON-lines file to write every episode to."})
+    extract_answer: str | None = field(default=None, metadata={"help": "Function that reads the answer in a message."})
+
+
+@dataclass
+class EvaluationModelConfig(ModelConfig):
+    """[`~trl.ModelConfig`] with `--model` for `--model_name_or_path`: who plays all protocols but `team`."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Model that plays all protocols but `team`.", "aliases": ["--model"]}
+    )
+
+
+def parse(arguments: list[str] | None = None):
+    """The four configs, from the command line, a YAML file, and the turn-taking that was saved with the team."""
+    parser = TrlParser((EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments += [part for name, value in UNUSED.items() for part in (f"--{name}", str(value))]
+    team = parser.parse_args_and_config(arguments)[0].team
+    if team is not None:
+        load_team(team)  # says so if there is none
+        parser.set_defaults_with_config(**read_team_file(team)["rollout"])
+    return parser.parse_args_and_config(arguments)
+
+
+def trained_tasks(team: str | None) -> dict | None:
+    """What `train.py` has written down of the tasks of a team's training, beside the team or its checkpoints."""
+    for folder in () if team is None else (team, os.path.dirname(os.path.abspath(team))):
+        path = os.path.join(folder, TASKS_FILE)
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+    return None
+
+
+def held_out_tasks(tasks: dict, size: int):
+    """The first `size` rows of those that a training held out, which [`trained_tasks`] describes."""
+    total, seed = tasks["dataset_size"] + tasks["eval_size"], tasks["seed"]
+    if not tasks["held_out"]:
+        warnings.warn(
+            f"The training held no tasks out (`eval_strategy='no'`), so that it may have seen those of this evaluation. "
+            f"For others pass `--dataset_seed {seed + total}`, or one that is larger.",
+            stacklevel=2,
+        )
+    rows = load_split(tasks["dataset_name"], "train", total, seed, **tasks["dataset_kwargs"])
+    _, held_out = hold_out(rows, tasks["eval_size"], seed)
+    return held_out.take(min(size, len(held_out)))
+
+
+def load_tasks(script_args, training_args):
+    """
+    The rows to evaluate on: of a generated task those that the team's training held out, or one with the same arguments
+    would; of a hub dataset the test split, of a local file all.
+    """
+    name = script_args.eval_dataset_name or script_args.dataset_name
+    kwargs = task_kwargs(script_args)
+    if name == script_args.dataset_name and default_reward(name) is not None:
+        tasks = trained_tasks(script_args.team)
+        if tasks is not None and (tasks["dataset_name"], tasks["dataset_kwargs"]) == (name, kwargs):
+            if script_args.dataset_seed in (None, tasks["seed"]):
+                return held_out_tasks(tasks, script_args.eval_size)
+        training_args.do_eval = True  # else nothing is held out
+        return load_data(script_args, training_args)[1]
+    options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
+    seed = task_seed(script_args, training_args)
+    return load_split(name, script_args.dataset_test_split, script_args.eval_size, seed, **options)
+
+
+def choose_model(script_args, evaluation, training_args, model_args):
+    """Who plays all protocols but `team`; `None` for the team's own models."""
+    if set(evaluation.protocols) == {"team"}:
+        return None
+    if model_args.model_name_or_path is not None:
+        return model_args.model_name_or_path
+    return make_agents(script_args.agents, training_args) if script_args.agents is not None else None
+
+
+def evaluate(script_args, evaluation, training_args, model_args):
+    """The results by protocol, and what else the JSON file says."""
+    if script_args.dataset_name is None:
+        raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
+    dataset_name = script_args.eval_dataset_name or script_args.dataset_name
+    names = script_args.reward_funcs or [default_reward(dataset_name)]
+    if names == [None]:
+        raise ValueError(f"{dataset_name!r} comes without a reward: set `reward_funcs`.")
+    reward_funcs = [load_reward(name) for name in names]
+    read = None if script_args.extract_answer is None else load_function(script_args.extract_answer)
+    dataset = load_tasks(script_args, training_args)
+    if "team" in evaluation.protocols and script_args.team is None:  # said before LINK's agents are warmed up in vain
+        raise ValueError("Protocol 'team' needs a team. Set `--team`, or leave 'team' out of `--protocols`.")
+    set_model_init_kwargs(training_args, model_args)
+    results = evaluate_protocols(
+        script_args.team,
+        reward_funcs,
+        dataset,
+        args=training_args,
+        config=evaluation,
+        model=choose_model(script_args, evaluation, training_args, model_args),
+        extract_answer=read,
+        quantization_config=get_quantization_config(model_args),
+    )
+    settings = {name: vars(training_args)[name] for name in (*SAMPLING, *TURNS)} | dataclasses.asdict(evaluation)
+    baselines = model_args.model_name_or_path or script_args.agents or "the team's own models"
+    about = {
+        "team": script_args.team,
+        "baselines": None if set(results) == {"team"} else baselines,
+        "dataset": dataset_name,
+        "dataset_kwargs": script_args.dataset_kwargs,
+        "dataset_seed": script_args.dataset_seed,
+        "rows": len(dataset),
+        "rewards": names,
+        "processes": training_args.world_size,
+    }
+    return results, about | settings
+
+
+def main(script_args, evaluation, training_args, model_args):
+    for path in filter(None, (script_args.output, script_args.episodes)):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    results, about = evaluate(script_args, evaluation, training_args, model_args)
+    if training_args.process_index == 0:
+        print(f"{about['team'] or about['baselines']} on {about['rows']} tasks of {about['dataset']}")
+        if about["baselines"] is not None:
+            print(f"All but 'team' is played by: {about['baselines']}")
+        print(format_table(list(results.values())))
+        if script_args.episodes is not None:
+            write_episodes(list(results.values()), script_args.episodes)
+        if script_args.output is not None:
+            figures = {protocol: result.as_dict() for protocol, result in results.items()}
+            with open(script_args.output, "w", encoding="utf-8") as file:
+                json.dump(about | {"protocols": figures}, file, indent=2)
+                file.write("\n")
+    PartialState().destroy_process_group()

@@ -1,0 +1,162 @@
+"""`quickstart.py`: train a team and show what came of it."""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import transformers
+from datasets import disable_progress_bars
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import ModelConfig, TrlParser
+
+from ..diagnostics.heldout_kl import HeldOutKLCallback
+from ..policy.evaluating import evaluating
+from ..reports.progress import TeamProgressCallback
+from ..teamtr_config import TeamTRConfig
+from .arguments import TeamScriptArguments, save_tasks
+from .train import make_trainer
+
+
+@dataclass
+class ReportArguments:
+    """
+    Arguments of the report.
+
+    Args:
+        report_dir (`str`): Where the plot, the log and the transcripts go.
+        num_transcripts (`int`): Held-out rollouts to print before and after.
+        num_heldout (`int`): Rollouts per update on which the exact held-out KL is measured; 0 for none.
+    """
+
+    report_dir: str = field(default="runs/quickstart/report", metadata={"help": "Where the report goes."})
+    num_transcripts: int = field(default=1, metadata={"help": "Held-out rollouts to print before and after."})
+    num_heldout: int = field(default=256, metadata={"help": "Held-out rollouts per update for the exact KL."})
+
+
+def sample_transcripts(trainer, count: int) -> list[dict]:
+    """Rollouts of the first held-out rows."""
+    rows = [trainer.eval_dataset[i] for i in range(count)]
+    with evaluating([member.model for member in trainer.members]):
+        rollouts = trainer.team.collect(rows)
+    prompts = [{"prompt": row["prompt"][-1]["content"], "private": row.get("agent_prompts")} for row in rows]
+    return [
+        {**prompt, "messages": [f"{m.agent}: {m.text}" for m in transcript.messages]}
+        for prompt, transcript in zip(prompts, rollouts.transcripts, strict=True)
+    ]
+
+
+def show(title: str, transcripts: list[dict]):
+    print(f"\n{title}")
+    for transcript in transcripts:
+        private = f"   (private: {transcript['private']})" if transcript["private"] else ""
+        print(f"  task: {transcript['prompt']!r}{private}")
+        for message in transcript["messages"]:
+            print(f"    {message!r}")
+
+
+def plot(logs: list[dict], names: list[str], path: Path):
+    """Reward, held-out accuracy, and each agent's KL against its radius, over updates, from the trainer's logs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    for axis, key, style, label in (
+        (left, "reward", "-", "reward (training rollouts)"),
+        (left, "eval_reward", "o-", "accuracy (held-out prompts)"),
+        *((right, f"agent/{name}/kl", ".-", name) for name in names),
+        *((right, f"agent/{name}/radius", "k--", None if i else "radius δ") for i, name in enumerate(names)),
+    ):
+        points = [(log["step"], log[key]) for log in logs if key in log]
+        axis.plot(*zip(*points, strict=True), style, label=label)
+    left.set(xlabel="update", ylabel="mean return", title="Return")
+    left.legend()
+    right.set(xlabel="update", ylabel="KL(before ‖ after), nats per message", title="Accepted updates and the radius")
+    right.set_ylim(bottom=0)
+    right.legend()
+    figure.savefig(path, dpi=110)
+
+
+def summarize(trainer, logs: list[dict], monitor) -> dict:
+    """The figures of a run, from the logs (one per update) and the held-out monitor."""
+    updates = [(name, log) for log in logs for name in trainer.team.names if f"agent/{name}/kl" in log]
+    accepted = [log[f"agent/{name}/kl"] for name, log in updates if log[f"agent/{name}/rejected"] == 0]
+    rewards = [log["reward"] for log in logs if "reward" in log]
+    evaluations = [log["eval_reward"] for log in logs if "eval_reward" in log]
+    three_stages = 3 * len(trainer.trained_members)
+    return {
+        "accuracy_before": round(evaluations[0], 4),
+        "accuracy_after": round(evaluations[-1], 4),
+        "reward_first_3_stages": round(sum(rewards[:three_stages]) / three_stages, 4),
+        "reward_last_3_stages": round(sum(rewards[-three_stages:]) / three_stages, 4),
+        "updates": len(updates),
+        "rejected": len(updates) - len(accepted),
+        "backtracked": sum(log[f"agent/{name}/backtracks"] > 0 for name, log in updates),
+        "out_of_region": sum(kl > trainer.radius for kl in accepted) / max(len(accepted), 1),
+        "out_of_region_heldout": round(monitor.out_of_region_rate, 4) if monitor else None,
+        "kl_mean": round(sum(accepted) / max(len(accepted), 1), 5),
+        "radius": trainer.radius,
+    }
+
+
+def main(report_args, script_args, training_args, model_args):
+    start = time.time()
+    disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    report_dir = Path(report_args.report_dir)
+    report_dir.mkdir(parents=True, exist_ok=True)
+
+    print("Making the team ...", flush=True)
+    trainer = make_trainer(script_args, training_args, model_args)
+    save_tasks(script_args, training_args)
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    print(f"Team: {', '.join(trainer.team.names)}. Made in {time.time() - start:.0f} s.", flush=True)
+
+    def accuracy() -> float:
+        return trainer.evaluate()["eval_reward"]
+
+    before, accuracy_before = sample_transcripts(trainer, report_args.num_transcripts), accuracy()
+    show(f"Before: held-out accuracy {accuracy_before:.3f}", before)
+
+    trainer.add_callback(TeamProgressCallback)
+    monitor = None
+    if report_args.num_heldout:
+        monitor = HeldOutKLCallback(trainer, trainer.eval_dataset, report_args.num_heldout)
+        trainer.add_callback(monitor)
+    print(flush=True)
+    train_start = time.time()
+    trainer.train()
+    train_seconds = time.time() - train_start
+    trainer.remove_callback(TeamProgressCallback)
+    trainer.save_model()
+
+    accuracy_after = accuracy()
+    after = sample_transcripts(trainer, report_args.num_transcripts)
+    show(f"After {trainer.state.global_step} updates: held-out accuracy {accuracy_after:.3f}", after)
+
+    logs = [{"eval_reward": accuracy_before, "step": 0}, *trainer.state.log_history]  # `train` began a new history
+    plot(logs, [member.name for member in trainer.trained_members], report_dir / "training.png")
+    result = summarize(trainer, logs, monitor) | {
+        "seed": training_args.seed,
+        "train_seconds": round(train_seconds, 1),
+        "seconds": round(time.time() - start, 1),
+    }
+    with open(report_dir / "log.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(log) + "\n" for log in logs)
+    (report_dir / "transcripts.json").write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
+    (report_dir / "result.json").write_text(json.dumps(result) + "\n")
+    print(f"\nPlot, log and transcripts: {report_dir}. Team: {training_args.output_dir}.")
+    trainer.end()
+    print(json.dumps(result))
+
+
+def parse(default_config: Path):
+    """The four configs, from the command line and a YAML file: `default_config`, unless another one is given."""
+    if "--config" not in sys.argv:
+        sys.argv += ["--config", str(default_config)]
+    return TrlParser((ReportArguments, TeamScriptArguments, TeamTRConfig, ModelConfig)).parse_args_and_config()

@@ -1,0 +1,226 @@
+"""How an agent reads the shared transcript: through its chat template, or as plain text."""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from .control_tokens import SafeEncoder
+from .transcript import Message, Transcript
+
+
+# Private-use characters: no template and no dataset writes them, and they survive any rendering.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_OWN = f"{_OPEN}own{_CLOSE}"
+
+# The rollouts of a group stand side by side and read much the same. Not more: contexts may be long.
+_REMEMBERED = 64
+
+
+def _join(parts: Sequence[str | None]) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+# What was said, as a key: the author and the text of each message
+Said = tuple[tuple[str, str], ...]
+
+
+def _said(messages: Sequence[Message]) -> Said:
+    return tuple((message.agent, message.text) for message in messages)
+
+
+def _quote(said: Said) -> tuple[list[str], dict[str, str]]:
+    """Others' messages as `name: placeholder`, and the text behind each placeholder."""
+    untrusted = {f"{_OPEN}{i}{_CLOSE}": text.strip() for i, (_, text) in enumerate(said)}
+    lines = [f"{agent}: {place}" for (agent, _), place in zip(said, untrusted, strict=True)]
+    return lines, untrusted
+
+
+class PlainRenderer:
+    """
+    The plain rendering, for prompts in TRL's standard format (a string), with or without a chat template.
+
+    Blocks are separated by a blank line: the system prompt, the prompt, the private prompt, and `name: text` for each
+    message. In a team of more than one, the agent's own name and a colon come last. With nothing to add to the prompt,
+    the ids are those that `GRPOTrainer` uses.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The agent's tokenizer.
+        name (`str`): The agent's name.
+        system_prompt (`str`, *optional*): The agent's system prompt.
+        alone (`bool`): Whether the team has one agent.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, system_prompt: str | None, alone: bool):
+        self.tokenizer = tokenizer
+        self.encoder = SafeEncoder(tokenizer)
+        self.system_prompt = system_prompt
+        self.name = name
+        self.cue = None if alone else f"{name}:"
+        # Beginning-of-sequence and the like, which the tokenizer puts in front of a prompt
+        with_special, bare = tokenizer("x")["input_ids"], tokenizer("x", add_special_tokens=False)["input_ids"]
+        starts = (i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
+        self._prefix = with_special[: next(starts, 0)]
+        self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
+        self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
+
+    def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        return list(self._opening(transcript.prompt, transcript.private.get(self.name), _said(messages)))
+
+    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
+        return list(self._between(_said(messages)))
+
+    def check_turns(self):
+        """Nothing to raise: text without a template shows whatever was said."""
+
+    def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
+        lines, untrusted = _quote(said)
+        blocks = [self.system_prompt, prompt, private, *lines, self.cue]
+        if blocks == [None, prompt, None, None]:
+            return self.tokenizer(text=prompt)["input_ids"]
+        return self._prefix + self.encoder.encode(_join(blocks), untrusted)
+
+    def _encode_between(self, said: Said) -> list[int]:
+        lines, untrusted = _quote(said)
+        return self.encoder.encode("\n\n" + _join([*lines, self.cue or f"{self.name}:"]), untrusted)
+
+
+class ChatRenderer:
+    """
+    The reader's own chat template, for conversational prompts.
+
+    The system prompt comes first (in front of the row's own, if it has one; at the head of the first user turn, where
+    the template knows no system role). What the agent reads before it first speaks is one user turn, since most
+    templates want roles to alternate: the last user message of the prompt, the private prompt, and the messages so
+    far, each with its author's name, separated by blank lines. Messages between two of its own are one user turn too.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The agent's tokenizer, with a chat template.
+        name (`str`): The agent's name.
+        system_prompt (`str`, *optional*): The agent's system prompt.
+        eos_token_ids (`list[int]`): Ids that end the agent's messages.
+        template_kwargs (`dict`): Keyword arguments for the template.
+
+    Raises:
+        `ValueError`: If the tokenizer has no chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        system_prompt: str | None,
+        eos_token_ids: Sequence[int],
+        template_kwargs: dict[str, Any],
+    ):
+        if tokenizer.chat_template is None:
+            raise ValueError(
+                f"The prompts are conversational, but the tokenizer of agent {name!r} has no chat template. Set "
+                "`tokenizer.chat_template`, use an instruction-tuned model, or pass prompts as plain strings, which "
+                "are rendered without a template."
+            )
+        self.tokenizer = tokenizer
+        self.encoder = SafeEncoder(tokenizer)
+        self.system_prompt = system_prompt
+        self.name = name
+        self.eos_token_ids = set(eos_token_ids)
+        self.template_kwargs = template_kwargs
+        self._fold_system = not self._has_system_role()
+        self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
+        self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
+        # Rendered with placeholders, so that it serves all texts of the same authors
+        self._template = functools.lru_cache(_REMEMBERED)(self._render_opening)
+
+    def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        private = transcript.private.get(self.name)
+        return list(self._opening(json.dumps(transcript.prompt), private, _said(messages)))
+
+    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
+        return list(self._between(_said(messages), last_id))
+
+    def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
+        lines, untrusted = _quote(said)
+        return self.encoder.encode(self._template(prompt, private, tuple(lines)), untrusted)
+
+    def _render_opening(self, prompt: str, private: str | None, lines: tuple[str, ...]) -> str:
+        turns = json.loads(prompt)
+        self._add_to_last_user_turn(turns, [private, *lines])
+        self._add_system_prompt(turns)
+        return self._render(turns)
+
+    def _encode_between(self, said: Said, last_id: int) -> list[int]:
+        lines, untrusted = _quote(said)
+        suffix = self._render_after_own(_join(lines))
+        ids = self.encoder.encode(suffix, untrusted)
+        closing = next((i for i, token in enumerate(ids) if token in self.eos_token_ids), None)
+        if last_id not in self.eos_token_ids or closing is None or self.tokenizer.decode(ids[:closing]).strip():
+            return ids
+        return ids[closing + 1 :]  # the end-of-turn token that the agent sampled already closes its message
+
+    def check_turns(self):
+        """Raise `ValueError` unless the template can show other agents' messages after one of the agent's own."""
+        try:
+            rendered = self._render_after_own("text")
+        except TemplateError as error:
+            raise ValueError(
+                f"The chat template of agent {self.name!r} cannot take other agents' turns: rendering a user turn "
+                f"after an assistant turn fails with «{error}». Use a template that allows it (set "
+                "`processing_class`), or one round, in which the agent speaks once."
+            ) from error
+        if "text" not in rendered:
+            raise ValueError(
+                f"The chat template of agent {self.name!r} cannot take other agents' turns: it leaves out a user turn "
+                "after an assistant turn. Use another template, or one round."
+            )
+
+    def _render(self, turns: list[dict]) -> str:
+        return self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **self.template_kwargs
+        )
+
+    def _render_after_own(self, text: str) -> str:
+        turns = [{"role": "user", "content": "dummy"}, {"role": "assistant", "content": _OWN}]
+        rendered = self._render(turns + ([{"role": "user", "content": text}] if text else []))
+        before, own, suffix = rendered.partition(_OWN)
+        if not own:
+            raise ValueError(
+                f"The chat template of agent {self.name!r} does not show an assistant turn as it was written, so the "
+                "ids after it cannot be found. Use another template, or one round."
+            )
+        return suffix
+
+    def _has_system_role(self) -> bool:
+        turns = [{"role": "system", "content": _OWN}, {"role": "user", "content": "dummy"}]
+        try:
+            return _OWN in self._render(turns)
+        except TemplateError:  # how a template says that it knows no such role
+            return False
+
+    @staticmethod
+    def _add_to_last_user_turn(turns: list[dict], blocks: list[str | None]):
+        added = _join(blocks)
+        if not added:
+            return
+        if turns and turns[-1]["role"] == "user":
+            turns[-1]["content"] = _join([turns[-1]["content"], added])
+        else:
+            turns.append({"role": "user", "content": added})
+
+    def _add_system_prompt(self, turns: list[dict]):
+        if turns and turns[0]["role"] == "system":
+            system = _join([self.system_prompt, turns.pop(0)["content"]])
+        else:
+            system = self.system_prompt
+        if not system:
+            return
+        if self._fold_system and turns:
+            turns[0]["content"] = _join([system, turns[0]["content"]])
+        else:
+            turns.insert(0, {"role": "system", "content": system})
+
+
+# What a view needs: the ids before an agent's first message, and those between two of its own
+Renderer = PlainRenderer | ChatRenderer

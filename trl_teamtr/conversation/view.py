@@ -1,0 +1,122 @@
+"""One agent's view of a rollout, exact to the token: what it read, and the ids that it sampled itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from trl.trainer.utils import pad
+
+from .rendering import Renderer
+from .transcript import Transcript
+
+
+@dataclass
+class View:
+    """
+    The sequence that trains an agent: everything it read and wrote in one rollout.
+
+    Its own messages are the sampled ids, never text that was tokenized again. One forward pass over
+    `prompt_ids + completion_ids` scores all of them.
+
+    Args:
+        prompt_ids (`list[int]`): What the agent read before its first message.
+        completion_ids (`list[int]`): Its messages, with what it read between them.
+        mask (`list[int]`): 1 on the ids of its own messages, 0 on the others; as long as `completion_ids`.
+        num_messages (`int`): Number of its own messages.
+        num_read (`int`): Number of messages of the transcript that the view holds.
+        num_cut (`int`): Number of messages that were left out for want of room.
+        starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`.
+    """
+
+    prompt_ids: list[int] = field(default_factory=list)
+    completion_ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    num_messages: int = 0
+    num_read: int = 0
+    num_cut: int = 0
+    starts: list[int] = field(default_factory=list)
+
+    @property
+    def context(self) -> list[int]:
+        """All ids so far: what the agent's next message is conditioned on."""
+        return self.prompt_ids + self.completion_ids
+
+    def read(self, transcript: Transcript, renderer: Renderer, room: int) -> bool:
+        """
+        Bring the view up to date, ending where the agent is to speak.
+
+        Where the context would be longer than `room` ids, the oldest unread messages are left out.
+
+        Returns:
+            `bool`: Whether the context fits; if not, the view is as before.
+        """
+        unread = transcript.messages[self.num_read :]
+        for first in range(len(unread) + 1):
+            if self.num_messages == 0:
+                ids, length = renderer.opening(transcript, unread[first:]), 0
+            else:
+                ids, length = renderer.between(unread[first:], self.completion_ids[-1]), len(self.context)
+            if length + len(ids) <= room:
+                break
+        else:
+            return False
+        if self.num_messages == 0:
+            self.prompt_ids = ids
+        else:
+            self.completion_ids += ids
+            self.mask += [0] * len(ids)
+        self.num_read, self.num_cut = len(transcript.messages), self.num_cut + first
+        return True
+
+    def write(self, ids: list[int]):
+        """Append the ids of a message that the agent sampled."""
+        self.starts.append(len(self.prompt_ids) + len(self.completion_ids))
+        self.completion_ids += ids
+        self.mask += [1] * len(ids)
+        self.num_messages += 1
+        self.num_read += 1
+
+    def context_of(self, number: int) -> list[int]:
+        """What its own message of that number was conditioned on."""
+        return self.context[: self.starts[number]]
+
+    def message_numbers(self) -> list[int]:
+        """For each of `completion_ids` the number of its own message that it belongs to, -1 for what it read."""
+        first = len(self.prompt_ids)
+        numbers, ends = [-1] * len(self.completion_ids), [*self.starts[1:], first + len(self.completion_ids)]
+        for number, (start, end) in enumerate(zip(self.starts, ends, strict=False)):
+            for i in range(start - first, end - first):
+                if self.mask[i]:
+                    numbers[i] = number
+        return numbers
+
+    def end(self, dummy_id: int):
+        """
+        Make the view of an agent that never spoke a training sequence: one masked dummy id after another, since an
+        empty completion would break the arithmetic downstream.
+        """
+        if self.num_messages == 0:
+            self.prompt_ids, self.completion_ids, self.mask = [dummy_id], [dummy_id], [0]
+
+
+def stack_views(views: Sequence[View], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """
+    Ended views as padded tensors.
+
+    Returns:
+        `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `completion_mask`, `tool_mask` and
+        `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages` `(rows,)`.
+    """
+
+    def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
+        return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+
+    return {
+        "prompt_ids": stack([view.prompt_ids for view in views], pad_token_id, "left"),
+        "prompt_mask": stack([[1] * len(view.prompt_ids) for view in views], 0, "left"),
+        "completion_ids": stack([view.completion_ids for view in views], pad_token_id, "right"),
+        "completion_mask": stack([[1] * len(view.completion_ids) for view in views], 0, "right"),
+        "tool_mask": stack([view.mask for view in views], 0, "right"),
+        "message_numbers": stack([view.message_numbers() for view in views], -1, "right"),
+        "num_messages": torch.tensor([view.num_messages for view in views]),
+    }

@@ -1,0 +1,18 @@
+"""What an update did, measured beside training and without touching it."""
+
+from .callback import DiagnosticsCallback, MeasuredUpdate, Probe
+from .certificate_probe import CertificateProbe
+from .heldout_kl import HeldOutKLCallback
+from .occupancy_probe import OccupancyProbe
+from .probes import make_probes
+
+
+__all__ = [
+    "CertificateProbe",
+    "DiagnosticsCallback",
+    "HeldOutKLCallback",
+    "MeasuredUpdate",
+    "OccupancyProbe",
+    "Probe",
+    "make_probes",
+]

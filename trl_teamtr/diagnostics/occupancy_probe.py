@@ -1,0 +1,93 @@
+"""How far contexts have moved since the stage began, and what stale rollouts would have cost: `log_occupancy=True`."""
+
+from collections.abc import Collection
+
+import torch
+from accelerate.utils import gather_object
+
+from ..maths.occupancy import context_weights, occupancy_metrics, stale_gap, surrogate_gain
+from ..rollouts.drafts import Drafts
+from ..rollouts.rollouts import Rollouts
+from ..rollouts.stage_weights import ScoredView, StageWeights
+from .callback import MeasuredUpdate
+from .watched import Watched
+
+
+class OccupancyProbe:
+    """
+    Of each update: `occupancy/tv`, `ess`, `w_p95`, `w_p99`, `w_max` of its contexts; and Δ_stale with its two parts
+    and their standard errors (`occupancy/stale_gap...`), for which the team as it was before the update also goes on
+    from the agent's last messages in the stage's first rollouts. `occupancy/stale_gap_floor` is what was found at the
+    stage's first update, where the true gap is 0.
+
+    Args:
+        trainer ([`Watched`]): The training.
+    """
+
+    needs_first = True
+
+    def __init__(self, trainer: Watched):
+        self._trainer = trainer
+        self.start_stage()
+
+    def start_stage(self):
+        self._start: tuple[StageWeights, torch.Tensor] | None = None  # the stage's first rollouts, and their returns
+        self._floor = 0.0
+        self._moved: set[str] = set()  # agents that were updated in this stage
+
+    def measure(self, update: MeasuredUpdate) -> dict[str, float]:
+        """All processes call this together."""
+        agent, trainer = update.agent, self._trainer
+        stage, returns = self._start = self._start or self._look_at_start(update)
+        weights = context_weights(stage.log_ratios, stage.turns_of(agent.name)).tolist()
+        found = occupancy_metrics(torch.tensor(gather_object(weights), dtype=torch.float64))
+
+        batch_size = agent.args.per_device_train_batch_size
+        start = ScoredView(agent.speaker, stage.rollouts, update.snapshot, batch_size)
+        with update.snapshot.current_policy():
+            mixed = trainer.team.resample(go_on_after(agent.name, stage.rollouts, self._moved))
+        update.tokens_decoded += mixed.tokens_decoded
+        mixed_returns = trainer.compute_returns(update.rows, mixed.transcripts)
+        gains = [
+            self._gain(update, *pair)
+            for pair in ((start, returns), (start, mixed_returns), (update.scored, update.fresh_returns))
+        ]
+        found |= stale_gap(*gains, group=agent.num_generations)
+        self._floor = found["stale_gap"] if update.position == 0 else self._floor
+        stage.add(agent.name, start)
+        self._moved.add(agent.name)
+        return {f"occupancy/{name}": value for name, value in (found | {"stale_gap_floor": self._floor}).items()}
+
+    def _look_at_start(self, update: MeasuredUpdate) -> tuple[StageWeights, torch.Tensor]:
+        if update.first is None:
+            raise RuntimeError("The first update of a stage was not measured: its first rollouts are not there.")
+        returns = self._trainer.compute_returns(update.rows, update.first.transcripts)
+        return StageWeights(update.first), returns
+
+    @staticmethod
+    def _gain(update: MeasuredUpdate, scored: ScoredView, returns: torch.Tensor) -> torch.Tensor:
+        agent = update.agent
+        own = update.own(agent.normalise(returns, agent.num_generations))
+        return agent.speaker.policy.accelerator.gather(
+            surrogate_gain(scored.log_ratios, scored.mask, own, agent.epsilon_low, agent.epsilon_high)
+        )
+
+
+def go_on_after(name: str, rollouts: Rollouts, moved: Collection[str]) -> Drafts:
+    """
+    `rollouts` up to each one's last message of agent `name` (none of them, where it is silent), from where the present
+    team goes on.
+
+    What follows stands too, up to the first message of an agent whose policy is another by now: it has the present
+    team's law as it is. So where nobody who was updated speaks later, nothing is written.
+
+    Args:
+        name (`str`): The agent, whose policy is that of when the rollouts were written.
+        rollouts (`Rollouts`): Of this process.
+        moved (`Collection[str]`): Names of the agents that were updated since.
+    """
+    standing = []
+    for transcript in rollouts.transcripts:
+        turns = transcript.turns_of(name)
+        standing.append(transcript.first_turn_of(moved, turns[-1] + 1 if turns else 0))
+    return Drafts(rollouts, updated=None, standing=standing)

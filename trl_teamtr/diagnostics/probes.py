@@ -1,0 +1,35 @@
+"""The diagnostics that a configuration asks for."""
+
+import itertools
+
+from datasets import Dataset, DatasetDict, IterableDataset
+
+from .callback import Probe
+from .certificate_probe import CertificateProbe
+from .occupancy_probe import OccupancyProbe
+from .watched import Watched
+
+
+def make_probes(trainer: Watched, eval_dataset: Dataset | IterableDataset | DatasetDict | dict | None) -> list[Probe]:
+    """
+    The probes of `log_occupancy` and `log_certificate`.
+
+    Args:
+        trainer ([`Watched`]): The training.
+        eval_dataset: Its evaluation dataset; of several, the first one is measured on.
+
+    Raises:
+        `ValueError`: If the certificate is asked for and there is no evaluation dataset.
+    """
+    args, probes = trainer.args, []
+    if args.log_occupancy:
+        probes.append(OccupancyProbe(trainer))
+    if args.log_certificate:
+        if eval_dataset is None:
+            raise ValueError(
+                "`log_certificate=True` measures improvement on held-out prompts, but there is no `eval_dataset`. Pass "
+                "one to the trainer, or leave `log_certificate=False`."
+            )
+        dataset = next(iter(eval_dataset.values())) if isinstance(eval_dataset, dict) else eval_dataset
+        probes.append(CertificateProbe(trainer, list(itertools.islice(dataset, args.certificate_prompts))))
+    return probes

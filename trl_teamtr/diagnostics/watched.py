@@ -1,0 +1,72 @@
+"""What diagnostics ask of the training that they watch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from ..conversation.transcript import Transcript
+from ..policy.speaker import Speaker
+from ..team import Team
+from ..trust_region.engines import PlainEngine, ZeroEngine
+from ..trust_region.snapshot import Snapshot
+from ..trust_region.update import UpdateReport
+
+
+class Member(Protocol):
+    """An agent in training."""
+
+    name: str
+    args: Any
+    radius: float | None
+    num_generations: int
+    epsilon_low: float
+    epsilon_high: float
+
+    @property
+    def speaker(self) -> Speaker: ...
+
+    @property
+    def engine(self) -> PlainEngine | ZeroEngine: ...
+
+    def normalise(self, returns: torch.Tensor, group: int) -> torch.Tensor:
+        """Advantages of returns of all processes (eq. 9)."""
+        ...
+
+    def measure_kl(self, micro_batches: list[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
+        """d̂ of the present weights against `snapshot`, in nats per message."""
+        ...
+
+
+@dataclass
+class ActiveUpdate:
+    """
+    The update in progress, or the last one.
+
+    Args:
+        agent ([`Member`]): Who is updated.
+        rows (`list[dict]`): The stage's prompts, of this process.
+        report ([`UpdateReport`]): What it did, once it has ended.
+    """
+
+    agent: Any
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    report: UpdateReport = field(default_factory=UpdateReport)
+
+
+class Watched(Protocol):
+    """The training of a team."""
+
+    args: Any
+    state: Any
+    team: Team
+    active: ActiveUpdate
+    trained_members: list
+
+    def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
+        """Weighted rewards of rollouts, over all processes, of which nothing is logged."""
+        ...
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Add a value to a metric of the training."""
+        ...

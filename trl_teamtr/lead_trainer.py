@@ -1,0 +1,252 @@
+"""The first trainable member of a team: what it keeps, evaluates, saves and loads for all of them."""
+
+import math
+import os
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from peft import PeftModel
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers.trainer_utils import EvalLoopOutput
+
+from .agent_trainer import AgentTrainer
+from .agents.agent import Agent
+from .agents.member_args import grpo_arguments
+from .agents.team_file import write_team_files
+from .checks import preflight
+from .checks.sampling_checks import choose_resampling
+from .conversation.transcript import Transcript
+from .diagnostics.watched import ActiveUpdate
+from .policy.evaluating import evaluating
+from .policy.residency import Residency
+from .reports.eval_metrics import add_history, name_by_dataset
+from .reports.model_card import describe_team
+from .reports.wandb_fallback import go_offline_without_server
+from .returns.returns import answers, reward_inputs, weigh_rewards
+from .rollouts.resampling import Resampler
+from .rollouts.rollouts import Rollouts
+from .runs import checkpoint, hub
+from .runs.checkpoint_files import put_checkpoint
+from .runs.preemption import PreemptionCallback
+from .runs.stage_state import save_stage
+from .team import Team
+from .teamtr_config import TeamTRConfig
+from .trust_region.engines import prepare_frozen
+from .trust_region.snapshot import Snapshot
+from .trust_region.turn_radii import count_own_turns, make_turn_radii
+
+
+class LeadTrainer(AgentTrainer):
+    """
+    The trainer of a team's first trainable member, which also owns the datasets, the rewards, the callbacks and the logs
+    of the team, and whose evaluations and checkpoints are those of all members.
+
+    The changes w.r.t. [`~trl.GRPOTrainer`] are those of [`AgentTrainer`], and:
+
+    - `_set_signature_columns_if_needed` keeps the private prompts.
+    - `_generate_and_score_completions` lets the team write the rollouts that it is not given.
+    - `evaluate` puts all agents into evaluation mode; `evaluation_loop` keeps the metrics of several datasets apart.
+    - `create_model_card` describes the team.
+    - `_determine_best_metric` lets a run that is preempted save with `save_strategy="best"`.
+    - `_push_from_checkpoint` pushes no pickled arguments, which may hold a token.
+    - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
+
+    Attributes:
+        members (`list[AgentTrainer]`): The trainers of all agents, in team order; this one is among them.
+        trained_members (`list[AgentTrainer]`): Those that are trained.
+        team ([`Team`]): The agents as they speak.
+        active ([`ActiveUpdate`]): The update in progress, for callbacks: the events of `TrainerCallback` do not say which
+            agent is updated.
+    """
+
+    members: list[AgentTrainer]
+    team: Team
+    active: ActiveUpdate
+
+    # The team
+
+    def _add_peers(self, agents: list[Agent], args: TeamTRConfig, processing_class, common: dict[str, Any]):
+        """The trainers of the other agents, and what the lead keeps for all."""
+        num_trained = sum(agent.trainable for agent in agents)
+        # The peers get the lead's reward models, loaded, since TRL logs each batch's rewards from the member's own list
+        common |= {"reward_funcs": list(self.reward_funcs)}
+        common |= {"reward_processing_classes": list(self.reward_processing_classes)}
+        self.members: list[AgentTrainer] = []
+        for agent in agents:
+            arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=num_trained)
+            self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
+        self.trained_members = [member for member in self.members if member.agent.trainable]
+        self.peers = [member for member in self.members if member is not self]
+
+    def _share_equipment(self, args: TeamTRConfig, agents: list[Agent]):
+        """What serves all members: the device, the rollouts, the records and the callbacks."""
+        self._share_records()
+        self.residency = Residency(self.members, args.offload_idle_agents)
+        for member in self.members:
+            turns = count_own_turns(self.team.rules, self.team.names, member.name)
+            member.turn_radii = make_turn_radii(member.radius, args.radius_schedule, turns)
+        self.resampler = Resampler(
+            self.team.turn_loop,
+            choose_resampling(args, agents),
+            args.resample_every,
+            args.importance_clip,
+            args.per_device_train_batch_size,
+            self.log_metric,
+        )
+        self.active = ActiveUpdate(self)
+        self.preemption = PreemptionCallback(self.accelerator)
+        self.add_callback(self.preemption)
+        go_offline_without_server(self.callback_handler)
+
+    def _share_records(self):
+        """One set of metrics, logs and counters for the team: the lead's."""
+        for peer in self.peers:
+            peer.state, peer.control = self.state, self.control
+            peer._metrics, peer._logs = self._metrics, self._logs
+            peer._pending_metrics, peer._pending_extra_logs = self._pending_metrics, self._pending_extra_logs
+
+    def _prepare_members(self, max_steps: int, dataloader: DataLoader, checkpoint_folder: str | None):
+        """
+        Optimizers, schedules and engines of all agents that are trained.
+
+        Args:
+            max_steps (`int`): Updates in the run.
+            dataloader ([`~torch.utils.data.DataLoader`]): The lead's.
+            checkpoint_folder (`str`, *optional*): Checkpoint of the team to resume from.
+        """
+        num_stages = math.ceil(max_steps / len(self.trained_members))
+        self.residency.release()
+        for member in self.members:
+            if not member.agent.trainable:
+                prepare_frozen(member)
+                member.speaker.policy.module = member.model_wrapped
+        for member in self.trained_members:
+            folder = checkpoint_folder and os.path.join(checkpoint_folder, member.name)
+            member.num_updates = num_stages
+            if member is self:
+                self._prepare_for_training(num_stages, dataloader, folder)
+            else:
+                member.train(resume_from_checkpoint=folder)
+            if folder:
+                checkpoint.load_member_state(member, member.controller, folder)
+        self.residency.start()
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if "agent_prompts" not in self._signature_columns:
+            self._signature_columns.append("agent_prompts")
+
+    # Rollouts and returns
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]], rollouts: Rollouts | None = None):
+        return super()._generate_and_score_completions(
+            inputs, rollouts if rollouts is not None else self.team.collect(inputs)
+        )
+
+    def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
+        """
+        Weighted sum of the rewards of rollouts, of which nothing is logged.
+
+        Args:
+            rows (`list[dict]`): The rows that they are of.
+            transcripts (`list[Transcript]`): Of this process. All processes call this together.
+
+        Returns:
+            `torch.Tensor` of shape `(rows of all processes,)`, float32; NaN where no function returned a reward.
+        """
+        prompts = [row["prompt"] for row in rows]
+        rewards = self.team_rewards(reward_inputs(rows, transcripts), prompts, answers(transcripts), transcripts)
+        # What the functions logged by `log_extra` and `log_metric` belongs to no update
+        self._pending_extra_logs.clear()
+        self._pending_metrics.clear()
+        return weigh_rewards(rewards, self.reward_weights)
+
+    def log_metric(self, name: str, value: float):
+        """Add a value to a training metric, of which the mean is logged next."""
+        self._metrics["train"][name].append(value)
+
+    # Evaluation
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        add_history(self._metrics["eval"], metric_key_prefix, self.state)
+        name_by_dataset(self._metrics["eval"], metric_key_prefix)
+        return output
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        batch_size = self.args.per_device_eval_batch_size * self.accelerator.num_processes
+        preflight.check_eval_batch(batch_size, self.num_generations_eval)
+        preflight.check_eval_engine(self.is_deepspeed_enabled, self.deepspeed)
+        if isinstance(eval_dataset, Dataset | IterableDataset):
+            preflight.check_columns(eval_dataset, self.team.names, metric_key_prefix)
+        with evaluating([member.model for member in self.members]):
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    # Saving and loading
+
+    def _determine_best_metric(self, *args, **kwargs) -> bool:
+        # With `save_strategy="best"` this decides whether to save
+        return super()._determine_best_metric(*args, **kwargs) or self.preemption.stopped_at is not None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        """
+        Save the team: `team.json`, and one directory per agent that `from_pretrained` loads.
+
+        Args:
+            output_dir (`str`, *optional*): Where to; defaults to `args.output_dir`.
+        """
+        output_dir = output_dir if output_dir is not None else self.args.output_dir
+        for member in self.members:
+            super(AgentTrainer, member).save_model(os.path.join(output_dir, member.name), _internal_call=True)
+        if self.args.should_save:
+            write_team_files(output_dir, [member.agent for member in self.members], self.args)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def create_model_card(self, *args, **kwargs):
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            describe_team(os.path.join(self.args.output_dir, "README.md"), self.team.speakers, self.hub_model_id)
+
+    def _save_checkpoint(self, model, trial):
+        final = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        put_checkpoint(
+            final, lambda folder: self._write_checkpoint(folder, final), self.args, self.state, self.accelerator
+        )
+        if self.args.push_to_hub:
+            self.save_model(_internal_call=True)  # what is pushed is the output directory, less its checkpoints
+            self._push_from_checkpoint(final)
+
+    def _write_checkpoint(self, folder: str, final: str):
+        self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self.args.output_dir))
+        self.store_flos()
+        self.save_model(folder, _internal_call=True)
+        for member in self.trained_members:
+            path = os.path.join(folder, member.name)
+            checkpoint.save_member(member, member.controller, path, self.args.save_only_model)
+        if not self.args.save_only_model and self.state.global_step % len(self.trained_members):
+            save_stage(self.resampler.stage, folder, self.accelerator, self.args.should_save)
+        checkpoint.save_run_state(self, [member.name for member in self.trained_members], folder, final)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str):
+        hub.push(self, checkpoint_folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
+        # From `train`, of the lead, with the folder of the team
+        super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
+
+    def _load_best_model(self):
+        for member in self.members:
+            folder = os.path.join(self.state.best_model_checkpoint, member.name)
+            if not self.is_deepspeed_enabled:
+                Trainer._load_from_checkpoint(member, folder, member.model)
+            elif member.agent.trainable:  # the others have none, and have not changed
+                deepspeed_load_checkpoint(member.model_wrapped, folder, not isinstance(member.model, PeftModel))
+
+    def _restore_snapshot(self, name: str, weights: list[torch.Tensor]) -> Snapshot:
+        (agent,) = [member for member in self.members if member.name == name]
+        return Snapshot(agent.engine, with_optimizer=False, weights=weights)

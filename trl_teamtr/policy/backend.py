@@ -1,0 +1,91 @@
+"""Generation backends: what turns contexts into sampled ids."""
+
+from typing import Any, Protocol
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from trl.trainer.utils import pad
+
+from ..agents.settings import SamplingSettings
+from .policy import Policy
+
+
+class Backend(Protocol):
+    """Samples with the present weights of a policy."""
+
+    def generate(self, contexts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """
+        Ids sampled after each of `contexts`, up to and including the first that ends a message, `max_new_tokens` at
+        most. Every process calls this together.
+        """
+        ...
+
+
+class PlainBackend:
+    """
+    `generate` of transformers, on the policy itself; samples are those of [`~trl.GRPOTrainer`], to the bit.
+
+    Args:
+        policy ([`Policy`]): The policy.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): For the id with which contexts are padded.
+        eos_token_ids (`list[int]`): Ids that end a message.
+        sampling ([`SamplingSettings`]): How to sample.
+        suppressed (`list[int]`, *optional*): Ids that are never sampled.
+        pad_to_multiple_of (`int`, *optional*): The width of a batch is a multiple of it.
+
+    Attributes:
+        config ([`~transformers.GenerationConfig`]): What is passed to `generate`.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_token_ids: list[int],
+        sampling: SamplingSettings,
+        suppressed: list[int] | None = None,
+        pad_to_multiple_of: int | None = None,
+    ):
+        self._policy, self._tokenizer, self._eos_token_ids = policy, tokenizer, eos_token_ids
+        self._pad_to_multiple_of = pad_to_multiple_of
+        self._kwargs: dict[str, Any] = {
+            "max_new_tokens": sampling.max_completion_length,
+            "do_sample": True,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": eos_token_ids,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "cache_implementation": sampling.cache_implementation,
+            **({"suppress_tokens": suppressed} if suppressed else {}),
+            **(sampling.generation_kwargs or {}),
+        }
+        self.config = self._make_config(self._kwargs["max_new_tokens"])
+
+    def generate(self, contexts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        ids, mask = self._pad(contexts)
+        # Without a gradient, and under ZeRO-3 with the weights gathered
+        with self._policy.generating(self._kwargs) as model:
+            output = model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=self._make_config(max_new_tokens)
+            )
+        return [self._cut(row) for row in output[:, ids.size(1) :].tolist()]
+
+    def _make_config(self, max_new_tokens: int) -> GenerationConfig:
+        return GenerationConfig(**{**self._kwargs, "max_new_tokens": max_new_tokens}, disable_compile=True)
+
+    def _pad(self, contexts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and attention mask of `contexts`, padded on the left."""
+        device, rows = self._policy.accelerator.device, [torch.tensor(context) for context in contexts]
+        width = self._pad_to_multiple_of
+        ids = pad(rows, self._tokenizer.pad_token_id, padding_side="left", pad_to_multiple_of=width)
+        mask = pad([torch.ones_like(row) for row in rows], 0, padding_side="left", pad_to_multiple_of=width)
+        return ids.to(device), mask.to(device)
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """`ids` up to the first that ends a message: what follows is padding."""
+        end = next((i for i, token in enumerate(ids) if token in self._eos_token_ids), len(ids))
+        return ids[: end + 1]

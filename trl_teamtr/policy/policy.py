@@ -1,0 +1,101 @@
+"""A language model as agents use it: one object to call, whatever holds its weights."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+from trl.trainer.utils import add_fused_lm_head
+
+
+class Policy:
+    """
+    The model of an agent, and what it is wrapped into.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model, with TRL's fused head
+            ([`add_scoring_head`]) if its messages are to be scored.
+        accelerator ([`~accelerate.Accelerator`]): Of the processes that call it together.
+        gradient_checkpointing_kwargs (`dict`, *optional*): With which checkpointing of activations is switched on again
+            after a call without gradient.
+        gather_for_generation (`bool`): Under ZeRO-3, whether to gather all weights for a generation.
+
+    Attributes:
+        module ([`~torch.nn.Module`]): What is called: the model, or the DDP module or DeepSpeed engine around it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        accelerator: Accelerator,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+        gather_for_generation: bool = True,
+    ):
+        self.model = model
+        self.module: nn.Module = model
+        self.accelerator = accelerator
+        self._gradient_checkpointing_kwargs = gradient_checkpointing_kwargs
+        self._gather_for_generation = gather_for_generation
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits at each position."""
+        return self.model.config.get_text_config().vocab_size
+
+    @contextlib.contextmanager
+    def generating(self, generation_kwargs: dict[str, Any]) -> Iterator[PreTrainedModel]:
+        """
+        Within it the bare model, ready for `generate`, which reads `generation_kwargs` where it looks into the model's
+        own generation config. Every process enters together.
+        """
+        with (
+            unwrap_model_for_generation(
+                self.module,
+                self.accelerator,
+                gather_deepspeed3_params=self._gather_for_generation,
+                generation_kwargs=generation_kwargs,
+                gradient_checkpointing_kwargs=self._gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+        ):
+            yield model
+
+    def logits(self, call: dict[str, Any]) -> torch.Tensor:
+        """Logits of a forward pass with the arguments `call`, but for the last position; not over the temperature yet."""
+        with self.accelerator.autocast():
+            return self.module(**call).logits[:, :-1]
+
+    @torch.no_grad()
+    def token_logps(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int, batch_size: int | None = None
+    ) -> torch.Tensor:
+        """
+        Log-probabilities of the last `keep` tokens at the temperature of the fused head, as TRL computes them.
+
+        Args:
+            input_ids, attention_mask (`torch.Tensor` of shape `(rows, length)`, int64): The sequences.
+            keep (`int`): Number of positions to score.
+            batch_size (`int`, *optional*): Rows of a forward pass; all of them if not given.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, keep)`, in nats.
+        """
+        size, found = batch_size or len(input_ids), []
+        with disable_gradient_checkpointing(self.model, self._gradient_checkpointing_kwargs):
+            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+                labels = ids.masked_fill(mask == 0, -100)
+                labels[:, :-keep] = -100
+                with self.accelerator.autocast():
+                    output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+                found.append(output.log_probs[:, -keep:])
+        return torch.cat(found)
+
+
+def add_scoring_head(model: PreTrainedModel | PeftModel, temperature: float):
+    """Give `model` the head by which [`~Policy.token_logps`] scores, where no [`~trl.GRPOTrainer`] has done it."""
+    add_fused_lm_head(model.get_base_model() if isinstance(model, PeftModel) else model, temperature=temperature)

@@ -1,0 +1,9 @@
+"""What processes that hold a model together must agree on before they call it."""
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+
+def union(accelerator: Accelerator, items: set) -> set:
+    """The items of all processes."""
+    return set(gather_object(list(items))) if accelerator.num_processes > 1 else items

@@ -1,0 +1,125 @@
+"""Which agents' tensors are on the device: the moments of one agent and, on request, the weights of one agent."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+
+class MomentsHolder(Protocol):
+    """What keeps an agent's moments: the engine under its optimizer."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    def unlink_moments(self) -> None: ...
+
+    def link_moments(self) -> None: ...
+
+
+class Resident(Protocol):
+    """An agent that is somewhere."""
+
+    name: str
+    model: nn.Module
+    ref_model: nn.Module | None
+
+    @property
+    def is_trained(self) -> bool: ...
+
+    @property
+    def engine(self) -> MomentsHolder: ...
+
+
+class Offloaded:
+    """
+    Tensors on their way to the memory of the CPU and back. A tensor keeps its identity and only its data moves, so
+    that optimizers and modules that hold it notice nothing. Tensors that are at home on the CPU stay there.
+    """
+
+    def __init__(self):
+        self._homes: list[tuple[torch.Tensor, torch.device]] = []
+
+    def move_out(self, tensors: Sequence[torch.Tensor]):
+        self._homes += [(tensor, tensor.device) for tensor in tensors]
+        for tensor, _ in self._homes:
+            tensor.data = tensor.data.to("cpu")
+
+    def move_back(self):
+        for tensor, home in self._homes:
+            tensor.data = tensor.data.to(home)
+        self._homes.clear()
+
+
+class Residency:
+    """
+    Moves agents to the device when they train or speak, and the others to the memory of the CPU.
+
+    Only one agent trains at a time, so that only its moments are on the device; the others' come when it is their
+    turn. With `offload_idle_agents` the same holds for weights and reference models. Weights that agents share stay.
+
+    Args:
+        members (`Sequence[Resident]`): The team.
+        offload_idle_agents (`bool`): Whether to move weights too.
+    """
+
+    def __init__(self, members: Sequence[Resident], offload_idle_agents: bool):
+        self._moments = {member.name: Offloaded() for member in members if member.is_trained}
+        self._weights = {member.name: Offloaded() for member in members}
+        self._members = {member.name: member for member in members}
+        self._trains: str | None = None  # whose moments are on the device
+        self._present: str | None = None  # whose weights are, where only one agent's are
+        self._own = _own_tensors(members) if offload_idle_agents else None
+
+    def release(self):
+        """Before agents are prepared for training: everything back to the device, and optimizers of old forgotten."""
+        for offloaded in (*self._moments.values(), *self._weights.values()):
+            offloaded.move_back()
+        self._trains = self._present = None
+
+    def start(self):
+        """Once all agents are prepared: everything out, until someone needs it."""
+        if len(self._moments) > 1:
+            for name in self._moments:
+                self._move_moments_out(name)
+        if self._own is not None:
+            for name in self._members:
+                self._weights[name].move_out(self._own[name])
+
+    def train(self, member: Resident):
+        """The agent's update begins."""
+        self.use(member)
+        if len(self._moments) > 1 and self._trains != member.name:
+            if self._trains is not None:
+                self._move_moments_out(self._trains)
+            self._moments[member.name].move_back()
+            member.engine.link_moments()
+            self._trains = member.name
+
+    def use(self, member: Resident):
+        """The agent is about to speak, or to score its messages."""
+        if self._own is not None and self._present != member.name:
+            if self._present is not None:
+                self._weights[self._present].move_out(self._own[self._present])
+            self._weights[member.name].move_back()
+            self._present = member.name
+
+    def _move_moments_out(self, name: str):
+        engine = self._members[name].engine
+        engine.unlink_moments()
+        values = [value for state in engine.optimizer.state.values() for value in state.values()]
+        self._moments[name].move_out([value for value in values if isinstance(value, torch.Tensor)])
+
+
+def _own_tensors(members: Sequence[Resident]) -> dict[str, list[torch.Tensor]]:
+    """For each agent, the weights and buffers that no other agent has."""
+    tensors = {member.name: _tensors(member) for member in members}
+    holders = Counter(key for own in tensors.values() for key in own)
+    return {name: [tensor for key, tensor in own.items() if holders[key] == 1] for name, own in tensors.items()}
+
+
+def _tensors(member: Resident) -> dict[int, torch.Tensor]:
+    models: list[nn.Module] = [model for model in (member.model, member.ref_model) if model is not None]
+    return {id(tensor): tensor for model in models for tensor in (*model.parameters(), *model.buffers())}

@@ -1,0 +1,155 @@
+"""A member of a team that speaks and scores: it needs no trainer, no dataset, no reward and no optimizer."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..agents.agent import Agent
+from ..agents.settings import SamplingSettings
+from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
+from ..conversation.transcript import Message
+from ..conversation.view import View, stack_views
+from .backend import Backend, PlainBackend
+from .plain_sampling import drop_sampling_defaults
+from .policy import Policy
+from .processes import union
+from .scoring import sequence
+
+
+class Speaker:
+    """
+    An agent's voice: how it reads, how it samples, and how probable it finds what was said.
+
+    Args:
+        agent ([`Agent`]): The member, for its name and its system prompt.
+        policy ([`Policy`]): Its model.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer, with a pad token.
+        sampling ([`SamplingSettings`]): How it samples.
+        chat_template_kwargs (`dict`, *optional*): Keyword arguments for its chat template.
+        max_context_length (`int`, *optional*): Longest view, the message to come included; at most the model's own limit.
+        alone (`bool`): Whether the team has one agent.
+        suppressed (`list[int]`, *optional*): Ids that it never samples.
+        pad_to_multiple_of (`int`, *optional*): The width of its batches is a multiple of it.
+        before_use (`Callable[[], None]`, *optional*): Called before its weights are needed, which may be elsewhere.
+
+    Attributes:
+        name (`str`): The agent's name.
+        eos_token_ids (`list[int]`): Ids that end its messages.
+        backend ([`Backend`]): What samples.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        policy: Policy,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: SamplingSettings,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        max_context_length: int | None = None,
+        alone: bool = False,
+        suppressed: list[int] | None = None,
+        pad_to_multiple_of: int | None = None,
+        before_use: Callable[[], None] | None = None,
+    ):
+        self.agent, self.name = agent, agent.name
+        self.policy, self.tokenizer, self.sampling = policy, tokenizer, sampling
+        self.eos_token_ids = find_eos_token_ids(policy.model, tokenizer)
+        backend = PlainBackend(policy, tokenizer, self.eos_token_ids, sampling, suppressed, pad_to_multiple_of)
+        drop_sampling_defaults(policy.model, backend.config, self.name)
+        self.backend: Backend = backend
+        self.max_view_length = _find_max_view_length(policy, max_context_length)
+        self._chat_template_kwargs = chat_template_kwargs or {}
+        self._alone = alone
+        self._before_use = before_use
+        self._renderers: dict[bool, Renderer] = {}
+
+    @property
+    def room(self) -> int:
+        """Most tokens that it may have read when it begins a message."""
+        return self.max_view_length - self.sampling.max_completion_length
+
+    def use(self):
+        """Its weights are about to be needed."""
+        if self._before_use is not None:
+            self._before_use()
+
+    def renderer_for(self, prompt: str | list[dict]) -> Renderer:
+        """How it reads a rollout of `prompt`."""
+        chat = not isinstance(prompt, str)
+        if chat not in self._renderers:
+            self._renderers[chat] = self._make_renderer(chat)
+        return self._renderers[chat]
+
+    def _make_renderer(self, chat: bool) -> Renderer:
+        system_prompt = self.agent.system_prompt
+        if chat:
+            return ChatRenderer(
+                self.tokenizer, self.name, system_prompt, self.eos_token_ids, self._chat_template_kwargs
+            )
+        return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone)
+
+    def speak(self, contexts: list[list[int]], beginnings: Sequence[tuple[int, ...]] | None = None) -> list[Message]:
+        """
+        Sample one message for each context with the present weights.
+
+        Args:
+            contexts (`list[list[int]]`): Token ids. Every process calls this together; one may bring none.
+            beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
+        """
+        ends, limit = set(self.eos_token_ids), self.sampling.max_completion_length
+        ids = list(beginnings) if beginnings is not None else [()] * len(contexts)
+        unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
+        if union(self.policy.accelerator, {True} if unfinished else set()):
+            self.use()
+            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
+            prompts = [contexts[i] + list(ids[i]) for i in unfinished] or [[self.tokenizer.pad_token_id]]
+            new = self.backend.generate(prompts, limit - min((len(ids[i]) for i in unfinished), default=0))
+            if len(new) != len(prompts):
+                raise RuntimeError(
+                    f"Agent {self.name!r} was given {len(prompts)} contexts and wrote {len(new)} messages."
+                )
+            for i, continuation in zip(unfinished, new[: len(unfinished)], strict=True):
+                ids[i] = (*ids[i], *continuation)[:limit]
+        texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
+        return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
+
+    def view_batch(self, views: Sequence[View]) -> dict[str, torch.Tensor]:
+        """
+        Its `views` of rollouts as padded tensors on its device ([`stack_views`]), for scoring. Views in which it never
+        spoke are ended by a masked dummy.
+        """
+        pad_token_id = self.tokenizer.pad_token_id
+        for view in views:
+            view.end(pad_token_id)
+        batch = stack_views(views, pad_token_id)
+        return {name: tensor.to(self.policy.accelerator.device) for name, tensor in batch.items()}
+
+    def token_logps(self, batch: dict[str, torch.Tensor], batch_size: int | None = None) -> torch.Tensor:
+        """
+        Log-probabilities of the tokens of whole views under the present weights, at its temperature.
+
+        Args:
+            batch (`dict`): What [`~Speaker.view_batch`] returns, or a batch of its trainer.
+            batch_size (`int`, *optional*): Rows of a forward pass; all of them if not given.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`loss_mask`].
+        """
+        return self.policy.token_logps(*sequence(batch), batch_size=batch_size)
+
+
+def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end a message: the tokenizer's, and those of the model's generation config."""
+    own = model.generation_config.eos_token_id
+    ids = [own] if isinstance(own, int) else list(own or [])
+    return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
+
+
+def _find_max_view_length(policy: Policy, max_context_length: int | None) -> int:
+    # Not every family has it, and some by another name, which only the attribute knows
+    limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [length for length in (max_context_length, limit) if length is not None]
+    return min(limits) if limits else sys.maxsize

@@ -1,0 +1,37 @@
+"""The model card of a team: TRL's, with the members and how to load them in place of its quick start."""
+
+import re
+from collections.abc import Sequence
+
+from huggingface_hub import ModelCard
+
+from ..policy.speaker import Speaker
+
+
+QUICK_START = """\
+## The team
+
+{members}
+
+Each agent is a model (or adapter) in the directory of its name, which `from_pretrained` loads. The whole team:
+
+```python
+from huggingface_hub import snapshot_download
+from trl_teamtr import load_team
+
+agents = load_team(snapshot_download("{repository}"))
+```
+
+"""
+
+
+def describe_team(path: str, speakers: Sequence[Speaker], repository: str | None):
+    """Put the team into the card at `path` that TRL wrote, in place of the quick start of a single model."""
+    card = ModelCard.load(path)
+    lines = []
+    for speaker in speakers:
+        model, frozen = speaker.policy.model, "" if speaker.agent.trainable else ", frozen"
+        lines.append(f"- `{speaker.name}`: `{model.config._name_or_path or type(model).__name__}`{frozen}")
+    section = QUICK_START.format(members="\n".join(lines), repository=repository or "path/to/the/team")
+    card.text = re.sub(r"## Quick start\n.*?(?=## Training procedure)", lambda _: section, card.text, flags=re.DOTALL)
+    card.save(path)

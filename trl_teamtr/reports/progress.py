@@ -1,0 +1,17 @@
+"""A progress bar that says what a team's training is about."""
+
+from transformers.trainer_callback import ProgressCallback
+
+
+class TeamProgressCallback(ProgressCallback):
+    """The usual progress bar over updates, with the team's reward and the KL of the last update beside it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or self.training_bar is None or "reward" not in (logs or {}):
+            return
+        shown = {"reward": logs["reward"]}
+        shown |= {key.split("/")[1] + " KL": value for key, value in logs.items() if key.endswith("/kl")}
+        self.training_bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items() if value is not None})
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        pass  # an evaluation is a few batches: a second bar within the first says nothing

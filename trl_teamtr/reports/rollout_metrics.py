@@ -1,0 +1,62 @@
+"""What a batch of rollouts cost, and how long an agent's messages were, under TRL's names where it has one."""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from ..rollouts.rollouts import Rollouts
+
+
+@dataclass
+class RolloutMetrics:
+    """
+    Figures of rollouts, over all processes.
+
+    Args:
+        values (`dict[str, float]`): Metrics by their logged names.
+        num_tokens (`int`): Number of tokens of all messages, and of what the agent read before its first one.
+    """
+
+    values: dict[str, float]
+    num_tokens: int
+
+
+def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) -> RolloutMetrics:
+    """
+    The figures of `rollouts`.
+
+    Args:
+        rollouts (`Rollouts`): Of this process. Views in which the agent never spoke may be ended already.
+        name (`str`): The agent whose update or evaluation they are for.
+        accelerator ([`~accelerate.Accelerator`]): All processes call this together.
+    """
+    views = rollouts.views[name]
+    messages = [message for transcript in rollouts.transcripts for message in transcript.messages]
+    counts = {
+        "messages": len(messages),
+        "tokens": sum(len(message.ids) for message in messages),
+        "cut": rollouts.num_cut,
+        "full": len(rollouts.full),
+        "read": sum(len(view.prompt_ids) for view in views),
+        "unfinished": sum(not message.finished for message in messages if message.agent == name),
+        "decoded": rollouts.tokens_decoded,
+        "scored": rollouts.tokens_scored,
+        "kept": rollouts.tokens_kept,
+        "own_tokens": sum(sum(view.mask) for view in views),
+        "own_messages": sum(view.num_messages for view in views),
+    }
+    total = accelerator.reduce(torch.tensor(list(counts.values()), device=accelerator.device), reduction="sum")
+    counts = dict(zip(counts, total.tolist(), strict=True))
+    own_messages = max(counts["own_messages"], 1)
+    values = {
+        "rollout/messages": counts["messages"],
+        "rollout/tokens_decoded": counts["decoded"],
+        "rollout/tokens_scored": counts["scored"],
+        "rollout/reused_fraction": counts["kept"] / max(counts["tokens"], 1),
+        "rollout/messages_cut": counts["cut"],
+        "rollout/ended_for_length": counts["full"],
+        "completions/mean_length": counts["own_tokens"] / own_messages,
+        "completions/clipped_ratio": counts["unfinished"] / own_messages,
+    }
+    return RolloutMetrics(values, counts["read"] + counts["tokens"])

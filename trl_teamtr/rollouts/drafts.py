@@ -1,0 +1,124 @@
+"""What becomes of a team's rollouts when one of its agents has been updated: which messages stand, and which are checked."""
+
+from ..conversation.transcript import Message, Transcript
+from ..policy.processes import union
+from ..policy.speaker import Speaker
+from ..trust_region.snapshot import Snapshot
+from .rollouts import Rollouts
+from .verification import Draft, check_drafts, count_scored
+
+
+# Messages that stay whole, and beginnings of messages, each by row
+Kept = tuple[dict[int, Message], dict[int, tuple[int, ...]]]
+
+
+class Drafts:
+    """
+    The rollouts of the team before its last update.
+
+    Messages before the updated agent's first turn have the law of the updated team as they stand. Later ones are decoded
+    anew or, with `speculative`, are drafts: block verification keeps as much of each as the new law allows, and what
+    follows a cut is drawn anew. A message whose author and context are both unchanged stands without a look.
+
+    Each message has the law of its author's weights and context at its last verification. Those of the agent that was
+    updated since are in `snapshot`; all other weights are the present ones, and the contexts are in `rollouts`.
+
+    Args:
+        rollouts (`Rollouts`): What the team wrote before the update.
+        updated (`str`, *optional*): The agent that was updated; `None` if the team is what it was.
+        snapshot (`Snapshot`, *optional*): Its policy before the update, for verification.
+        speculative (`bool`): Whether to verify messages, rather than to decode them anew.
+        standing (`list[int]`, *optional*): How many messages each rollout keeps without a look; those before the updated
+            agent's first turn if not given.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        updated: str | None,
+        snapshot: Snapshot | None = None,
+        speculative: bool = False,
+        standing: list[int] | None = None,
+    ):
+        self.rollouts = rollouts
+        self._updated = updated
+        self._snapshot = snapshot
+        self._speculative = speculative
+        if standing is None:
+            standing = [transcript.first_turn_of({updated}) for transcript in rollouts.transcripts]
+        self._standing = standing
+        self._changed: set[int] = set()
+
+    def unchanged(self, row: int) -> bool:
+        """Whether the row is, so far, what it was."""
+        return row not in self._changed
+
+    def author(self, row: int, transcript: Transcript) -> str | None:
+        """Who spoke next in a row that is unchanged so far; `None` where the rollout ended."""
+        messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
+        return messages[turn].agent if turn < len(messages) else None
+
+    def ended_for_length(self, row: int, transcript: Transcript) -> bool:
+        """Whether an unchanged row ended here because a context was full."""
+        return row in self.rollouts.full and len(transcript.messages) == len(self.rollouts.transcripts[row].messages)
+
+    def verify(self, speaker: Speaker, contexts: dict[int, list[int]], rollouts: Rollouts) -> Kept:
+        """
+        What stays of the drafts of this turn: for each row that has one, the message, or the beginning of it.
+
+        Args:
+            speaker (`Speaker`): Who speaks. All processes call this together.
+            contexts (`dict[int, list[int]]`): For each row in which it speaks, the ids that it reads now.
+            rollouts (`Rollouts`): The new rollouts, whose counters are brought up to date.
+        """
+        kept: dict[int, Message] = {}
+        begun: dict[int, tuple[int, ...]] = {}
+        to_check = {}
+        for row in contexts:
+            draft = self._draft(speaker.name, row, rollouts.transcripts[row])
+            if draft is None:
+                self._changed.add(row)
+            elif row not in self._changed and (
+                len(rollouts.transcripts[row].messages) < self._standing[row] or speaker.name != self._updated
+            ):
+                kept[row] = draft
+            else:
+                to_check[row] = draft
+        if self._speculative and union(speaker.policy.accelerator, {True} if to_check else set()):
+            whole, begun = self._check(speaker, to_check, contexts, rollouts)
+            kept |= whole
+        rollouts.tokens_kept += sum(len(message.ids) for message in kept.values())
+        rollouts.tokens_kept += sum(len(ids) - 1 for ids in begun.values())  # the last one is drawn
+        rollouts.tokens_decoded += len(begun)
+        return kept, begun
+
+    def _draft(self, name: str, row: int, transcript: Transcript) -> Message | None:
+        """The old message of this turn, if the same agent wrote it and it may stand or serve as a draft."""
+        messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
+        if turn >= len(messages) or messages[turn].agent != name:
+            return None
+        return messages[turn] if self._speculative or turn < self._standing[row] else None
+
+    def _check(
+        self, speaker: Speaker, messages: dict[int, Message], contexts: dict[int, list[int]], rollouts: Rollouts
+    ) -> Kept:
+        """Block verification of `messages`, in as many chunks on every process."""
+        kept: dict[int, Message] = {}
+        begun: dict[int, tuple[int, ...]] = {}
+        drafts = [
+            Draft(self._old_context(speaker.name, row, rollouts.transcripts[row]), contexts[row], list(message.ids))
+            for row, message in messages.items()
+        ]
+        verdicts = check_drafts(speaker, drafts, self._snapshot if speaker.name == self._updated else None)
+        rollouts.tokens_scored += count_scored(drafts)
+        for (row, message), (length, replacement) in zip(messages.items(), verdicts, strict=True):
+            if length == len(message.ids):
+                kept[row] = message
+            else:
+                self._changed.add(row)
+                begun[row] = (*message.ids[:length], replacement)
+        return kept, begun
+
+    def _old_context(self, name: str, row: int, transcript: Transcript) -> list[int]:
+        turn, old = len(transcript.messages), self.rollouts.transcripts[row].messages
+        return self.rollouts.views[name][row].context_of(sum(message.agent == name for message in old[:turn]))

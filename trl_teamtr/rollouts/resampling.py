@@ -1,0 +1,120 @@
+"""Whose rollouts each update of a stage is made on: wholly fresh, resampled from where they changed, or stale."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+
+from ..maths.importance import importance_weights
+from ..maths.occupancy import occupancy_metrics
+from ..policy.speaker import Speaker
+from ..trust_region.snapshot import Snapshot
+from ..trust_region.update import UpdateReport
+from .drafts import Drafts
+from .rollouts import Rollouts
+from .stage_weights import ScoredView, StageWeights
+from .turn_loop import TurnLoop
+
+
+# Modes that write only what an update has changed
+RESAMPLED = ("suffix", "speculative")
+
+
+@dataclass
+class StageRollouts:
+    """
+    What is known of the rollouts of the stage in progress.
+
+    Args:
+        rollouts (`Rollouts`, *optional*): Those that the last update was made on.
+        num_served (`int`): Updates of the stage so far that got rollouts.
+        updated (`str`, *optional*): The agent whose law has changed since they were written.
+        snapshot (`Snapshot`, *optional*): Its policy before that.
+        weights (`StageWeights`, *optional*): How probable the present team finds them.
+    """
+
+    rollouts: Rollouts | None = None
+    num_served: int = 0
+    updated: str | None = None
+    snapshot: Snapshot | None = None
+    weights: StageWeights | None = None
+
+
+class Resampler:
+    """
+    Provides the rollouts of each update of a stage in one of the modes of `resampling`. A stage begins with fresh ones.
+
+    After an update, `"full"` writes all rollouts anew (with `resample_every`, only after every so many updates);
+    `"suffix"` keeps what was said before the updated agent's first turn and decodes on from there; `"speculative"` also
+    verifies what follows, and draws anew only where the updated team would have said something else ([`Drafts`]);
+    `"stale"` and `"joint"` keep the stage's first rollouts; `"importance"` keeps and weights them. An update that was
+    undone, or made no step, has changed no law: then only `"full"` writes anything.
+
+    Args:
+        turn_loop ([`TurnLoop`]): The team's.
+        mode (`str`): One of `RESAMPLINGS`.
+        every (`int`): With `"full"`: updates from one rollout to the next.
+        importance_clip (`float`, *optional*): With `"importance"`: largest weight.
+        batch_size (`int`): Rows of a forward pass that scores rollouts.
+        log (`Callable[[str, float], None]`): Takes a metric.
+
+    Attributes:
+        stage ([`StageRollouts`]): What is kept of the stage in progress.
+    """
+
+    def __init__(
+        self,
+        turn_loop: TurnLoop,
+        mode: str,
+        every: int,
+        importance_clip: float | None,
+        batch_size: int,
+        log: Callable[[str, float], None],
+    ):
+        self._turn_loop, self.mode, self._every, self._clip = turn_loop, mode, every, importance_clip
+        self._batch_size, self._log = batch_size, log
+        self.start_stage()
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether the policy before an update is needed after it."""
+        return self.mode in ("speculative", "importance")
+
+    def start_stage(self):
+        """Forget the rollouts of the stage before."""
+        self.stage = StageRollouts()
+
+    def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
+        """The rollouts of `rows` for the next update of the stage."""
+        stage = self.stage
+        if stage.rollouts is None or (self.mode == "full" and stage.num_served % self._every == 0):
+            rollouts = self._turn_loop.run(self._turn_loop.begin(rows))
+        else:
+            drafts = Drafts(stage.rollouts, stage.updated, stage.snapshot, self.mode == "speculative")
+            rollouts = self._turn_loop.resample(drafts)
+        weights = None
+        if self.mode == "importance":
+            weights = stage.weights if stage.weights is not None else StageWeights(rollouts)
+            self._weigh(rollouts, weights)
+        kept = rollouts if self.mode != "full" or self._every > 1 else None
+        self.stage = StageRollouts(kept, stage.num_served + 1, weights=weights)
+        return rollouts
+
+    def agent_was_updated(self, speaker: Speaker, report: UpdateReport, before: Snapshot | None):
+        """Note whose law has changed since the last rollouts; `before` is its policy before the update."""
+        if report.inner_steps == 0 or report.rejected:
+            return
+        stage = self.stage
+        if self.mode in RESAMPLED:
+            stage.updated, stage.snapshot = speaker.name, before
+        if stage.weights is not None and stage.rollouts is not None and before is not None:
+            stage.weights.add(speaker.name, ScoredView(speaker, stage.rollouts, before, self._batch_size))
+
+    def _weigh(self, rollouts: Rollouts, weights: StageWeights):
+        rollouts.weights = importance_weights(weights.log_ratios, self._clip)
+        unclipped = gather_object(importance_weights(weights.log_ratios, None).tolist())
+        for name, value in occupancy_metrics(torch.tensor(unclipped, dtype=torch.float64)).items():
+            if name != "tv":
+                self._log(f"importance/{name}", value)

@@ -1,0 +1,76 @@
+"""Rollouts: what a team said for a batch of rows, and how each of its members read it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ..conversation.transcript import Message, Transcript
+from ..conversation.view import View
+from ..policy.speaker import Speaker
+
+
+@dataclass
+class Rollouts:
+    """
+    What a team wrote for a batch of rows.
+
+    Args:
+        transcripts (`list[Transcript]`): One per row.
+        views (`dict[str, list[View]]`): For each agent, its view of each row.
+        full (`set[int]`): Rows that ended because the next speaker's context was full.
+        tokens_decoded (`int`): Number of tokens that were sampled for them.
+        tokens_scored (`int`): Number of tokens, contexts included, that went through a forward pass to verify drafts.
+        tokens_kept (`int`): Number of tokens of their messages that were there already.
+        weights (`torch.Tensor` of shape `(rows,)`, *optional*): Importance weights, if they are of another team.
+    """
+
+    transcripts: list[Transcript]
+    views: dict[str, list[View]]
+    full: set[int] = field(default_factory=set)
+    tokens_decoded: int = 0
+    tokens_scored: int = 0
+    tokens_kept: int = 0
+    weights: torch.Tensor | None = None
+
+    @property
+    def num_cut(self) -> int:
+        """Number of messages that some view left out for want of room."""
+        return sum(view.num_cut for views in self.views.values() for view in views)
+
+    def read(self, speaker: Speaker, row: int) -> bool:
+        """Let `speaker` read what is new to it in a row; `False` if it has no room to answer."""
+        transcript = self.transcripts[row]
+        return self.views[speaker.name][row].read(transcript, speaker.renderer_for(transcript.prompt), speaker.room)
+
+    def write(self, row: int, message: Message):
+        """Append `message` to a row, and to its author's view of it."""
+        self.transcripts[row].messages.append(message)
+        self.views[message.agent][row].write(list(message.ids))
+
+
+def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollouts:
+    """
+    `transcripts` with every author's view of the messages that are there, as the turn loop would have left them.
+
+    Raises:
+        `ValueError`: If an author is not of the team, has not enough room for what it is said to have read, or if a
+            message has no token ids.
+    """
+    rollouts = Rollouts(transcripts, {speaker.name: [View() for _ in transcripts] for speaker in speakers})
+    authors = {speaker.name: speaker for speaker in speakers}
+    for row, transcript in enumerate(transcripts):
+        messages, transcript.messages = transcript.messages, []
+        for message in messages:
+            if message.agent not in authors or not message.ids:
+                raise ValueError(
+                    f"Message {len(transcript.messages)} of row {row} is by {message.agent!r} and has "
+                    f"{len(message.ids)} token ids. Its author must be one of {', '.join(authors)}, and its ids, end of "
+                    "turn included, are what the author reads of it: `Message(agent, text, ids)`."
+                )
+            if not rollouts.read(authors[message.agent], row):
+                raise ValueError(
+                    f"Message {len(transcript.messages)} of row {row} has no room in its author's context."
+                )
+            rollouts.write(row, message)
+    return rollouts

@@ -1,0 +1,109 @@
+"""The turn loop: a team writes its transcripts, all rollouts of a turn in one batch per agent."""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import Accelerator
+
+from ..conversation.rules import RolloutRules
+from ..conversation.transcript import Message, Transcript
+from ..policy.processes import union
+from ..policy.speaker import Speaker
+from .drafts import Drafts
+from .rollouts import Rollouts, replay
+
+
+class TurnLoop:
+    """
+    Lets speakers take turns by the rules.
+
+    All processes enter every generation together, those without a row for the speaker with a dummy row, since
+    generation under ZeRO-3 is a collective.
+
+    Args:
+        speakers (`Sequence[Speaker]`): The team, in team order.
+        rules ([`RolloutRules`]): Who speaks, and when a rollout ends.
+        accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
+
+    Attributes:
+        names (`tuple[str]`): Names of the team, in team order.
+    """
+
+    def __init__(self, speakers: Sequence[Speaker], rules: RolloutRules, accelerator: Accelerator):
+        self.speakers, self.rules, self.accelerator = speakers, rules, accelerator
+        self.names = tuple(speaker.name for speaker in speakers)
+
+    def begin(
+        self, rows: Sequence[dict[str, Any]], said: Sequence[Sequence[Message]] | None = None
+    ) -> list[Transcript]:
+        """
+        Transcripts for rows of a dataset (`prompt`, and `agent_prompts` if there are private prompts), each with a seed
+        of its own, that begin with the messages `said`.
+        """
+        said = said if said is not None else [()] * len(rows)
+        return [
+            Transcript(row["prompt"], self.names, private_prompts(row), random.getrandbits(32), list(messages))
+            for row, messages in zip(rows, said, strict=True)
+        ]
+
+    def run(self, transcripts: list[Transcript], drafts: Drafts | None = None) -> Rollouts:
+        """
+        Let the team, with its present weights, write each of `transcripts` to its end, from wherever it stands.
+
+        Args:
+            transcripts (`list[Transcript]`): One per row of this process. Messages that are there already are kept.
+            drafts (`Drafts`, *optional*): Rollouts of the team before its last update, of which messages may stay.
+        """
+        rollouts = replay(transcripts, self.speakers)
+        while True:
+            turn = [self._next_speaker(row, rollouts, drafts) for row in range(len(transcripts))]
+            speaking = union(self.accelerator, {name for name in turn if name is not None})
+            if not speaking:
+                return rollouts
+            for speaker in self.speakers:
+                if speaker.name in speaking:
+                    rows = [row for row, name in enumerate(turn) if name == speaker.name]
+                    _take_turn(speaker, rows, rollouts, drafts)
+
+    def resample(self, drafts: Drafts) -> Rollouts:
+        """The rollouts of `drafts` as the present team writes them: what may stay stays."""
+        empty = [dataclasses.replace(transcript, messages=[]) for transcript in drafts.rollouts.transcripts]
+        return self.run(empty, drafts)
+
+    def _next_speaker(self, row: int, rollouts: Rollouts, drafts: Drafts | None) -> str | None:
+        transcript = rollouts.transcripts[row]
+        if row in rollouts.full:
+            return None
+        if drafts is not None and drafts.unchanged(row):
+            # Not asked again: a router that draws at random would draw otherwise, and skew what is kept
+            if drafts.ended_for_length(row, transcript):
+                rollouts.full.add(row)
+            return drafts.author(row, transcript)
+        return self.rules.next_speaker(transcript)
+
+
+def private_prompts(row: dict[str, Any]) -> dict[str, str]:
+    """What only the named agents see of a row, from its `agent_prompts`."""
+    return {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
+
+
+def _take_turn(speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None):
+    """Let `speaker` write one message in each of `rows` where it has room to."""
+    ready = []
+    for row in rows:
+        if rollouts.read(speaker, row):
+            ready.append(row)
+        else:
+            rollouts.full.add(row)
+    views = rollouts.views[speaker.name]
+    kept, begun = {}, {}
+    if drafts is not None:
+        kept, begun = drafts.verify(speaker, {row: views[row].context for row in ready}, rollouts)
+    to_speak = [row for row in ready if row not in kept]
+    messages = speaker.speak([views[row].context for row in to_speak], [begun.get(row, ()) for row in to_speak])
+    said = dict(zip(to_speak, messages, strict=True))
+    for row in ready:
+        rollouts.tokens_decoded += len(said[row].ids) - len(begun.get(row, ())) if row in said else 0
+        rollouts.write(row, said[row] if row in said else kept[row])

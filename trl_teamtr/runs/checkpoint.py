@@ -1,0 +1,114 @@
+"""What a checkpoint of a team holds beside the weights, and how it is read back."""
+
+import json
+import os
+from collections.abc import Sequence
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOTrainer
+
+from ..agents.agent import Agent
+from ..agents.team_file import check_same_team
+from ..trust_region.update import KLController
+from . import run_state
+from .checkpoint_files import recover
+from .manifest import MANIFEST, verify
+
+
+MEMBER_STATE = "teamtr_state.json"
+
+
+def prepare_resume(
+    trainer: GRPOTrainer, agents: Sequence[Agent], resume_from_checkpoint: str | bool | None
+) -> str | None:
+    """
+    The checkpoint to resume from, if any, after a look at whether it is whole and of such a run.
+
+    Args:
+        trainer ([`~trl.GRPOTrainer`]): The lead of the team.
+        agents (`Sequence[Agent]`): The team.
+        resume_from_checkpoint (`str` or `bool`, *optional*): What `train` was given; `True` for the last one.
+
+    Raises:
+        `FileNotFoundError`: If there is no such checkpoint.
+        `ValueError`: If it is damaged, of another team, or of a run of another shape.
+    """
+    run_dir = trainer.args.output_dir
+    if trainer.args.should_save:
+        recover(run_dir)
+    trainer.accelerator.wait_for_everyone()
+    if resume_from_checkpoint is None or resume_from_checkpoint is False:
+        return None
+    last = get_last_checkpoint(run_dir) if os.path.isdir(run_dir) else None
+    folder = last if resume_from_checkpoint is True else resume_from_checkpoint
+    if folder is None or not os.path.isdir(folder):
+        raise FileNotFoundError(
+            (f"There is no checkpoint in {run_dir!r}" if folder is None else f"There is no checkpoint {folder!r}")
+            + (f". The last one of this run is {last!r}." if last else ": leave `resume_from_checkpoint` out.")
+        )
+    if not any(os.path.isfile(os.path.join(folder, name)) for name in (TRAINER_STATE_NAME, MANIFEST)):
+        raise FileNotFoundError(
+            f"{folder!r} is no checkpoint: it has no {TRAINER_STATE_NAME}. Checkpoints are the folders "
+            f"`checkpoint-<updates>`{f', the last one {last!r}' if last else ''}; to train a saved team further, pass it as "
+            "the trainer's `model`."
+        )
+    verify(folder, trainer.accelerator)
+    check_same_team(folder, agents)
+    run_state.check(trainer, [agent.name for agent in agents if agent.trainable], folder)
+    return folder
+
+
+def save_member(member: GRPOTrainer, controller: KLController, folder: str, only_model: bool):
+    """Write an agent's optimizer, schedule, β and entropy controller beside its weights."""
+    if not only_model:
+        member._save_optimizer_and_scheduler(folder)
+        member._save_scaler(folder)
+    if member.args.should_save:
+        member.state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
+        state = {
+            "kl_coef": controller.coef,
+            "entropy_coef": member.entropy_coef,
+            "last_world_entropy": member._last_world_entropy,
+        }
+        with open(os.path.join(folder, MEMBER_STATE), "w", encoding="utf-8") as file:
+            json.dump(state, file)
+
+
+def load_member_state(member: GRPOTrainer, controller: KLController, folder: str):
+    """Read back what [`save_member`] wrote beside the optimizer."""
+    with open(os.path.join(folder, MEMBER_STATE), encoding="utf-8") as file:
+        state = json.load(file)
+    controller.coef = state["kl_coef"]
+    member.entropy_coef, member._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
+
+
+def save_run_state(trainer: GRPOTrainer, trained: Sequence[str], folder: str, final: str):
+    """
+    Write the random states and the state of the run.
+
+    Args:
+        trainer ([`~trl.GRPOTrainer`]): The lead of the team.
+        trained (`Sequence[str]`): Names of the trained agents.
+        folder (`str`): Where to.
+        final (`str`): The checkpoint's path, once it is whole.
+    """
+    if not trainer.args.save_only_model:
+        trainer._save_rng_state(folder)
+    state = trainer.state
+    if state.best_global_step:  # on every process, since all of them load the best team at the end
+        best = os.path.join(os.path.dirname(final), f"checkpoint-{state.best_global_step}")
+        if best == final or os.path.isdir(best):
+            state.best_model_checkpoint = best
+    if not trainer.args.should_save:
+        return
+    for callback in [*trainer.callback_handler.callbacks, trainer.control]:
+        if isinstance(callback, ExportableState):
+            name = type(callback).__name__
+            if isinstance(state.stateful_callbacks[name], list):
+                state.stateful_callbacks[name].append(callback.state())
+            else:
+                state.stateful_callbacks[name] = callback.state()
+    state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
+    run_state.write(trainer, trained, folder)

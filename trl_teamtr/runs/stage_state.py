@@ -1,0 +1,95 @@
+"""What a checkpoint in the middle of a stage holds of the stage's rollouts."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from safetensors.torch import load_file, save_file
+
+from ..conversation.transcript import Message, Transcript
+from ..rollouts.resampling import StageRollouts
+from ..rollouts.rollouts import replay
+from ..rollouts.stage_weights import StageWeights
+from ..rollouts.turn_loop import TurnLoop
+from ..trust_region.snapshot import Snapshot
+
+
+ROLLOUTS = "rollouts.json"
+
+
+def save_stage(stage: StageRollouts, folder: str, accelerator: Accelerator, should_save: bool):
+    """
+    Write what the next update of a stage needs.
+
+    Args:
+        stage ([`StageRollouts`]): The stage.
+        folder (`str`): The checkpoint.
+        accelerator ([`~accelerate.Accelerator`]): Every process calls this together.
+        should_save (`bool`): Whether this process writes what all have.
+    """
+    if stage.rollouts is None:
+        return
+    transcripts = gather_object([dataclasses.asdict(transcript) for transcript in stage.rollouts.transcripts])
+    full = gather_object([row in stage.rollouts.full for row in range(len(stage.rollouts.transcripts))])
+    log_ratios = gather_object(stage.weights.log_ratios.tolist()) if stage.weights is not None else None
+    if should_save:
+        state = {"updated": stage.updated, "transcripts": transcripts, "full": full, "log_ratios": log_ratios}
+        with open(os.path.join(folder, ROLLOUTS), "w", encoding="utf-8") as file:
+            json.dump(state, file)
+    if stage.snapshot is not None and (_is_partitioned(accelerator) or should_save):
+        tensors = {str(i): tensor.cpu().contiguous() for i, tensor in enumerate(stage.snapshot.weights)}
+        save_file(tensors, _snapshot_path(folder, accelerator))
+
+
+def load_stage(
+    folder: str, turn_loop: TurnLoop, num_served: int, restore: Callable[[str, list[torch.Tensor]], Snapshot]
+) -> StageRollouts:
+    """
+    Read back what [`save_stage`] wrote; nothing, for a checkpoint at a stage's end.
+
+    Args:
+        folder (`str`): The checkpoint.
+        turn_loop ([`TurnLoop`]): The team's.
+        num_served (`int`): Updates of the stage that were made before.
+        restore (`Callable[[str, list[torch.Tensor]], Snapshot]`): Makes the snapshot of an agent of weights of it.
+    """
+    path, accelerator = os.path.join(folder, ROLLOUTS), turn_loop.accelerator
+    if not os.path.isfile(path):
+        return StageRollouts()
+    with open(path, encoding="utf-8") as file:
+        state = json.load(file)
+    count = len(state["transcripts"]) // accelerator.num_processes
+    own = slice(accelerator.process_index * count, (accelerator.process_index + 1) * count)
+    rollouts = replay([_from_dict(entry) for entry in state["transcripts"][own]], turn_loop.speakers)
+    rollouts.full = {row for row, full in enumerate(state["full"][own]) if full}
+    stage = StageRollouts(rollouts, num_served, state["updated"])
+    if state["log_ratios"] is not None:
+        stage.weights = StageWeights(rollouts)
+        for row, values in zip(stage.weights.log_ratios, state["log_ratios"][own], strict=True):
+            # Each process had as many columns as its longest rollout has messages
+            width = min(len(row), len(values))
+            row[:width] = torch.tensor(values[:width], dtype=torch.float64)
+    if os.path.isfile(_snapshot_path(folder, accelerator)):
+        tensors = load_file(_snapshot_path(folder, accelerator))
+        weights = [tensors[str(i)].to(accelerator.device) for i in range(len(tensors))]
+        stage.snapshot = restore(state["updated"], weights)
+    return stage
+
+
+def _is_partitioned(accelerator: Accelerator) -> bool:
+    return accelerator.distributed_type == DistributedType.DEEPSPEED
+
+
+def _snapshot_path(folder: str, accelerator: Accelerator) -> str:
+    rank = accelerator.process_index if _is_partitioned(accelerator) else 0
+    return os.path.join(folder, f"before_update_{rank}.safetensors")
+
+
+def _from_dict(entry: dict[str, Any]) -> Transcript:
+    messages = [Message(**{**message, "ids": tuple(message["ids"])}) for message in entry["messages"]]
+    return Transcript(**{**entry, "agents": tuple(entry["agents"]), "messages": messages})

@@ -1,0 +1,189 @@
+"""What an update needs from the engine under an agent: plain PyTorch and DDP, or DeepSpeed's ZeRO stages 1 to 3."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, patch_environment
+from transformers import Trainer
+from trl.models.utils import prepare_deepspeed
+
+
+class PlainEngine:
+    """
+    One process, or DDP: every process holds all weights, and the optimizer works on them directly.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The agent's. Its optimizer may be made later.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._params = [param for param in trainer.model.parameters() if param.requires_grad]
+        self.grad_norm = 0.0
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that holds the moments."""
+        return self._trainer.optimizer
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """What decides the policy, as far as this process holds it: the trainable weights in their full precision."""
+        return [param.detach() for param in self._params]
+
+    def publish(self):
+        """Let the policy follow a change of `weights`. Every process calls this together."""
+
+    def clip_gradients(self):
+        """Clip the accumulated gradient, where [`step`] does not do it."""
+        trainer = self._trainer
+        norm = trainer._clip_grad_norm(trainer.model_wrapped) if trainer.args.max_grad_norm > 0 else None
+        self.grad_norm = float(trainer._get_grad_norm(trainer.model_wrapped, grad_norm=norm))
+
+    def step(self):
+        """Apply the accumulated gradient and forget it. `grad_norm` is its norm before clipping then."""
+        self._trainer.optimizer.step()
+        self.discard_gradients()
+
+    def discard_gradients(self):
+        """Forget the accumulated gradient."""
+        self._trainer.model_wrapped.zero_grad()
+
+    def unlink_moments(self):
+        """Let go of all views of the moments, which are about to leave the device."""
+
+    def link_moments(self):
+        """The moments are back."""
+
+
+class ZeroEngine:
+    """
+    ZeRO stage 1 or 2: the float32 master weights and the moments are partitioned, the model's weights are not.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The agent's, prepared for training.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._engine = trainer.model_wrapped
+        self._zero: Any = self._engine.optimizer
+        self.grad_norm = 0.0
+        # accelerate steps as soon as the last micro-batch is through, but the trust region decides first
+        trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._zero.optimizer
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        return [partition.detach() for partition in self._zero.single_partition_of_fp32_groups]
+
+    def publish(self):
+        self._zero.update_lp_params()
+
+    def clip_gradients(self):
+        pass  # DeepSpeed's step does
+
+    def step(self):
+        self._engine.step()
+        self.grad_norm = float(self._engine.get_global_grad_norm())
+
+    def discard_gradients(self):
+        from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
+
+        # What `step` itself clears when it skips a step because of an overflow
+        self._zero.zero_grad(set_to_none=True)
+        self._zero.micro_step_id = INITIAL_MICRO_STEP_ID
+        for group in range(len(self._zero.bit16_groups)):
+            self._zero.averaged_gradients[group] = None
+            self._zero.all_grad_tensors[group] = None
+        self._zero.reset_cpu_buffers()
+
+    def unlink_moments(self):
+        self._zero._clear_hp_buffer_references()
+
+    def link_moments(self):
+        self._zero._link_all_hp_params()
+        self._zero._hp_optimizer_states_linked = False  # the next step does it
+
+
+class Zero3Engine(ZeroEngine):
+    """ZeRO stage 3: the model's weights are partitioned too."""
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        return [partition.detach() for partition in self._zero.fp32_partitioned_groups_flat]
+
+    def publish(self):
+        self._zero._partition_all_parameters()
+        for group in range(len(self._zero.fp16_groups)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(group)
+        self._zero._post_step([])  # gathers the small parameters, which stay whole on every process
+
+    def discard_gradients(self):
+        self._zero._overflow_clean_up(prev_scale=1.0)
+
+    def unlink_moments(self):
+        pass  # stage 3 keeps no views
+
+    def link_moments(self):
+        pass
+
+
+class _StepLater:
+    """A DeepSpeed engine as `Accelerator.backward` sees it, without its step."""
+
+    def __init__(self, engine: Any):
+        self.set_gradient_accumulation_boundary = engine.set_gradient_accumulation_boundary
+        self.backward = engine.backward
+        self.get_global_grad_norm = engine.get_global_grad_norm
+
+    def step(self):
+        pass
+
+
+def make_engine(trainer: Trainer, name: str) -> PlainEngine | ZeroEngine:
+    """
+    The engine of agent `name`, whose trainer is prepared for training.
+
+    Raises:
+        `NotImplementedError`: For engines other than plain PyTorch, DDP and ZeRO 1 to 3 on GPU or CPU memory.
+    """
+    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return PlainEngine(trainer)
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    kinds = {DeepSpeedZeroOptimizer: ZeroEngine, DeepSpeedZeroOptimizer_Stage3: Zero3Engine}
+    kind = type(trainer.model_wrapped.optimizer)
+    if kind not in kinds:
+        raise NotImplementedError(
+            f"DeepSpeed made a {kind.__name__} for agent {name!r}, but the trust region knows how to take back "
+            "a step of ZeRO stages 1, 2 and 3 only. Use one of accelerate_configs/zero1.yaml, zero2.yaml, zero3.yaml."
+        )
+    return kinds[kind](trainer)
+
+
+@contextlib.contextmanager
+def loading_runs_no_code(trainer: Trainer) -> Iterator[None]:
+    """Within it DeepSpeed, which unpickles whatever a checkpoint holds, loads tensors and its own records only."""
+    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        yield  # there transformers loads weights only
+        return
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    with torch.serialization.safe_globals(known), patch_environment(torch_force_weights_only_load="1"):
+        yield
+
+
+def prepare_frozen(trainer: Trainer):
+    """Put the model of an agent that only speaks where the engine wants it: under ZeRO-3 in partitions."""
+    if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+        trainer.model_wrapped = trainer.deepspeed = prepare_deepspeed(trainer.model, trainer.accelerator)
+        trainer.accelerator.deepspeed_config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config

@@ -1,0 +1,109 @@
+r"""
+The trust region of one update: estimators of $\mathrm{KL}(\pi_{cur}\|\pi_{new})$ (eq. 11), the controller of its
+penalty, and the backtracking that keeps every accepted update inside the radius.
+
+The direction is KL(π_cur ‖ π_new), estimated on samples of π_cur. TRL's `beta` term is the other direction, against a
+fixed reference, and has nothing to do with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .snapshot import Snapshot
+
+
+class KLController:
+    r"""
+    Coefficient β of the KL penalty, moved towards the radius after each update by the proportional rule of Ziegler et
+    al. (2019): $\beta \leftarrow \beta (1 + g\,\mathrm{clip}(\hat d/\delta - 1, -0.2, 0.2))$.
+
+    Args:
+        coef (`float`): Initial β. 0 stays 0.
+        radius (`float`, *optional*): Target δ in nats per message. Without one, β is fixed.
+        gain (`float`): Gain g.
+        adaptive (`bool`): Whether β moves at all.
+    """
+
+    # β stays within this factor of where it began, so that many calm stages do not take the penalty away for good.
+    MAX_FACTOR = 1e3
+
+    def __init__(self, coef: float, radius: float | None, gain: float = 1.0, adaptive: bool = True):
+        self.coef = coef
+        self.radius = radius
+        self.gain = gain
+        self.adaptive = adaptive and radius is not None
+        self._range = (coef / self.MAX_FACTOR, coef * self.MAX_FACTOR)
+
+    def step(self, kl: float):
+        """Move β after an update whose KL was `kl` (nats per message) before any backtracking."""
+        if self.adaptive:
+            error = max(-0.2, min(0.2, kl / self.radius - 1))
+            low, high = self._range
+            self.coef = max(low, min(high, self.coef * (1 + self.gain * error)))
+
+
+@dataclass
+class UpdateReport:
+    """
+    What one update did.
+
+    Args:
+        inner_steps (`int`): Optimizer steps taken.
+        kl (`float`): d̂ of the accepted update, in nats per message; 0 if it was rejected or made no step.
+        kl_proposed (`float`): d̂ before backtracking.
+        kl_last_pass (`float`): k3 estimate at the start of the last inner iteration, measured at no cost.
+        backtracks (`int`): Halvings.
+        rejected (`bool`): Whether the update was undone.
+        loss (`float`): Mean loss over the inner steps.
+        grad_norm (`float`): Gradient norm before clipping, in the last inner step.
+        num_messages (`int`): Number of messages of the agent, over all processes.
+        num_tokens (`int`): Number of their tokens, over all processes.
+    """
+
+    inner_steps: int = 0
+    kl: float = 0.0
+    kl_proposed: float = 0.0
+    kl_last_pass: float = 0.0
+    backtracks: int = 0
+    rejected: bool = False
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    num_messages: int = 0
+    num_tokens: int = 0
+
+    def as_metrics(self, name: str, radius: float | None, kl_coef: float) -> dict[str, float]:
+        """The update under its logged names, for agent `name` with `radius` (nats per message) and coefficient β."""
+        values = {"kl_coef": kl_coef, "kl_last_pass": self.kl_last_pass, "inner_steps": self.inner_steps}
+        if radius is not None:
+            per_token = self.kl * self.num_messages / max(self.num_tokens, 1)
+            values |= {"kl": self.kl, "kl_per_token": per_token, "kl_proposed": self.kl_proposed, "radius": radius}
+            values |= {"backtracks": self.backtracks, "rejected": self.rejected}
+        metrics = {f"agent/{name}/{key}": float(value) for key, value in values.items()}
+        if radius is not None and not self.rejected:
+            metrics["out_of_region_rate"] = float(self.kl > radius)
+        return metrics
+
+
+def backtrack(
+    snapshot: Snapshot, measure: Callable[[], float], radius: float, max_backtracks: int, report: UpdateReport
+):
+    """
+    Move the policy back towards π_cur until its KL is within `radius`; undo the update if that never happens.
+
+    Args:
+        snapshot (`Snapshot`): π_cur.
+        measure (`Callable[[], float]`): d̂ of the present weights, in nats per message, equal on all processes.
+        radius (`float`): δ, in nats per message.
+        max_backtracks (`int`): Halvings before the update is rejected.
+        report (`UpdateReport`): Gets `kl`, `backtracks` and `rejected`; its `kl_proposed` is d̂ at the start.
+    """
+    report.kl = report.kl_proposed
+    # The negation also catches a KL that is NaN
+    while not report.kl <= radius:
+        if report.backtracks == max_backtracks:
+            snapshot.restore()
+            report.kl, report.rejected = 0.0, True
+            return
+        snapshot.halve()
+        report.backtracks += 1
+        report.kl = measure()
