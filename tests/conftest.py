@@ -1,6 +1,7 @@
 """Settings for all tests: no network, no telemetry, one thread."""
 
 import os
+from pathlib import Path
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,6 +15,39 @@ from trl_teamtr import TeamTRConfig
 
 
 torch.set_num_threads(1)
+
+# What launches processes, or samples and trains long: left out by `make test-fast`
+SLOW = (
+    "cli/test_scripts.py",
+    "diagnostics/test_callback.py",
+    "diagnostics/test_certificate_probe.py",
+    "diagnostics/test_occupancy_probe.py",
+    "distributed/",
+    "maths/test_bounds.py",
+    "maths/test_evaluation_metrics.py::test_interval",
+    "maths/test_occupancy.py",
+    "reports/test_wandb_fallback.py",
+    "returns/test_rewards.py::test_run_is_resumed",
+    "rollouts/test_drafts.py",
+    "rollouts/test_exactness.py",
+    "rollouts/test_resampling.py",
+    "rollouts/test_stage_weights.py",
+    "runs/test_checkpoint.py",
+    "runs/test_preemption.py",
+    "runs/test_run_state.py",
+    "test_architecture.py::test_floors",
+    "test_benchmarks.py",
+    "test_grpo_parity.py",
+    "test_kills.py",
+    "test_what_a_run_leaves.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if f"{item.path.relative_to(here).as_posix()}::{item.name}".startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

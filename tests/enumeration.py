@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from scipy.stats import chi2
 from tiny import PROMPTS, context_of, make_model
 
 from trl_teamtr import Message
@@ -203,3 +204,15 @@ class ModelStages:
 
     def _table(self, prompt: str, turn: int) -> torch.Tensor:
         return model_table(self.models[self.speakers[turn]], self.contexts[prompt][turn], self.messages)
+
+
+def chi_square_p_value(counts: dict, rollouts, total: int, key) -> float:
+    expected = {key(r): 0.0 for r in rollouts}
+    for rollout in rollouts:
+        expected[key(rollout)] += rollout.probability * total
+    assert set(counts) <= set(expected), "a rollout was sampled that has probability 0"
+    large = {k: e for k, e in expected.items() if e >= 5}
+    cells = [(counts.get(k, 0), e) for k, e in large.items()]
+    cells.append((total - sum(c for c, _ in cells), total - sum(large.values())))
+    statistic = sum((c - e) ** 2 / e for c, e in cells if e > 0)
+    return float(chi2.sf(statistic, len(cells) - 1))

@@ -1,7 +1,7 @@
 import pytest
 
 from trl_teamtr import TeamTRConfig
-from trl_teamtr.teamtr_config import check_radius
+from trl_teamtr.options.team_options import check_radius
 
 
 @pytest.fixture

@@ -1,24 +1,23 @@
-"""One member of a team in training: TRL's `GRPOTrainer`, fed with its view of the team's rollouts."""
+"""One member of a team in training: TRL's `GRPOTrainer`, given its view of the team's rollouts."""
 
 import contextlib
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate.utils import DistributedType
-from transformers import TrainerControl
+from transformers import PreTrainedModel, TrainerControl
 from transformers.trainer_callback import CallbackHandler
 from trl import GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad, shuffle_sequence_dict, split_tensor_dict
 
 from .agents.agent import Agent
-from .agents.settings import SamplingSettings
+from .agents.settings import SpeakingSettings
 from .conversation.transcript import Transcript
 from .maths.advantages import group_advantages
 from .maths.kl import k3_kl
-from .policy.making import find_suppressed_ids
+from .policy.making import make_speaker
 from .policy.plain_sampling import silence_dropout
 from .policy.policy import Policy
 from .policy.residency import Residency
@@ -28,6 +27,7 @@ from .reports.rollout_metrics import measure_rollouts
 from .returns.returns import answer_ids, answers, weigh_rewards
 from .returns.rewards import check_model_rewards
 from .rollouts.rollouts import Rollouts
+from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import exact_token_kl
@@ -52,8 +52,8 @@ class Lead(Protocol):
 
 class AgentTrainer(GRPOTrainer):
     """
-    A member of a team: its model, tokenizer and optimizer are those of a [`~trl.GRPOTrainer`]. What it says and how
-    probable it finds that is up to its [`Speaker`].
+    A member of a team: its model, tokenizer and optimizer are those of a [`~trl.GRPOTrainer`]. Its [`Speaker`]
+    generates its messages and computes their log-probabilities.
 
     The changes w.r.t. [`~trl.GRPOTrainer`]:
 
@@ -62,61 +62,66 @@ class AgentTrainer(GRPOTrainer):
     - `_calculate_rewards` goes to the lead, which owns the reward functions, with the ids of the final message.
     - `_get_per_token_logps_and_entropies` keeps the log-probabilities that pass through it for the KL penalty.
     - `_compute_loss` adds that penalty (eq. 10).
-    - `_prepare_inputs` hands through micro-batches, since the passes over them are made by [`~AgentTrainer.update`].
+    - `_prepare_inputs` returns micro-batches as they are, since [`~AgentTrainer.update`] makes the passes over them.
     - `_inner_training_loop` prepares the model and the optimizer and leaves the loop to the lead.
-    - `_prepare_for_training` then looks at the engine it got (DDP, ZeRO), which an update needs to know.
+    - `_prepare_for_training` then determines the engine (DDP, ZeRO), on which an update depends.
     - `_build_accelerator_args` lets all members share the lead's DeepSpeed plugin.
 
     Args:
         agent (`Agent`): The member. Its model is passed to [`~trl.GRPOTrainer`] with the other arguments.
-        lead ([`Lead`], *optional*): The trainer of the team; `None` for the lead itself.
+        lead ([`Lead`]): The trainer of the team, which may be this one.
         team_size (`int`): Number of agents of the team.
 
     Attributes:
-        speaker ([`Speaker`]): What reads, speaks and scores.
+        speaker ([`Speaker`]): Generates and scores the agent's messages.
     """
 
-    speaker: Speaker
-    lead: Lead
+    # Attributes of `GRPOTrainer`, with their types in a team
+    args: TeamTRConfig
+    model: PreTrainedModel
+    model_wrapped: Any
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: Any
+    num_generations: int
+    num_generations_eval: int
+    chat_template_kwargs: dict[str, Any]
+    pad_to_multiple_of: int | None
+    _logs: dict[str, Any]
 
-    def __init__(self, agent: Agent, lead: Lead | None, team_size: int, **kwargs):
+    def __init__(self, agent: Agent, lead: Lead, team_size: int, **kwargs):
         self.agent = agent
         self.name = agent.name
-        self.lead = lead if lead is not None else self
+        self.lead = lead
         super().__init__(**kwargs)
         if not agent.trainable:
             self.model.requires_grad_(False)
         if self.args.disable_dropout:
             silence_dropout(self.model)
         # TRL reuses a batch by counting steps; here `update` does it. With 1, TRL computes no old log-probabilities,
-        # which the first pass yields for nothing, and the sampler repeats a batch only for the micro-batches.
+        # which the first pass yields at no cost, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
         self.speaker = self._make_speaker(team_size)
         self.radius = agent.radius_in(self.args)
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.engine: PlainEngine | ZeroEngine = PlainEngine(self)
-        # Length of this agent's learning-rate schedule, which `Trainer.train` does not hand to `_inner_training_loop`
+        # Length of this agent's learning-rate schedule, which `Trainer.train` does not pass to `_inner_training_loop`
         self.num_updates = 0
-        # What TRL's `_generate_and_score_completions` does not hand to `_generate` and `_calculate_rewards`, which it
-        # calls, and what it does not return of the latter
+        # What TRL's `_generate_and_score_completions` does not pass to `_generate` and `_calculate_rewards`, and
+        # what it does not return of the latter
         self._rollouts: Rollouts | None = None
         self.rewards_per_func = torch.empty(0)
         # What TRL's `_compute_loss` does not return
-        self._last_logps: torch.Tensor | None = None
+        self._last_logps = torch.empty(0)
 
     def _make_speaker(self, team_size: int) -> Speaker:
-        args = self.args
-        return Speaker(
+        args: Any = self.args  # TRL's fields are declared as text too, which they are on the command line
+        return make_speaker(
             self.agent,
             Policy(self.model, self.accelerator, args.gradient_checkpointing_kwargs, args.ds3_gather_for_generation),
-            self._tokenizer,
-            SamplingSettings.of(args),
-            chat_template_kwargs=self.chat_template_kwargs,
-            max_context_length=args.max_context_length,
+            self.processing_class,
+            SpeakingSettings.of(args),
             alone=team_size == 1,
-            suppressed=find_suppressed_ids(self.model, self.processing_class),
-            pad_to_multiple_of=self.pad_to_multiple_of,
             before_use=lambda: self.lead.residency.use(self),
         )
 
@@ -130,17 +135,15 @@ class AgentTrainer(GRPOTrainer):
     def _generate_and_score_completions(
         self, inputs: list[dict[str, Any]], rollouts: Rollouts | None = None
     ) -> dict[str, torch.Tensor | Any]:
-        assert (
-            rollouts is not None
-        )  # TRL calls this only in an evaluation, which is the lead's, who then collects some
-        rows = [dict(row) for row in inputs]  # TRL writes the transcripts into the rows, which serve all agents
+        assert rollouts is not None  # TRL itself calls this only in an evaluation, for which the lead collects them
+        rows = [dict(row) for row in inputs]  # TRL writes the transcripts into the rows, which all agents share
         self._rollouts = rollouts
         self.speaker.use()
         output = super()._generate_and_score_completions(rows)
         self._rollouts = None
         views, device = rollouts.views[self.name], self.accelerator.device
         num_messages = torch.tensor([view.num_messages for view in views], device=device)
-        # Rows without a loss (`mask_truncated_completions`) have no part in the KL either
+        # Rows without a loss (`mask_truncated_completions`) are excluded from the KL too
         output["num_messages"] = num_messages * (loss_mask(output).sum(dim=1) > 0)
         numbers = [torch.tensor(view.message_numbers()) for view in views]
         output["message_numbers"] = pad(numbers, -1, "right", self.pad_to_multiple_of).to(device)
@@ -151,7 +154,7 @@ class AgentTrainer(GRPOTrainer):
         return output
 
     def _team_advantages(self, trl_advantages: torch.Tensor) -> torch.Tensor:
-        """Eq. 9 for the rewards just computed; also put right in the log of completions."""
+        """Advantages (eq. 9) of the rewards just computed, which also replace TRL's in the log of completions."""
         args, mode = self.args, "train" if self.model.training else "eval"
         returns = weigh_rewards(self.rewards_per_func, self.reward_weights)
         self._metrics[mode]["team/reward"].append(returns.nanmean().item())
@@ -192,7 +195,7 @@ class AgentTrainer(GRPOTrainer):
         )
 
     def _current_rollouts(self) -> Rollouts:
-        assert self._rollouts is not None  # TRL is within `_generate_and_score_completions`
+        assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls
         return self._rollouts
 
     def _log_rollouts(self, rollouts: Rollouts, mode: str):
@@ -235,11 +238,11 @@ class AgentTrainer(GRPOTrainer):
 
     def _compute_loss(self, model, inputs):
         loss = super()._compute_loss(model, inputs)
-        logps, self._last_logps = self._last_logps, None
+        logps, self._last_logps = self._last_logps, torch.empty(0)
         if not self.model.training:
             return loss
         if "old_per_token_logps" not in inputs:
-            # The first pass: π_new is still π_cur, the KL is 0 and so is its gradient
+            # The first pass: π_new is still π_cur, so the KL and its gradient are 0
             inputs["old_per_token_logps"] = logps.detach()
             return loss
         kl = self.turn_radii.by_turn(k3_kl(inputs["old_per_token_logps"], logps) * loss_mask(inputs), inputs)
@@ -269,25 +272,26 @@ class AgentTrainer(GRPOTrainer):
 
     # The update
 
-    def update(self, batch: dict[str, torch.Tensor | Any], before: Snapshot | None = None) -> UpdateReport:
+    def update(self, batch: dict[str, Any], before: Snapshot | None = None) -> UpdateReport:
         """
-        Fit the policy to `batch` inside its trust region (eq. 10 and 11).
+        Update the policy on `batch` within its trust region (eq. 10 and 11).
 
-        Makes up to `num_iterations` passes, each one optimizer step; stops once the KL leaves the radius; then
-        measures the KL on all messages with the final weights, and backtracks until it is inside.
+        Makes up to `num_iterations` passes, each one optimizer step; stops once the KL exceeds the radius; then
+        measures the KL on all messages with the final weights, and backtracks until it is within the radius.
 
         Args:
             batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
-            before ([`Snapshot`], *optional*): π_cur, with its optimizer if there is a radius; else it is taken here.
+            before ([`Snapshot`], *optional*): π_cur, with its optimizer if there is a radius. By default made here.
 
         Raises:
-            `FloatingPointError`: If the loss of a pass is NaN or infinite; that pass has changed nothing.
+            `FloatingPointError`: If the loss of a pass is NaN or infinite; that pass is not applied.
         """
         num_messages = int(batch["num_messages_in_batch"])
         report = UpdateReport(num_messages=num_messages, num_tokens=int(batch["num_items_in_batch"]))
         if num_messages == 0:
             return report
-        micro_batches = split_tensor_dict(shuffle_sequence_dict(batch), self.args.steps_per_generation)
+        shuffled = cast(dict[str, Any], shuffle_sequence_dict(batch))
+        micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
         for held_out in monitored:
             held_out["old_per_token_logps"] = self._token_logps(held_out)
@@ -300,9 +304,9 @@ class AgentTrainer(GRPOTrainer):
         def measure() -> float:
             parts = (micro_batches, monitored) if monitored else (micro_batches,)
             found = [self.measure_kl(part, before) for part in parts]
-            return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's, NaN if one is
+            return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's `max`, NaN if one is NaN
 
-        # Where it stopped early, that pass has measured the KL already
+        # If it stopped early, its last pass has measured the KL already
         known = stopped and self.args.kl_estimator == "k3" and not monitored
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
@@ -311,7 +315,7 @@ class AgentTrainer(GRPOTrainer):
         return report
 
     def _fit(self, micro_batches: list[dict], report: UpdateReport) -> bool:
-        """The passes over `micro_batches`. Returns whether they were stopped, since the KL has left the radius."""
+        """The passes over `micro_batches`. Returns whether they stopped early, because the KL exceeded the radius."""
         losses, stopped = [], False
         while report.inner_steps < self.args.num_iterations and not stopped:
             loss, report.kl_last_pass = self._accumulate(micro_batches)
@@ -327,19 +331,19 @@ class AgentTrainer(GRPOTrainer):
         return stopped
 
     def _accumulate(self, micro_batches: list[dict]) -> tuple[float, float]:
-        """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights that it was taken at."""
-        self.current_gradient_accumulation_steps = len(micro_batches)
+        """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights before the step."""
+        self.current_gradient_accumulation_steps = len(micro_batches)  # for TRL's `training_step` and `_compute_loss`
         device = self.accelerator.device
         kl_sum = torch.zeros(len(self.turn_radii.weights), device=device)
         counts = torch.stack([self.turn_radii.count(batch) for batch in micro_batches]).sum(dim=0)
         loss = torch.zeros((), device=device)
         for i, micro_batch in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            self.accelerator.gradient_state._set_sync_gradients(last)
+            self.accelerator.gradient_state._set_sync_gradients(last)  # for `Accelerator.backward`
             synced = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
             with contextlib.nullcontext() if synced else self.accelerator.no_sync(self.model_wrapped):
                 loss += self.training_step(self.model_wrapped, micro_batch, None)
-            # Through the batch, since TRL's `training_step` returns the loss alone
+            # Passed in the batch, since TRL's `training_step` returns only the loss
             kl_sum += micro_batch.pop("kl_by_turn", 0.0)
         totals = torch.cat([loss.float()[None], kl_sum.float(), counts.float()])
         totals = self.accelerator.reduce(totals, reduction="sum")
@@ -352,7 +356,7 @@ class AgentTrainer(GRPOTrainer):
         return mean_loss / self.accelerator.num_processes, kl
 
     def _optimizer_step(self) -> float:
-        """Clip and step; returns the norm of the gradient before clipping."""
+        """Clip the gradient and step. Returns its norm before clipping."""
         handler, state = self.lead.callback_handler, self.state
         self.engine.clip_gradients()
         self.lead.control = handler.on_pre_optimizer_step(self.args, state, self.lead.control)
@@ -363,7 +367,7 @@ class AgentTrainer(GRPOTrainer):
     @torch.no_grad()
     def measure_kl(self, micro_batches: Sequence[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
         """
-        d̂ of the present weights against π_cur on the messages of `micro_batches`, over all processes.
+        d̂ of the current weights against π_cur on the messages of `micro_batches`, over all processes.
 
         Args:
             micro_batches (`list[dict]`): Rollouts of π_cur. For `"k3"` they hold its `old_per_token_logps`.
@@ -375,14 +379,13 @@ class AgentTrainer(GRPOTrainer):
         """
         exact = (estimator or self.args.kl_estimator) == "exact"
         total = torch.zeros(2, len(self.turn_radii.weights), device=self.accelerator.device)
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            for inputs in micro_batches:
-                if exact:
-                    kl = exact_token_kl(self.speaker.policy, inputs, snapshot, self.temperature)
-                else:
-                    kl = k3_kl(inputs["old_per_token_logps"], self.speaker.token_logps(inputs))
-                by_turn = self.turn_radii.by_turn(kl * loss_mask(inputs), inputs)
-                total += torch.stack([by_turn, self.turn_radii.count(inputs)])
+        for inputs in micro_batches:
+            if exact:
+                kl = exact_token_kl(self.speaker.policy, inputs, snapshot, self.temperature)
+            else:
+                kl = k3_kl(inputs["old_per_token_logps"], self.speaker.token_logps(inputs))
+            by_turn = self.turn_radii.by_turn(kl * loss_mask(inputs), inputs)
+            total += torch.stack([by_turn, self.turn_radii.count(inputs)])
         return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))
 
     def _token_logps(self, batch: dict) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The first trainable member of a team: what it keeps, evaluates, saves and loads for all of them."""
+"""The lead of a team, its first trainable member, which evaluates, saves and loads for all members."""
 
 import math
 import os
@@ -48,17 +48,17 @@ class LeadTrainer(AgentTrainer):
     The changes w.r.t. [`~trl.GRPOTrainer`] are those of [`AgentTrainer`], and:
 
     - `_set_signature_columns_if_needed` keeps the private prompts.
-    - `_generate_and_score_completions` lets the team write the rollouts that it is not given.
-    - `evaluate` puts all agents into evaluation mode; `evaluation_loop` keeps the metrics of several datasets apart.
+    - `_generate_and_score_completions` collects rollouts of the team if it is given none.
+    - `evaluate` puts all agents into evaluation mode; `evaluation_loop` separates the metrics of several datasets.
     - `create_model_card` describes the team.
-    - `_determine_best_metric` lets a run that is preempted save with `save_strategy="best"`.
+    - `_determine_best_metric` lets a preempted run save with `save_strategy="best"`.
     - `_push_from_checkpoint` pushes no pickled arguments, which may hold a token.
     - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
 
     Attributes:
         members (`list[AgentTrainer]`): The trainers of all agents, in team order; this one is among them.
         trained_members (`list[AgentTrainer]`): Those that are trained.
-        team ([`Team`]): The agents as they speak.
+        team ([`Team`]): The speakers of the agents, and the rules.
         active ([`ActiveUpdate`]): The update in progress, for callbacks: the events of `TrainerCallback` do not say which
             agent is updated.
     """
@@ -66,11 +66,13 @@ class LeadTrainer(AgentTrainer):
     members: list[AgentTrainer]
     team: Team
     active: ActiveUpdate
+    residency: Residency
+    _start_time: float
 
     # The team
 
     def _add_peers(self, agents: list[Agent], args: TeamTRConfig, processing_class, common: dict[str, Any]):
-        """The trainers of the other agents, and what the lead keeps for all."""
+        """Make the trainers of the other agents, and the lists of members."""
         num_trained = sum(agent.trainable for agent in agents)
         # The peers get the lead's reward models, loaded, since TRL logs each batch's rewards from the member's own list
         common |= {"reward_funcs": list(self.reward_funcs)}
@@ -83,7 +85,7 @@ class LeadTrainer(AgentTrainer):
         self.peers = [member for member in self.members if member is not self]
 
     def _share_equipment(self, args: TeamTRConfig, agents: list[Agent]):
-        """What serves all members: the device, the rollouts, the records and the callbacks."""
+        """Set up what all members share: the device, the rollouts, the records and the callbacks."""
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
         for member in self.members:
@@ -103,7 +105,7 @@ class LeadTrainer(AgentTrainer):
         go_offline_without_server(self.callback_handler)
 
     def _share_records(self):
-        """One set of metrics, logs and counters for the team: the lead's."""
+        """Let all members use the metrics, logs and counters of the lead."""
         for peer in self.peers:
             peer.state, peer.control = self.state, self.control
             peer._metrics, peer._logs = self._metrics, self._logs
@@ -111,7 +113,7 @@ class LeadTrainer(AgentTrainer):
 
     def _prepare_members(self, max_steps: int, dataloader: DataLoader, checkpoint_folder: str | None):
         """
-        Optimizers, schedules and engines of all agents that are trained.
+        Prepare the optimizers, schedules and engines of all trained agents.
 
         Args:
             max_steps (`int`): Updates in the run.
@@ -137,8 +139,9 @@ class LeadTrainer(AgentTrainer):
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
-        if "agent_prompts" not in self._signature_columns:
-            self._signature_columns.append("agent_prompts")
+        columns: Any = self._signature_columns
+        if "agent_prompts" not in columns:
+            columns.append("agent_prompts")
 
     # Rollouts and returns
 
@@ -149,10 +152,10 @@ class LeadTrainer(AgentTrainer):
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """
-        Weighted sum of the rewards of rollouts, of which nothing is logged.
+        Weighted sum of the rewards of rollouts. Logs nothing.
 
         Args:
-            rows (`list[dict]`): The rows that they are of.
+            rows (`list[dict]`): The rows of the rollouts.
             transcripts (`list[Transcript]`): Of this process. All processes call this together.
 
         Returns:
@@ -160,19 +163,21 @@ class LeadTrainer(AgentTrainer):
         """
         prompts = [row["prompt"] for row in rows]
         rewards = self.team_rewards(reward_inputs(rows, transcripts), prompts, answers(transcripts), transcripts)
-        # What the functions logged by `log_extra` and `log_metric` belongs to no update
+        # Discarded: what the functions logged by `log_extra` and `log_metric` belongs to no update
         self._pending_extra_logs.clear()
         self._pending_metrics.clear()
         return weigh_rewards(rewards, self.reward_weights)
 
     def log_metric(self, name: str, value: float):
-        """Add a value to a training metric, of which the mean is logged next."""
+        """Add a value to a training metric, whose mean is logged next."""
         self._metrics["train"][name].append(value)
 
     # Evaluation
 
-    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix: str = "eval"
+    ) -> EvalLoopOutput:
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         add_history(self._metrics["eval"], metric_key_prefix, self.state)
         name_by_dataset(self._metrics["eval"], metric_key_prefix)
         return output
@@ -188,6 +193,11 @@ class LeadTrainer(AgentTrainer):
 
     # Saving and loading
 
+    @property
+    def _output_dir(self) -> str:
+        assert self.args.output_dir is not None  # `TeamTRConfig` has one
+        return self.args.output_dir
+
     def _determine_best_metric(self, *args, **kwargs) -> bool:
         # With `save_strategy="best"` this decides whether to save
         return super()._determine_best_metric(*args, **kwargs) or self.preemption.stopped_at is not None
@@ -197,9 +207,9 @@ class LeadTrainer(AgentTrainer):
         Save the team: `team.json`, and one directory per agent that `from_pretrained` loads.
 
         Args:
-            output_dir (`str`, *optional*): Where to; defaults to `args.output_dir`.
+            output_dir (`str`, *optional*): Directory to save to; defaults to `args.output_dir`.
         """
-        output_dir = output_dir if output_dir is not None else self.args.output_dir
+        output_dir = output_dir if output_dir is not None else self._output_dir
         for member in self.members:
             super(AgentTrainer, member).save_model(os.path.join(output_dir, member.name), _internal_call=True)
         if self.args.should_save:
@@ -210,7 +220,7 @@ class LeadTrainer(AgentTrainer):
     def create_model_card(self, *args, **kwargs):
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            describe_team(os.path.join(self.args.output_dir, "README.md"), self.team.speakers, self.hub_model_id)
+            describe_team(os.path.join(self._output_dir, "README.md"), self.team.speakers, self.hub_model_id)
 
     def _save_checkpoint(self, model, trial):
         final = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
@@ -218,11 +228,11 @@ class LeadTrainer(AgentTrainer):
             final, lambda folder: self._write_checkpoint(folder, final), self.args, self.state, self.accelerator
         )
         if self.args.push_to_hub:
-            self.save_model(_internal_call=True)  # what is pushed is the output directory, less its checkpoints
+            self.save_model(_internal_call=True)  # the output directory is pushed, without its checkpoints
             self._push_from_checkpoint(final)
 
     def _write_checkpoint(self, folder: str, final: str):
-        self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self.args.output_dir))
+        self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self._output_dir))
         self.store_flos()
         self.save_model(folder, _internal_call=True)
         for member in self.trained_members:
@@ -236,15 +246,17 @@ class LeadTrainer(AgentTrainer):
         hub.push(self, checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
-        # From `train`, of the lead, with the folder of the team
+        # Called by the lead's `train`, with the folder of the team
         super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
 
     def _load_best_model(self):
+        best = self.state.best_model_checkpoint
+        assert best is not None  # checked by the caller
         for member in self.members:
-            folder = os.path.join(self.state.best_model_checkpoint, member.name)
+            folder = os.path.join(best, member.name)
             if not self.is_deepspeed_enabled:
                 Trainer._load_from_checkpoint(member, folder, member.model)
-            elif member.agent.trainable:  # the others have none, and have not changed
+            elif member.agent.trainable:  # frozen agents have no DeepSpeed checkpoint, and have not changed
                 deepspeed_load_checkpoint(member.model_wrapped, folder, not isinstance(member.model, PeftModel))
 
     def _restore_snapshot(self, name: str, weights: list[torch.Tensor]) -> Snapshot:

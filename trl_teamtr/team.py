@@ -22,7 +22,7 @@ from .rollouts.turn_loop import TurnLoop
 
 class Team:
     """
-    Agents that talk.
+    Agents in conversation.
 
     Example:
 
@@ -41,7 +41,7 @@ class Team:
 
     Attributes:
         names (`tuple[str]`): Names of the members, in team order.
-        turn_loop ([`TurnLoop`]): What lets them take turns.
+        turn_loop ([`TurnLoop`]): Lets them take turns.
     """
 
     def __init__(self, speakers: Sequence[Speaker], rules: RolloutRules, accelerator: Accelerator):
@@ -58,12 +58,12 @@ class Team:
         trust_remote_code: bool = False,
     ) -> "Team":
         """
-        A saved team, which takes turns and samples as it was saved.
+        A saved team, which takes turns and samples by its saved settings.
 
         Args:
             path (`str`): Directory that [`~TeamTRTrainer.save_model`] wrote.
-            router (`Callable[[Transcript], str | None]`, *optional*): The router, if it was one of the user's own.
-            stop_condition (`Callable[[Transcript], bool]`, *optional*): The stop condition, if there was one.
+            router (`Callable[[Transcript], str | None]`, *optional*): The router, if the team used a custom one.
+            stop_condition (`Callable[[Transcript], bool]`, *optional*): The stop condition, if it used one.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the models.
 
         Raises:
@@ -87,11 +87,11 @@ class Team:
         processing_class: Any = None,
     ) -> "Team":
         """
-        A team of `agents`, whose models are loaded where they are paths.
+        A team of `agents`, whose models are loaded if they are paths.
 
         Args:
             agents (`Sequence[Agent]`): The members, in team order.
-            settings ([`SpeakingSettings`], *optional*): How they sample and read, where they have no settings of their own.
+            settings ([`SpeakingSettings`], *optional*): How agents without settings of their own sample and read.
             turns ([`TurnTaking`], *optional*): How they take turns; one round if not given.
             router, stop_condition (*optional*): As in [`TeamTRTrainer`].
             accelerator ([`~accelerate.Accelerator`], *optional*): Of the processes that hold the models together.
@@ -109,7 +109,7 @@ class Team:
         said: Sequence[Sequence[Message]] | None = None,
     ) -> Rollouts:
         """
-        Let the team, with its present weights, write one rollout for each of `rows`.
+        Generate one rollout for each of `rows` with the current weights.
 
         Args:
             rows (`Sequence[dict]`): Rows of a dataset: `prompt`, and `agent_prompts` if there are private prompts.
@@ -118,7 +118,7 @@ class Team:
         return self.turn_loop.run(self.turn_loop.begin(rows, said))
 
     def resample(self, drafts: Drafts) -> Rollouts:
-        """The rollouts of `drafts` as the team writes them with its present weights: what may stay stays."""
+        """Resample the rollouts of `drafts` with the current weights, keeping what may be kept."""
         return self.turn_loop.resample(drafts)
 
     def generate(
@@ -134,12 +134,13 @@ class Team:
         Args:
             prompts (`Sequence[str]` or `Sequence[list[dict]]`): Tasks, in TRL's standard or conversational format.
             agent_prompts (`Sequence[dict[str, str]]`, *optional*): For each prompt what only the named agents read.
-            batch_size (`int`, *optional*, defaults to `16`): Conversations that are written side by side.
-            seed (`int`, *optional*): Seed of all draws. Without one they go on from where the random states are.
+            batch_size (`int`, *optional*, defaults to `16`): Number of conversations generated together.
+            seed (`int`, *optional*): Seed of all random numbers; the current random states are used if not given.
 
         Raises:
             `TypeError`: If `prompts` is one prompt.
-            `ValueError`: If there are not as many `agent_prompts` as prompts, one names no agent, or `batch_size` is 0.
+            `ValueError`: If there are not as many `agent_prompts` as prompts, one names an unknown agent, or
+                `batch_size` is below 1.
         """
         rows = self._rows(prompts, agent_prompts)
         if batch_size < 1:
@@ -149,8 +150,20 @@ class Team:
         transcripts: list[Transcript] = []
         with evaluating([speaker.policy.model for speaker in self.speakers]):
             for start in range(0, len(rows), batch_size):
-                transcripts += self.collect(rows[start : start + batch_size]).transcripts
+                rollouts = self.collect(rows[start : start + batch_size])
+                self._check_room(rollouts, start)
+                transcripts += rollouts.transcripts
         return transcripts
+
+    def _check_room(self, rollouts: Rollouts, start: int):
+        """Raise unless every conversation has begun."""
+        silent = [row for row in sorted(rollouts.full) if not rollouts.transcripts[row].messages]
+        if silent:
+            rooms = ", ".join(f"{speaker.name} {speaker.room}" for speaker in self.speakers)
+            raise ValueError(
+                f"Prompt {start + silent[0]} leaves the first speaker no room for a message. Tokens that the agents can "
+                f"read, less `max_completion_length`: {rooms}. Shorten the prompt, or lower `max_completion_length`."
+            )
 
     def _rows(self, prompts: Sequence, agent_prompts: Sequence[dict[str, str]] | None) -> list[dict[str, Any]]:
         if isinstance(prompts, str) or (prompts and isinstance(prompts[0], dict)):

@@ -50,15 +50,15 @@ class TeamTRTrainer(LeadTrainer):
     Coordination](https://huggingface.co/papers/2605.15207).
 
     A drop-in for [`~trl.GRPOTrainer`]: same arguments in the same order, with a team in place of the model. Each stage
-    updates the trainable agents one after another; before each update the team, as updated so far, writes fresh
-    rollouts, and the update stays inside a KL trust region.
+    updates the trainable agents one after another; before each update the team, as updated so far, generates fresh
+    rollouts, and the update is kept within a KL trust region.
 
     Every agent is a [`~trl.GRPOTrainer`] of its own. This trainer is the first trainable one, the lead: it also owns
     the datasets, the rewards, the callbacks and the logs, and runs the loop. The changes w.r.t. [`~trl.GRPOTrainer`]
     are those of [`AgentTrainer`] and [`LeadTrainer`], and:
 
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
-    - `train` first looks whether the checkpoint to resume from is whole.
+    - `train` first checks that the checkpoint to resume from is whole.
 
     Example:
 
@@ -81,14 +81,14 @@ class TeamTRTrainer(LeadTrainer):
             The team: a list of [`Agent`]; the directory of a saved team; or what [`~trl.GRPOTrainer`] takes, for a
             team of one, or of `args.num_agents` agents of the same kind.
         reward_funcs (`RewardFunc` or `list[RewardFunc]`):
-            As in [`~trl.GRPOTrainer`]. `completions` holds the team's answer, which is the last message of each
-            rollout; the argument `transcripts` holds all messages, as
+            As in [`~trl.GRPOTrainer`]. `completions` contains the team's answer, which is the last message of each
+            rollout; the argument `transcripts` contains all messages, as
             `[{"role": "assistant", "name": agent, "content": text}, ...]`.
         args ([`TeamTRConfig`], *optional*):
             Configuration. If `None`, a default one is used.
         train_dataset, eval_dataset, reward_processing_classes, callbacks, quantization_config:
-            As in [`~trl.GRPOTrainer`]. A column `agent_prompts`, a dict from agent name to text, holds what only the
-            named agent reads.
+            As in [`~trl.GRPOTrainer`]. A column `agent_prompts`, a dict from agent name to text, contains private
+            prompts, which only the named agent reads.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Tokenizer of the agents that have none of their own.
         optimizers (`tuple`, *optional*):
@@ -96,11 +96,11 @@ class TeamTRTrainer(LeadTrainer):
         peft_config ([`~peft.PeftConfig`], *optional*):
             Adapter of the trainable agents that have none of their own.
         tools, rollout_func, environment_factory:
-            Not supported yet: refused unless `None`.
+            Not supported yet: must be `None`.
         router (`Callable[[Transcript], str | None]`, *optional*):
-            Who speaks next; `None` ends the rollout. Defaults to `args.router`.
+            Returns the name of the next speaker; `None` ends the rollout. Defaults to `args.router`.
         stop_condition (`Callable[[Transcript], bool]`, *optional*):
-            Asked after each message; a rollout ends once it holds.
+            Called after each message; the rollout ends once it returns `True`.
     """
 
     _tag_names = ["trl", "teamtr"]
@@ -145,7 +145,7 @@ class TeamTRTrainer(LeadTrainer):
         names = tuple(agent.name for agent in agents)
         trainable = [agent for agent in agents if agent.trainable]
         preflight.check_optimizers(optimizers, len(trainable))
-        check_same_team(args.output_dir, agents)
+        check_same_team(str(args.output_dir), agents)
         splits = preflight.name_splits(train_dataset, eval_dataset)
         for split, dataset in splits.items():
             preflight.check_columns(dataset, names, split)
@@ -157,10 +157,11 @@ class TeamTRTrainer(LeadTrainer):
 
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
         check_trust(reward_funcs, reward_processing_classes, lead, args)
-        common = {"train_dataset": train_dataset, "quantization_config": quantization_config, "team_size": len(agents)}
+        common: dict[str, Any] = {"train_dataset": train_dataset, "quantization_config": quantization_config}
+        common |= {"team_size": len(agents)}
         super().__init__(
             agent=lead,
-            lead=None,
+            lead=self,
             reward_funcs=reward_funcs,
             eval_dataset=eval_dataset,
             reward_processing_classes=reward_processing_classes,
@@ -185,12 +186,12 @@ class TeamTRTrainer(LeadTrainer):
 
         Args:
             rows (`list[dict]`): The stage's prompts B, each repeated `num_generations` times.
-            order (`list[AgentTrainer]`): The order σ; after a resume in mid-stage, what is left of it.
+            order (`list[AgentTrainer]`): The order σ; after a resume in mid-stage, the rest of it.
             log_kwargs: For `Trainer._maybe_log_save_evaluate`.
         """
         for agent in order:
             self._begin_update(agent, rows)
-            # π̂^{i-1}: every agent speaks with its present weights, those updated in this stage included
+            # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
             rollouts = self.resampler.rollouts(rows)
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)
@@ -231,7 +232,7 @@ class TeamTRTrainer(LeadTrainer):
             self._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
 
         stage, position = divmod(self.state.global_step, num_agents)
-        batches, rows = stage_rows(dataloader, self.args.steps_per_generation), None
+        batches, rows = stage_rows(dataloader, self.args.steps_per_generation or 1), list[dict[str, Any]]()
         for _ in range(stage + (position > 0)):
             rows = next(batches)
         if resume_from_checkpoint is not None:
@@ -255,13 +256,13 @@ class TeamTRTrainer(LeadTrainer):
                 start_time=start_time,
             )
             stage, position = stage + 1, 0
-        return self._finalize_training(trial, max_steps * self.args.generation_batch_size, start_time)
+        return self._finalize_training(trial, max_steps * (self.args.generation_batch_size or 1), start_time)
 
     def _begin_update(self, agent: AgentTrainer, rows: list[dict[str, Any]]):
-        self.model.train()  # GRPOTrainer tells training from evaluation by the mode of its model
+        self.model.train()  # GRPOTrainer distinguishes training from evaluation by its model's mode
         agent.model.train()
         self.residency.train(agent)
-        handler = self.callback_handler
+        handler = self.callback_handler  # `CallbackHandler` passes these on to callbacks from its attributes
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
         self.active = ActiveUpdate(agent, rows)
         self.control = handler.on_step_begin(self.args, self.state, self.control)

@@ -66,7 +66,10 @@ def test_faults_of_an_evaluation_dataset_name_it(tmp_path, name, shown):
 @pytest.mark.parametrize(
     "dataset, message",
     [
-        (DatasetDict(train=rows("a"), test=rows("u")), r"is several: 'train', 'test'. Pass one, `dataset\['...'\]`"),
+        (
+            DatasetDict(train=rows("a"), test=rows("u")),
+            r"is a dict of several: 'train', 'test'. Pass one, `dataset\['...'\]`",
+        ),
         ([{"prompt": "a"}], r"is a list. Pass a `datasets.Dataset` \(`Dataset.from_list"),
     ],
 )
@@ -76,7 +79,7 @@ def test_what_is_no_dataset(tmp_path, dataset, message):
 
 
 def test_router_that_is_a_name_belongs_to_the_config(tmp_path):
-    with pytest.raises(TypeError, match=r"got 'random'. What is built in is set in the config: `TeamTRConfig"):
+    with pytest.raises(TypeError, match=r"got 'random'. Set a built-in one in the config: `TeamTRConfig"):
         make_trainer(tmp_path, make_team(2), router="random")
 
 

@@ -114,7 +114,7 @@ def test_evaluation_on_tasks_of_the_training_is_told(saved):
     arguments = ["--team", "runs/link", "--dataset_name", "link:2", "--dataset_size", "40", *ON_CPU]
     script_args, _, training_args, _ = evaluate.parse([*arguments, "--seed", "3", "--output_dir", "runs/link"])
     save_tasks(script_args, training_args)
-    with pytest.warns(UserWarning, match="held no tasks out .*pass `--dataset_seed 243`"):
+    with pytest.warns(UserWarning, match="held out no tasks .*pass `--dataset_seed 243`"):
         evaluate.load_tasks(script_args, training_args)
 
 
@@ -202,7 +202,7 @@ def test_model_that_was_never_trained(saved, capsys):
     found = run("--model", saved / "model", *arguments, *protocols)
     assert found["team"] is None and found["baselines"] == str(saved / "model")
     assert found["protocols"]["majority"]["samples_per_answer"] == 3
-    assert f"All but 'team' is played by: {saved / 'model'}" in capsys.readouterr().out
+    assert f"All protocols but 'team' are played by: {saved / 'model'}" in capsys.readouterr().out
 
 
 def test_untrained_agents_of_a_training_play_the_baselines(saved):

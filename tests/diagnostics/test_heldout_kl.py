@@ -2,7 +2,6 @@ import pytest
 from tiny import make_team, make_trainer
 
 from trl_teamtr.diagnostics.heldout_kl import HeldOutKLCallback
-from trl_teamtr.reports.progress import TeamProgressCallback
 
 
 def test_held_out_kl_is_measured_for_every_accepted_update(tmp_path):
@@ -36,13 +35,6 @@ def test_held_out_kl_leaves_rejected_updates_out(tmp_path):
     trainer.add_callback(callback)
     trainer.train()
     assert trainer.active.report.rejected and callback.kls == [] and callback.out_of_region_rate == 0
-
-
-def test_progress_bar_shows_the_reward_and_the_kl_of_the_agent(tmp_path, capsys):
-    trainer = make_trainer(tmp_path, make_team(2), callbacks=[TeamProgressCallback()])
-    trainer.train()
-    shown = capsys.readouterr().err
-    assert "reward=" in shown and "x KL=" in shown and "y KL=" in shown and "2/2" in shown
 
 
 def test_held_out_kl_is_deterministic(tmp_path):

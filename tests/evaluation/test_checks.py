@@ -58,7 +58,7 @@ def test_stream_and_empty_dataset_are_refused():
     "fields, team, players, message",
     [
         ({}, None, TEAM, "'team' needs a team"),
-        ({"protocols": ["single"]}, None, [], "nobody to evaluate"),
+        ({"protocols": ["single"]}, None, [], "no agent to evaluate"),
         ({"protocols": ["majority"]}, TEAM, TEAM, "token budget of the team, but 'team' is not among"),
         ({"protocols": ["best_of_n"]}, None, TEAM, "set `budget_samples`"),
         ({"protocols": ["debate"]}, None, TEAM[:1], "A debate needs two agents, but there is one, 'x'"),

@@ -98,7 +98,7 @@ def test_conversations_that_end_early_and_answers_that_are_cut_off_are_counted(t
     cut_off = [record["cut_off"] for record in results["team"].records]
     assert 0 < results["team"].cut_off == sum(cut_off) / 32
     table = format_table(list(results.values()))
-    assert "ended early, for want of room in a context: {" in table and "has cut off: {" in table
+    assert "ended early because a context was full: {" in table and "truncated by `max_completion_length`: {" in table
 
 
 def test_judge_speaks_last_and_decides(tmp_path, monkeypatch):
@@ -324,7 +324,7 @@ class NeverMade:
     [
         ({"team": "no/such/run"}, FileNotFoundError, "There is no team.json in 'no/such/run'"),
         ({"team": None}, ValueError, "'team' needs a team"),
-        ({"team": []}, ValueError, "nobody to evaluate"),
+        ({"team": []}, ValueError, "no agent to evaluate"),
         ({"team": [make_model()]}, TypeError, "a list of `Agent`"),
         ({"dataset": Dataset.from_dict({"prompt": []})}, ValueError, "evaluation dataset is empty"),
         ({"dataset": Dataset.from_dict({"text": ["a"]})}, ValueError, "has no 'prompt' column"),

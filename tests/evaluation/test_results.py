@@ -48,7 +48,7 @@ def test_tasks_that_no_reward_applies_to_are_left_out():
     result = summarize("team", episodes, DATASET, config, 0)
     assert (result.num_tasks, result.left_out, result.accuracies) == (2, 1, [1.0, None, 0.0])
     assert result.coordination == 1.0 and len(result.records) == 6 and result.records[2]["reward"] is None
-    assert 'Tasks left out, since no reward applies: {"team": 1}' in format_table([result])
+    assert 'Tasks excluded, since no reward applies: {"team": 1}' in format_table([result])
     with pytest.raises(ValueError, match="No task can be judged: .* by protocol 'team'"):
         summarize("team", make_episodes([math.nan] * 6), DATASET, config, 0)
 

@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 import torch
-from scipy.stats import chi2
+from enumeration import chi_square_p_value
 from tiny import answer_reward, enumerate_rollouts, make_team, make_trainer, next_logps, replay, view_batch
 
 from trl_teamtr.maths.advantages import group_advantages
-from trl_teamtr.maths.kl import exact_kl, k1_kl, k3_kl
+from trl_teamtr.maths.kl import k1_kl, k3_kl
 from trl_teamtr.policy.scoring import loss_mask, sequence
 from trl_teamtr.trust_region.policy_kl import exact_token_kl
 from trl_teamtr.trust_region.snapshot import Snapshot
@@ -42,18 +42,6 @@ def returns_of(rollouts):
 def token_logps(agent, batch):
     with torch.no_grad():
         return agent._get_per_token_logps_and_entropies(agent.model, *sequence(batch))[0]
-
-
-def chi_square_p_value(counts: dict, rollouts, total: int, key) -> float:
-    expected = {key(r): 0.0 for r in rollouts}
-    for rollout in rollouts:
-        expected[key(rollout)] += rollout.probability * total
-    assert set(counts) <= set(expected), "a rollout was sampled that has probability 0"
-    large = {k: e for k, e in expected.items() if e >= 5}
-    cells = [(counts.get(k, 0), e) for k, e in large.items()]
-    cells.append((total - sum(c for c, _ in cells), total - sum(large.values())))
-    statistic = sum((c - e) ** 2 / e for c, e in cells if e > 0)
-    return float(chi2.sf(statistic, len(cells) - 1))
 
 
 @pytest.mark.parametrize("num_agents, rounds, size, router", SHAPES)
@@ -131,27 +119,6 @@ def test_kl_of_messages_is_the_sum_over_tokens_and_its_estimators_are_unbiased(t
         assert message_kl > 1e-3
         assert (k3_kl(old, new) >= 0).all()
         snapshot.restore()
-
-
-def test_exact_kl_in_chunks_is_that_of_one_piece(team, monkeypatch):
-    agent = team.members[0]
-    batch = view_batch(agent, replay(team, PROMPT, enumerate_rollouts(team, PROMPT)[:30]))
-    snapshot = Snapshot(agent.engine, with_optimizer=False)
-    nudge(agent.model)
-    whole = agent.measure_kl([batch], snapshot, "exact")
-    monkeypatch.setattr("trl_teamtr.trust_region.policy_kl.LOGITS_PER_CHUNK", 1)
-    assert agent.measure_kl([batch], snapshot, "exact") == pytest.approx(whole, rel=1e-5)
-    assert whole > 0
-
-
-def test_exact_kl_matches_the_definition_on_logits():
-    old, new = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 1.0, 0.0]])
-    p, q = old.softmax(-1), new.softmax(-1)
-    assert exact_kl(old, new).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
-    assert exact_kl(2 * old, 2 * new, 2.0).item() == pytest.approx(exact_kl(old, new).item(), rel=1e-5)
-    # As in `generate`, 16-bit logits are widened before they are divided
-    rounded = [logits.bfloat16() for logits in (old + 0.3, new * 1.1)]
-    assert torch.equal(exact_kl(*rounded, 0.7), exact_kl(*[logits.float() for logits in rounded], 0.7))
 
 
 def true_gradient(team, agent, rollouts):

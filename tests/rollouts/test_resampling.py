@@ -5,7 +5,9 @@ import torch
 from resuming import SETTINGS, StopAfter, final_state
 from tiny import make_config, make_team, make_trainer
 
-from trl_teamtr import Agent, Message
+from trl_teamtr import Agent
+from trl_teamtr.options.team_options import RESAMPLINGS
+from trl_teamtr.rollouts.resampling import KEPT, RESAMPLED, Resampler
 from trl_teamtr.rollouts.rollouts import replay
 
 
@@ -148,26 +150,6 @@ def test_resumed_run_equals_one_that_was_never_stopped(tmp_path, mode, updates):
         torch.testing.assert_close(a, b, atol=0, rtol=0)
 
 
-def test_rollouts_begin_with_what_was_said(tmp_path):
-    trainer = make_trainer(tmp_path, make_team(3))
-    said = [[Message("x", "a", (2, 1))], [], [Message("x", "u", (0, 1)), Message("y", "", (1,))]]
-    rollouts = trainer.team.collect([{"prompt": "au"}] * 3, said)
-    for transcript, messages in zip(rollouts.transcripts, said, strict=True):
-        assert transcript.messages[: len(messages)] == messages
-        assert [message.agent for message in transcript.messages] == ["x", "y", "z"]
-    # A logged rollout, replayed: nothing is decoded, and the views score it
-    again = trainer.team.collect([{"prompt": "au"}] * 3, [t.messages for t in rollouts.transcripts])
-    assert again.tokens_decoded == 0
-    assert again.views == rollouts.views
-
-
-@pytest.mark.parametrize("message", [Message("x", "a"), Message("nobody", "a", (2, 1))])
-def test_message_that_cannot_be_gone_on_from_is_refused(message, tmp_path):
-    trainer = make_trainer(tmp_path, make_team(2))
-    with pytest.raises(ValueError, match="Message 0 of row 1 is by .* must be one of x, y, and its ids"):
-        trainer.team.collect([{"prompt": "au"}] * 2, [[], [message]])
-
-
 def test_default_is_the_cheapest_exact_mode(tmp_path):
     def mode(team, **fields):
         return make_trainer(tmp_path, team, kl_estimator="exact", **fields).resampler.mode
@@ -195,6 +177,13 @@ def test_speculative_needs_laws_that_it_knows(tmp_path):
         team = [
             Agent(a.name, a.model, processing_class=a.processing_class, generation_kwargs=kwargs) for a in make_team(2)
         ]
-        with pytest.raises(ValueError, match="knows the law of messages"):
+        with pytest.raises(ValueError, match="supports only temperature"):
             make_trainer(tmp_path, team, resampling="speculative", kl_estimator="exact")
         make_trainer(tmp_path, team, resampling="suffix", kl_estimator="exact")
+
+
+def test_every_mode_of_the_config_is_one_of_the_resampler(tmp_path):
+    """A mode that it does not know would be taken for one that keeps everything."""
+    assert set(RESAMPLINGS) == {"full", *RESAMPLED, *KEPT}
+    with pytest.raises(ValueError, match="There is no `resampling` mode 'sometimes'"):
+        Resampler(make_trainer(tmp_path, make_team(1)).team.turn_loop, "sometimes", 1, None, 8, lambda *args: None)

@@ -1,9 +1,4 @@
-import pytest
 from tiny import PROMPTS, make_team, make_trainer
-
-from trl_teamtr.conversation.router import RoundRobinRouter
-from trl_teamtr.conversation.rules import RolloutRules
-from trl_teamtr.conversation.transcript import Message, Transcript
 
 
 def speakers(transcript):
@@ -49,29 +44,6 @@ def test_private_prompts_reach_their_agent_only(tmp_path):
     y_lengths = [len(view.prompt_ids) for view in views["y"]]
     x_texts = [len(t.messages[0].text) for t in trainer.team.collect(rows).transcripts]
     assert abs(y_lengths[0] - y_lengths[1]) <= 2 and max(x_texts) <= 2
-
-
-RULES = RolloutRules(RoundRobinRouter(10), max_turns=4)
-
-
-@pytest.mark.parametrize(
-    "rules, expected",
-    [
-        (RULES, "y"),
-        (RolloutRules(RULES.router, max_turns=1), None),
-        (RolloutRules(RULES.router, max_turns=4, stop_string="DONE"), None),
-        (RolloutRules(RULES.router, max_turns=4, stop_string="done"), "y"),
-        (RolloutRules(RULES.router, max_turns=4, stop_condition=lambda t: "DONE" in t.final_text), None),
-        (RolloutRules(RULES.router, max_turns=4, stop_condition=lambda t: False), "y"),
-    ],
-)
-def test_stop_conditions(rules, expected):
-    assert rules.next_speaker(Transcript("a", ("x", "y"), messages=[Message("x", "I am DONE.")])) == expected
-
-
-def test_stop_conditions_do_not_stop_a_rollout_before_it_began():
-    rules = RolloutRules(RULES.router, 4, stop_string="", stop_condition=lambda t: True)
-    assert rules.next_speaker(Transcript("a", ("x", "y"))) == "x"
 
 
 def test_full_context_ends_the_rollout_and_is_counted(tmp_path):

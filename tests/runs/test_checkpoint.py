@@ -14,7 +14,6 @@ from transformers import TrainerCallback
 
 from trl_teamtr import TeamTRTrainer
 from trl_teamtr.runs.checkpoint import prepare_resume
-from trl_teamtr.runs.checkpoint_files import recover
 from trl_teamtr.runs.manifest import verify, write_manifest
 
 
@@ -199,15 +198,6 @@ def test_kill_between_the_two_renames_is_recovered_from(run_dir):
     trainer = make_trainer(run_dir, make_team(2), **SETTINGS)
     assert prepare_resume(trainer, [member.agent for member in trainer.members], True) == str(run_dir / "checkpoint-2")
     assert sorted(path.name for path in run_dir.glob("*checkpoint*")) == ["checkpoint-1", "checkpoint-2"]
-
-
-def test_recovery_leaves_everything_else_alone(tmp_path):
-    names = ["tmp-notes", "tmp-checkpoint", "checkpoint-3", "tmp-checkpoint-3-mine", "x"]
-    for name in names:
-        (tmp_path / name).mkdir()
-    recover(str(tmp_path))
-    recover(str(tmp_path / "missing"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 @pytest.mark.parametrize(

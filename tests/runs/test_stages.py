@@ -38,7 +38,7 @@ def test_ends_of_epochs():
 
 def test_epochs_of_a_stream_cannot_be_waited_for(tmp_path):
     stream = Dataset.from_dict({"prompt": ["a"] * 24}).to_iterable_dataset()
-    with pytest.raises(ValueError, match="eval_strategy, save_strategy is 'epoch', but nobody knows"):
+    with pytest.raises(ValueError, match="eval_strategy, save_strategy is 'epoch', but the ends of"):
         count_stages(DataLoader(stream), make_config(tmp_path, eval_strategy="epoch", save_strategy="epoch"), 2)
 
 

@@ -1,4 +1,4 @@
-"""What a user says of the members of a team, and their models."""
+"""Specification of a team's members, and their models."""
 
 from .agent import Agent
 from .models import load_models

@@ -1,11 +1,12 @@
-"""What a user says about one member of a team."""
+"""Specification of one member of a team."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..teamtr_config import TeamTRConfig, check_radius
+from ..options.team_options import check_radius
+from ..teamtr_config import TeamTRConfig
 
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 # Directories and files that a saved team or a checkpoint already uses.
-RESERVED_NAMES = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
+RESERVED_NAMES: tuple[str, ...] = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
 RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json")
 
 
@@ -53,7 +54,7 @@ class Agent:
             Keyword arguments for the agent's chat template, e.g. `{"enable_thinking": False}`.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether to run code that comes with the agent's model. `args.trust_remote_code` allows it for the whole
-            team. It is not saved: whoever loads a saved team decides again.
+            team. It is not saved and must be set again when a saved team is loaded.
 
     Raises:
         `ValueError`: If the name cannot be a directory name, or the radius is not positive.
@@ -74,8 +75,8 @@ class Agent:
     def __post_init__(self):
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
             raise ValueError(
-                f"An agent's name must start with a letter or digit and hold only letters, digits, '_', '-' and '.', "
-                f"since the agent is saved in a directory of that name. Got {self.name!r}."
+                f"An agent's name must start with a letter or digit and contain only letters, digits, '_', '-' and "
+                f"'.', since the agent is saved in a directory of that name. Got {self.name!r}."
             )
         if self.name in RESERVED_NAMES or self.name.startswith(("checkpoint-", "tmp-")):
             raise ValueError(
@@ -84,7 +85,7 @@ class Agent:
         check_radius(self.trust_region_radius, f"agent {self.name!r}")
 
     def radius_in(self, args: TeamTRConfig) -> float | None:
-        """The agent's own radius, else that of the config; `None` for no trust region."""
+        """The agent's own radius, else the config's; `None` for no trust region."""
         return self.trust_region_radius if self.trust_region_radius is not None else args.trust_region_radius
 
 

@@ -1,36 +1,40 @@
-"""Copies of models that owe the original nothing but, if wanted, its weights."""
+"""Copies of models, independent of the original or sharing only its weights."""
 
 import copy
 import itertools
 from types import MethodType
+from typing import TypeVar
 
-from transformers import PreTrainedModel
+from torch import nn
 
 
-def copy_untouched(model: PreTrainedModel, shared: dict | None = None) -> PreTrainedModel:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def copy_untouched(model: Model, shared: dict | None = None) -> Model:
     """
-    A deep copy without the wrappers that trainers and accelerate have put around the original's `forward`: a copied
-    wrapper would go on calling the original, so that the copy would be trained and the original would speak.
+    A deep copy without the wrappers that trainers and accelerate have put around the original's `forward`. A copied
+    wrapper would still call the original: the copy would be trained, but the original would generate.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]): The original; left as it is.
-        shared (`dict`, *optional*): What is not copied, by its `id`, as `copy.deepcopy` takes it.
+        model ([`~torch.nn.Module`]): The original; not modified.
+        shared (`dict`, *optional*): Objects that are not copied, by `id`: the `memo` of `copy.deepcopy`.
     """
     copied = copy.deepcopy(model, shared)
     for module in copied.modules():
         own = vars(module)
         if isinstance(own.get("forward"), MethodType) and "__wrapped__" in vars(own["forward"].__func__):
             del own["forward"]
-        own.pop("_original_forward", None)  # accelerate's, to which it would unwrap
+        own.pop("_original_forward", None)  # accelerate would unwrap to it
     return copied
 
 
-def clone_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
+def clone_sharing_weights(model: Model) -> Model:
     """
     A second model over the same parameters and buffers: new modules, no new weights.
 
-    Each clone can be wrapped by PEFT and TRL like a model of its own, so that n adapters on one base need no
-    switching between adapters. The shared parameters must stay frozen.
+    PEFT and TRL can wrap each clone like a separate model, so n adapters on one base need no adapter switching. The
+    shared parameters must stay frozen.
     """
     tensors = itertools.chain(model.parameters(), model.buffers())
     return copy_untouched(model, {id(tensor): tensor for tensor in tensors})

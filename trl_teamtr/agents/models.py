@@ -1,4 +1,4 @@
-"""Models of the members: adapters are put on their base, which agents share where they may."""
+"""Models of the members: adapters are loaded onto their base, which agents share if possible."""
 
 import os
 from collections.abc import Sequence
@@ -18,19 +18,18 @@ from .settings import SpeakingSettings
 
 def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_class: Any = None):
     """
-    Replace, in `agents`, the paths of models that need more than `GRPOTrainer` does: adapters are put on their base,
-    and LoRA agents with the same base share it. Paths of whole models are left as they are, for `GRPOTrainer` or
-    [`load_whole_model`]. An adapter's tokenizer is loaded unless the agent has one, or `processing_class` is there for
-    all.
+    Load, in place, the base models of `agents` with adapters, and saved adapters onto them. LoRA agents with the same
+    base share it. Paths of whole models are kept, for `GRPOTrainer` or [`load_whole_model`]. An adapter's tokenizer
+    is loaded unless the agent has one or `processing_class` is given.
 
     Raises:
-        `FileNotFoundError`: If a path is no directory.
+        `FileNotFoundError`: If a path is not a directory.
     """
     bases = _Bases(settings)
     for agent in agents:
         model = agent.model
         if isinstance(model, str) and model.count("/") != 1 and os.path.dirname(model):
-            if not os.path.isdir(model):  # a hub id has one slash at most
+            if not os.path.isdir(model):  # a hub id has at most one slash
                 raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
         if isinstance(model, str) and find_adapter_config_file(model) is not None:
             peft_config = PeftConfig.from_pretrained(model)
@@ -58,25 +57,28 @@ def load_whole_model(path: str, agent: Agent, settings: SpeakingSettings) -> Pre
 
 def base_is_lost(model: Any) -> bool:
     """Whether a saved adapter of `model` could not be loaded again, because its base has no path."""
-    return isinstance(model, PeftModel) and not get_config_model_id(model.get_base_model().config)
+    if not isinstance(model, PeftModel):
+        return False
+    base: Any = model.get_base_model()
+    return not get_config_model_id(base.config)
 
 
 class _Bases:
-    """Base models of adapters, of which agents get clones over the same weights where nothing changes these."""
+    """Base models of adapters. Agents get clones over the same weights, unless an adapter changes them."""
 
     def __init__(self, settings: SpeakingSettings):
         self._settings = settings
         self._shared: dict[Any, PreTrainedModel] = {}
 
     def give(self, base: str | PreTrainedModel, peft_config: PeftConfig, agent: Agent) -> PreTrainedModel:
-        """A clone over the weights of `base`, or a base of its own for an adapter that would change them."""
+        """A clone over the weights of `base`, or a separate base for an adapter that would change them."""
         if not (self._settings.share_base_model and _leaves_base_alone(peft_config)):
             return self._load(base, agent) if isinstance(base, str) else copy_untouched(base)
-        # Agents that do not trust the code of a model are given none that was loaded with it
+        # An agent that does not trust remote code must not get a model that was loaded with it
         key = (base, agent.trust_remote_code) if isinstance(base, str) else id(base)
         if key not in self._shared:
             self._shared[key] = self._load(base, agent) if isinstance(base, str) else base
-        # Clones are made of the untouched model: wrapping one must not show in the next
+        # Clones are made of the unwrapped model: wrapping one must not affect the next
         return clone_sharing_weights(self._shared[key])
 
     def _load(self, base: str, agent: Agent) -> PreTrainedModel:
@@ -84,7 +86,7 @@ class _Bases:
 
 
 def _leaves_base_alone(peft_config: PeftConfig) -> bool:
-    """Whether an adapter neither trains weights of its base nor rewrites them when it is made, as PiSSA and OLoRA do."""
+    """Whether an adapter neither trains weights of its base nor initially rewrites them, as PiSSA and OLoRA do."""
     fields = vars(peft_config)
     own_init = (True, False, "gaussian", "orthogonal")
     return fields.get("bias", "none") == "none" and fields.get("init_lora_weights", True) in own_init

@@ -1,4 +1,4 @@
-"""From what a user passes as `model` to the members of a team, before any model is loaded."""
+"""Turns what a user passes as `model` into the members of a team, before any model is loaded."""
 
 import copy
 import itertools
@@ -20,10 +20,10 @@ from .team_file import TEAM_FILE, load_team, warn_of_other_turns
 
 def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None = None) -> list[Agent]:
     """
-    The members of the team that `model` stands for, to be trained as `args` says ([`resolve_agents`]).
+    The members of the team that `model` specifies, to be trained with `args` ([`resolve_agents`]).
 
     Raises:
-        `ValueError`: If what `args` says of them cannot be.
+        `ValueError`: If `args` monitors the KL, but no trained agent has a radius.
     """
     agents = resolve_agents(model, args.num_agents, TurnTaking.of(args), peft_config)
     if args.monitor_fraction and all(agent.radius_in(args) is None for agent in agents if agent.trainable):
@@ -38,14 +38,14 @@ def resolve_agents(
     model: Any, num_agents: int | None, turns: TurnTaking, peft_config: PeftConfig | None = None
 ) -> list[Agent]:
     """
-    The members of the team that `model` stands for.
+    The members of the team that `model` specifies.
 
     Args:
         model: A list of [`Agent`]; the directory of a saved team; or one model (id, path, model or `PeftModel`), for
             `num_agents` agents of the same kind, named `agent_1`, `agent_2`, ..., or a team of one named `agent`.
-        num_agents (`int`, *optional*): How many agents one model stands for.
-        turns ([`TurnTaking`]): How they will take turns: a saved team may have done otherwise, which is said.
-        peft_config ([`~peft.PeftConfig`], *optional*): For trainable agents that have none of their own.
+        num_agents (`int`, *optional*): Number of agents, if `model` is one model.
+        turns ([`TurnTaking`]): How they will take turns. Warns if a saved team did so differently.
+        peft_config ([`~peft.PeftConfig`], *optional*): For trainable agents without one.
     """
     if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
         warn_of_other_turns(model, turns)
@@ -81,7 +81,7 @@ def _is_adapter(model: Any) -> bool:
 
 
 def _check_shared_instances(agents: Sequence[Agent]):
-    """Two agents may hold the same model object only if none of them trains its weights."""
+    """Two agents may have the same model object only if neither trains its weights."""
     for a, b in itertools.combinations(agents, 2):
         whole = [x.name for x in (a, b) if x.trainable and x.peft_config is None]
         if a.model is b.model and isinstance(a.model, PreTrainedModel | PeftModel) and whole:
@@ -93,7 +93,7 @@ def _check_shared_instances(agents: Sequence[Agent]):
 
 
 def default_args(model: Any) -> TeamTRConfig:
-    """A default config for `model`, which [`resolve_team`] takes; named after its first model."""
+    """A default config for a `model` as in [`resolve_team`]; `output_dir` is named after its first model."""
     if isinstance(model, (list, tuple, Agent)):
         team = [model] if isinstance(model, Agent) else model
         check_names(team)

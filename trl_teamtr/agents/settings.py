@@ -1,4 +1,4 @@
-"""How agents sample, read and are loaded: the settings of a team, and the agents' own over them."""
+"""How agents sample, read and are loaded: the settings of a team, overridden by the agents' own."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,22 +9,22 @@ from ..teamtr_config import TeamTRConfig
 from .agent import Agent
 
 
-# What `Agent.generation_kwargs` may set that is a field of the config: TRL reads the log-probabilities' temperature
-# there, so that passing it to `generate` alone would sample from another law than the one that is trained.
+# Fields of the config that `Agent.generation_kwargs` may set. TRL computes log-probabilities at the config's
+# temperature: passing another to `generate` only would sample from a distribution that is not the trained one.
 CONFIG_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
     """
-    The law of a message, given logits, and how `generate` computes it. Fields and defaults are those of
+    The distribution of a message, given logits, and how `generate` computes it. Fields and defaults are those of
     [`~trl.GRPOConfig`].
 
     Args:
         temperature, top_p, top_k, min_p, repetition_penalty: The transforms of the logits.
-        max_completion_length (`int`): Most tokens of a message.
+        max_completion_length (`int`): Maximum number of tokens of a message.
         generation_kwargs (`dict`, *optional*): Other arguments of [`~transformers.GenerationConfig`].
-        cache_implementation (`str`, *optional*): How `generate` keeps keys and values.
+        cache_implementation (`str`, *optional*): How `generate` stores keys and values.
     """
 
     temperature: float = 1.0
@@ -38,14 +38,14 @@ class SamplingSettings:
 
     @classmethod
     def of(cls, args: GRPOConfig) -> "SamplingSettings":
-        """Those of `args`."""
+        """The settings of `args`."""
         own = {name: getattr(args, name) for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
         return cls(**own)
 
     def with_own(self, agent: Agent) -> "SamplingSettings":
-        """These, where `agent` has no settings of its own."""
+        """These settings, overridden by those of `agent`."""
         kwargs = {**(self.generation_kwargs or {}), **(agent.generation_kwargs or {})}
-        if "max_new_tokens" in kwargs:  # another name of the same
+        if "max_new_tokens" in kwargs:  # another name for it
             kwargs.setdefault("max_completion_length", kwargs.pop("max_new_tokens"))
         fields = {name: kwargs.pop(name) for name in CONFIG_FIELDS if name in kwargs}
         return replace(self, **fields, generation_kwargs=kwargs or None)
@@ -54,17 +54,17 @@ class SamplingSettings:
 @dataclass(frozen=True)
 class SpeakingSettings:
     """
-    What a team needs to speak, whoever lets it. Fields and defaults are those of [`TeamTRConfig`].
+    What a team needs to speak, with or without a trainer. Fields and defaults are those of [`TeamTRConfig`].
 
     Args:
-        sampling ([`SamplingSettings`]): How its agents sample, where they have no settings of their own.
+        sampling ([`SamplingSettings`]): How agents without settings of their own sample.
         chat_template_kwargs (`dict`, *optional*): Keyword arguments for all chat templates.
-        max_context_length (`int`, *optional*): Longest view of an agent.
+        max_context_length (`int`, *optional*): Maximum number of tokens of an agent's view.
         model_init_kwargs (`dict`, *optional*): How models are loaded.
         quantization_config (*optional*): How their weights are quantized.
         trust_remote_code (`bool`): Whether to run code that comes with the models.
         share_base_model (`bool`): Whether LoRA agents that name the same base model share its weights in memory.
-        pad_to_multiple_of (`int`, *optional*): The width of a batch is a multiple of it.
+        pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
     """
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -78,24 +78,25 @@ class SpeakingSettings:
 
     @classmethod
     def of(cls, args: TeamTRConfig, quantization_config: Any = None) -> "SpeakingSettings":
-        """Those of `args`."""
+        """The settings of `args`."""
+        own: Any = args  # `GRPOConfig` also allows strings, which it parses when it is made
         return cls(
             SamplingSettings.of(args),
-            args.chat_template_kwargs,
+            own.chat_template_kwargs,
             args.max_context_length,
-            args.model_init_kwargs,
+            own.model_init_kwargs,
             quantization_config,
             args.trust_remote_code,
             args.share_base_model,
-            args.pad_to_multiple_of,
+            own.pad_to_multiple_of,
         )
 
     def trusts(self, agent: Agent) -> bool:
-        """Whether code that comes with the model of `agent` is run."""
+        """Whether to run code that comes with the model of `agent`."""
         return self.trust_remote_code or agent.trust_remote_code
 
     def init_kwargs(self, agent: Agent) -> dict[str, Any]:
-        """How the model of `agent` is loaded: a copy, since TRL writes into the dict that it is given."""
+        """Arguments for loading the model of `agent`; a copy, since TRL modifies the dict."""
         quantization = {} if self.quantization_config is None else {"quantization_config": self.quantization_config}
         return {
             "trust_remote_code": self.trusts(agent),
@@ -109,5 +110,5 @@ class SpeakingSettings:
 
 
 def own_init_kwargs(model_init_kwargs: dict[str, Any] | None, agent: Agent) -> dict[str, Any]:
-    """`model_init_kwargs` for the model of `agent`, which may be trusted where others are not."""
+    """`model_init_kwargs` for the model of `agent`, whose code may be trusted if that of others is not."""
     return {**(model_init_kwargs or {}), **({"trust_remote_code": True} if agent.trust_remote_code else {})}

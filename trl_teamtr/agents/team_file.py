@@ -1,4 +1,4 @@
-"""The file that says which agents a saved team has, and how they take turns."""
+"""The file that describes the agents of a saved team, and how they take turns."""
 
 import dataclasses
 import json
@@ -19,8 +19,8 @@ from .settings import CONFIG_FIELDS, SamplingSettings, SpeakingSettings
 TEAM_FILE = "team.json"
 ARGS_FILE = "training_args.json"  # the config of the run that saved the team
 
-# What `team.json` says about an agent. `trust_remote_code` is not there: whoever loads a team decides that again.
-SAVED_FIELDS = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
+# Fields of an agent in `team.json`. `trust_remote_code` is not saved: it must be set again when a team is loaded.
+SAVED_FIELDS: tuple[str, ...] = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
 SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs")
 
 
@@ -35,8 +35,8 @@ def describe_team(agents: Sequence[Agent], turns: TurnTaking) -> dict[str, Any]:
 
 def write_team_files(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
     """
-    Write `team.json` and `training_args.json`, each in one piece. The latter takes the place of the `training_args.bin`
-    that `Trainer` pickles beside each agent: a pickle runs code where it is loaded, and holds the tokens in clear.
+    Write `team.json` and `training_args.json`, each atomically. The latter replaces the `training_args.bin` that
+    `Trainer` pickles beside each agent: loading a pickle runs code, and it contains tokens in plain text.
     """
     os.makedirs(folder, exist_ok=True)
     for agent in agents:
@@ -68,14 +68,14 @@ def load_team(path: str) -> list[Agent]:
         raise FileNotFoundError(f"There is no {TEAM_FILE} in {path!r}. Pass the directory that `save_model` wrote.")
     agents = []
     for entry in read_team_file(path)["agents"]:
-        # Whoever wrote the file has no say in whether code is run
+        # The file must not decide whether remote code is run
         fields = {field: entry[field] for field in SAVED_FIELDS if field in entry}
         agents.append(Agent(model=os.path.join(path, entry["name"]), **fields))
     return agents
 
 
 def read_speaking_settings(path: str) -> SpeakingSettings:
-    """How the team saved in directory `path` sampled and read, from the config that was saved with it, if one was."""
+    """How the team saved in `path` sampled and read, from the config saved with it; defaults if there is none."""
     file_path = os.path.join(path, ARGS_FILE)
     if not os.path.isfile(file_path):
         return SpeakingSettings()
@@ -83,16 +83,16 @@ def read_speaking_settings(path: str) -> SpeakingSettings:
         args = json.load(file)
     names = (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")
     sampling = SamplingSettings(**{name: args[name] for name in names if name in args})
-    names = ("chat_template_kwargs", "max_context_length")
-    return SpeakingSettings(sampling, **{name: args[name] for name in names if name in args})
+    reading = ("chat_template_kwargs", "max_context_length")
+    return SpeakingSettings(sampling, **{name: args[name] for name in reading if name in args})
 
 
 def check_same_team(path: str, agents: Sequence[Agent]):
     """
-    Raise if `path` holds another team than `agents`.
+    Raise if `path` contains a team other than `agents`.
 
     Raises:
-        `ValueError`: Naming the difference, if the names or their order differ.
+        `ValueError`: If the names or their order differ. The message lists both.
     """
     if not os.path.isfile(os.path.join(path, TEAM_FILE)):
         return
@@ -105,12 +105,12 @@ def check_same_team(path: str, agents: Sequence[Agent]):
 
 
 def warn_of_other_turns(path: str, turns: TurnTaking):
-    """A saved team takes turns as `turns` says, which may be no longer as it was trained."""
+    """Warn if a saved team will take turns by `turns` and was trained otherwise."""
     saved, now = read_team_file(path)["rollout"], dataclasses.asdict(turns)
     other = [f"{name}={value!r} (now {now[name]!r})" for name, value in saved.items() if now[name] != value]
     if other:
         warnings.warn(
             f"The team in {path!r} was saved with {', '.join(other)}. Pass the same to `TeamTRConfig` to let it take "
-            "turns as it did.",
+            "turns as before.",
             stacklevel=4,
         )

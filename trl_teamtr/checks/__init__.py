@@ -1,4 +1,4 @@
-"""Faults of the input, found before anything is generated."""
+"""Checks of the input before anything is generated."""
 
 from .preflight import check_columns, check_router, check_speakers
 from .sampling_checks import check_sampling, choose_resampling

@@ -1,4 +1,4 @@
-"""Faults of the input, found before anything is generated."""
+"""Checks of agents, datasets and routers before anything is generated."""
 
 import itertools
 import warnings
@@ -18,11 +18,11 @@ from ..teamtr_config import TeamTRConfig
 
 
 def refuse_unsupported(**arguments):
-    """Raise `ValueError` if one of TRL's arguments that a team cannot honour yet is given."""
+    """Raise `ValueError` if one of TRL's arguments that a team does not support is given."""
     for name, value in arguments.items():
         if value is not None:
             raise ValueError(
-                f"`{name}` is not supported by TeamTRTrainer yet: the turns of a team are the only ones. Leave it out."
+                f"`{name}` is not supported by TeamTRTrainer yet: a rollout has only the team's turns. Leave it out."
             )
 
 
@@ -33,7 +33,7 @@ def check_optimizers(optimizers: tuple, num_trained: int):
 
 
 def name_splits(train_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
-    """All datasets of a trainer, by the name to call them in a message."""
+    """All datasets of a trainer, by their names in messages."""
     if eval_dataset is None:
         return {"train": train_dataset}
     own = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
@@ -52,7 +52,7 @@ def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[
     if silent and not args.allow_silent_agents:
         raise ValueError(
             f"The router never calls {', '.join(silent)} within {rules.max_turns} turns of empty messages, so nothing "
-            "could be learned there. Raise `max_turns` or `num_rounds`, mend the router, set `trainable=False`, or set "
+            "could be learned there. Raise `max_turns` or `num_rounds`, fix the router, set `trainable=False`, or set "
             "`allow_silent_agents=True` if the router calls the agent on some texts only."
         )
 
@@ -66,8 +66,8 @@ def check_speakers(speakers: Sequence[Speaker], splits: dict[str, Any], rules: R
     for speaker in speakers:
         if base_is_lost(speaker.policy.model):
             warnings.warn(
-                f"The base model of agent {speaker.name!r} was not loaded from a path, so that its saved adapter "
-                "cannot find it again. Save the base model first and pass its path.",
+                f"The base model of agent {speaker.name!r} was not loaded from a path, so its saved adapter "
+                "cannot be loaded again. Save the base model first and pass its path.",
                 stacklevel=4,
             )
     for split, dataset in splits.items():
@@ -102,13 +102,13 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
     Raise `ValueError` unless every row of `dataset` can start a rollout of the team `agents`.
 
     Args:
-        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]): Of a stream, the first row is looked at.
+        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]): Only its first row is checked.
         agents (`Sequence[str]`): Names of the team.
-        split (`str`): What to call the dataset in the message.
+        split (`str`): The name of the dataset in the message.
     """
     if isinstance(dataset, dict):
         raise ValueError(
-            f"The {split} dataset is several: {', '.join(map(repr, dataset))}. Pass one, `dataset['...']`."
+            f"The {split} dataset is a dict of several: {', '.join(map(repr, dataset))}. Pass one, `dataset['...']`."
         )
     if dataset is not None and not isinstance(dataset, Dataset | IterableDataset):
         raise ValueError(

@@ -1,31 +1,34 @@
-"""How agents sample, and what of the algorithm can bear it."""
+"""Checks that the algorithm supports how agents sample."""
 
 from collections.abc import Sequence
 
 from ..agents.agent import Agent
 from ..agents.member_args import agent_args
+from ..agents.settings import SamplingSettings
 from ..teamtr_config import TeamTRConfig
 
 
-# Of what `generation_kwargs` may hold: how `generate` computes, not what it samples from
-NO_TRANSFORMS = ("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile")
-NO_TRANSFORMS += ("prefill_chunk_size", "pad_token_id", "max_new_tokens")
-# When it stops: drafts are not verified against that, but the tokens until then come from the policy
+# Keys of `generation_kwargs` for how `generate` computes, not for what it samples from
+NO_TRANSFORMS = (
+    *("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"),
+    *("prefill_chunk_size", "pad_token_id", "max_new_tokens"),
+)
+# Keys for when it stops: drafts are not verified against these, but the tokens until then come from the policy
 STOPS = ("eos_token_id", "stop_strings")
 
 
 def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
     """
-    Raise unless the mode of resampling and the KL estimator can bear how each of `agents` samples.
+    Raise unless the resampling mode and the KL estimator support how each of `agents` samples.
 
     Raises:
-        `ValueError`: Naming the agent, and the transform that makes its samples come from another law than the one
+        `ValueError`: Names the agent, and the transform by which it samples from a distribution other than the one
             whose log-probabilities are compared.
     """
     for agent in agents:
         own = agent_args(args, agent, lead=False)
         _check_verification(own, agent.name)
-        if agent.trainable:  # nothing compares the probabilities of what a frozen agent says
+        if agent.trainable:  # probabilities of a frozen agent's messages are not compared
             _check_truncation(own, agent)
 
 
@@ -33,8 +36,8 @@ def _check_verification(args: TeamTRConfig, name: str):
     other = _other_transforms(args)
     if args.resampling == "speculative" and other:
         raise ValueError(
-            f"Agent {name!r} samples with {', '.join(other)}, but `resampling='speculative'` knows the law of messages "
-            "that are sampled with temperature, top-k, top-p and min-p only. Use `resampling='suffix'`, or drop it."
+            f"Agent {name!r} samples with {', '.join(other)}, but `resampling='speculative'` supports only "
+            "temperature, top-k, top-p and min-p. Use `resampling='suffix'`, or drop it."
         )
 
 
@@ -66,7 +69,7 @@ def _check_truncation(args: TeamTRConfig, agent: Agent):
 
 
 def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
-    """`args.resampling`, or without it the cheapest mode that has the law of the updated team."""
+    """`args.resampling`, or by default the cheapest mode that samples from the updated team."""
     if args.resampling is not None:
         return args.resampling
     speculative = args.disable_dropout and args.resample_every == 1 and can_be_verified(args, agents)
@@ -74,14 +77,14 @@ def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
 
 
 def can_be_verified(args: TeamTRConfig, agents: Sequence[Agent]) -> bool:
-    """Whether the law that messages are sampled from is one that drafts can be verified against."""
+    """Whether drafts can be verified against the distribution that messages are sampled from."""
     return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in agents)
 
 
 def _other_transforms(args: TeamTRConfig, harmless: tuple[str, ...] = NO_TRANSFORMS) -> list[str]:
-    """Transforms of the sampling whose law verification does not know."""
+    """Sampling transforms that verification does not support."""
     found = [f"repetition_penalty={args.repetition_penalty}"] if args.repetition_penalty != 1.0 else []
-    given = (args.generation_kwargs or {}).items()
+    given = (SamplingSettings.of(args).generation_kwargs or {}).items()
     return found + [
         f"{key}={value}" for key, value in given if key not in harmless and (key, value) != ("do_sample", True)
     ]

@@ -1,1 +1,1 @@
-"""The commands: what stands behind `scripts/`, which are doors to it. Each module has the functions of one command."""
+"""The commands behind `scripts/`. Each module has the functions of one command."""

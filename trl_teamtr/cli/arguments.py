@@ -23,18 +23,18 @@ class TeamScriptArguments(ScriptArguments):
     Args:
         agents (`list[dict]`, *optional*):
             The team: for each member the fields of `Agent`, with `peft` (the fields of [`~peft.LoraConfig`]) in place
-            of `peft_config`. Or `link:<n>` for a team that is warmed up for LINK on the spot. A JSON string on the
-            command line. Without it, `--model_name_or_path` and `--num_agents` make the team.
+            of `peft_config`. Or `link:<n>` for a team that is first warmed up for LINK. A JSON string on the command
+            line. Defaults to `--num_agents` agents of `--model_name_or_path`.
         reward_funcs (`list[str]`, *optional*):
             Names of TRL's rewards, or dotted paths. Defaults to the task's own.
         dataset_kwargs (`dict`, *optional*):
             Settings of a reasoning-gym task.
         dataset_size, eval_size (`int`):
-            Rows of a generated task for training and for evaluation. The two share no task.
+            Rows of a generated task for training and for evaluation. No task is in both.
         dataset_seed (`int`, *optional*):
             Seed of a generated task. Defaults to `--seed`.
         eval_dataset_name (`str`, *optional*):
-            Dataset for evaluation, where it is another one.
+            Dataset for evaluation, if it is not the one for training.
     """
 
     agents: str | None = field(default=None, metadata={"help": "The team: a list of mappings, or `link:<n>`."})
@@ -45,7 +45,7 @@ class TeamScriptArguments(ScriptArguments):
     dataset_size: int = field(default=10_000, metadata={"help": "Rows of a generated task, for training."})
     eval_size: int = field(default=200, metadata={"help": "Rows of a generated task, for evaluation."})
     dataset_seed: int | None = field(default=None, metadata={"help": "Seed of a generated task; else `--seed`."})
-    eval_dataset_name: str | None = field(default=None, metadata={"help": "Dataset for evaluation, if another one."})
+    eval_dataset_name: str | None = field(default=None, metadata={"help": "Dataset for evaluation, if different."})
 
 
 def make_agents(specification, training_args):
@@ -75,7 +75,7 @@ def task_seed(script_args, training_args) -> int:
 
 
 def load_data(script_args, training_args):
-    """The training and, if it is asked for, the evaluation dataset."""
+    """The training dataset and, if evaluation is enabled, the evaluation dataset."""
     options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming}
     options |= task_kwargs(script_args)
     name = script_args.dataset_name
@@ -90,7 +90,7 @@ def load_data(script_args, training_args):
 
 
 def save_tasks(script_args, training_args):
-    """Write down which generated tasks the training has and holds out, for `evaluate.py`."""
+    """Save which generated tasks are used for training and which are held out, for `evaluate.py`."""
     if training_args.process_index != 0 or default_reward(script_args.dataset_name) is None:
         return
     tasks = {
@@ -107,7 +107,7 @@ def save_tasks(script_args, training_args):
 
 
 def set_model_init_kwargs(training_args, model_args):
-    """How models are loaded: as `model_args` says, where `model_init_kwargs` does not say otherwise."""
+    """Set how models are loaded from `model_args`; `model_init_kwargs` takes precedence."""
     init = {
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,

@@ -1,4 +1,4 @@
-"""`evaluate.py`: evaluate a saved team, and what else could be had for its tokens."""
+"""`evaluate.py`: evaluate a saved team, and compare it with other uses of its models or of other ones."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 from accelerate import PartialState
 from trl import ModelConfig, TrlParser, get_quantization_config
@@ -28,8 +29,8 @@ from .arguments import (
 # What a result depends on beside the models and the tasks
 SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
 TURNS = ("num_rounds", "max_turns", "router", "stop_string")
-# A training's own may not be possible on the processes of an evaluation, which has no use for them
-UNUSED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 2}
+# An evaluation does not use them, and the values of a training may be impossible on its number of processes
+UNUSED: dict[str, float] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 2}
 UNUSED |= {"num_generations_eval": 1, "monitor_fraction": 0.0}
 
 
@@ -41,24 +42,24 @@ class EvaluationScriptArguments(TeamScriptArguments):
 
     Args:
         team (`str`, *optional*):
-            Directory of a saved team. Turn-taking is the one that was saved with it, where nothing else is said.
+            Directory of a saved team. Turn-taking defaults to the one saved with it.
         output (`str`, *optional*):
             JSON file to write.
         episodes (`str`, *optional*):
             File to write every episode to, with its transcripts, as JSON lines.
         extract_answer (`str`, *optional*):
-            Dotted path of a function that reads the answer in a message to a row, by which votes are counted.
+            Dotted path of a function that extracts the answer from a message to a row, by which votes are counted.
     """
 
     team: str | None = field(default=None, metadata={"help": "Directory of a saved team."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     episodes: str | None = field(default=None, metadata={"help": "JSON-lines file to write every episode to."})
-    extract_answer: str | None = field(default=None, metadata={"help": "Function that reads the answer in a message."})
+    extract_answer: str | None = field(default=None, metadata={"help": "Function that extracts a message's answer."})
 
 
 @dataclass
 class EvaluationModelConfig(ModelConfig):
-    """[`~trl.ModelConfig`] with `--model` for `--model_name_or_path`: who plays all protocols but `team`."""
+    """[`~trl.ModelConfig`] with `--model` for `--model_name_or_path`: the model of all protocols but `team`."""
 
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Model that plays all protocols but `team`.", "aliases": ["--model"]}
@@ -66,19 +67,20 @@ class EvaluationModelConfig(ModelConfig):
 
 
 def parse(arguments: list[str] | None = None):
-    """The four configs, from the command line, a YAML file, and the turn-taking that was saved with the team."""
-    parser = TrlParser((EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig))
+    """The four configs, from the command line, a YAML file, and the turn-taking saved with the team."""
+    configs: list[Any] = [EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig]
+    parser = TrlParser(configs)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     arguments += [part for name, value in UNUSED.items() for part in (f"--{name}", str(value))]
     team = parser.parse_args_and_config(arguments)[0].team
     if team is not None:
-        load_team(team)  # says so if there is none
+        load_team(team)  # raises if there is none
         parser.set_defaults_with_config(**read_team_file(team)["rollout"])
     return parser.parse_args_and_config(arguments)
 
 
 def trained_tasks(team: str | None) -> dict | None:
-    """What `train.py` has written down of the tasks of a team's training, beside the team or its checkpoints."""
+    """What `train.py` saved of the tasks of a team's training, beside the team or its checkpoints."""
     for folder in () if team is None else (team, os.path.dirname(os.path.abspath(team))):
         path = os.path.join(folder, TASKS_FILE)
         if os.path.isfile(path):
@@ -92,8 +94,8 @@ def held_out_tasks(tasks: dict, size: int):
     total, seed = tasks["dataset_size"] + tasks["eval_size"], tasks["seed"]
     if not tasks["held_out"]:
         warnings.warn(
-            f"The training held no tasks out (`eval_strategy='no'`), so that it may have seen those of this evaluation. "
-            f"For others pass `--dataset_seed {seed + total}`, or one that is larger.",
+            f"The training held out no tasks (`eval_strategy='no'`), so it may have used those of this evaluation. "
+            f"For others pass `--dataset_seed {seed + total}`, or a larger one.",
             stacklevel=2,
         )
     rows = load_split(tasks["dataset_name"], "train", total, seed, **tasks["dataset_kwargs"])
@@ -103,8 +105,8 @@ def held_out_tasks(tasks: dict, size: int):
 
 def load_tasks(script_args, training_args):
     """
-    The rows to evaluate on: of a generated task those that the team's training held out, or one with the same arguments
-    would; of a hub dataset the test split, of a local file all.
+    The rows to evaluate on. For a generated task those that the team's training held out, or that a training with the
+    same arguments would hold out; for a hub dataset the test split; for a local file all.
     """
     name = script_args.eval_dataset_name or script_args.dataset_name
     kwargs = task_kwargs(script_args)
@@ -121,7 +123,7 @@ def load_tasks(script_args, training_args):
 
 
 def choose_model(script_args, evaluation, training_args, model_args):
-    """Who plays all protocols but `team`; `None` for the team's own models."""
+    """The model or agents that play all protocols but `team`; `None` for the team's own models."""
     if set(evaluation.protocols) == {"team"}:
         return None
     if model_args.model_name_or_path is not None:
@@ -130,7 +132,7 @@ def choose_model(script_args, evaluation, training_args, model_args):
 
 
 def evaluate(script_args, evaluation, training_args, model_args):
-    """The results by protocol, and what else the JSON file says."""
+    """The results by protocol, and the other entries of the JSON file."""
     if script_args.dataset_name is None:
         raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
     dataset_name = script_args.eval_dataset_name or script_args.dataset_name
@@ -140,7 +142,7 @@ def evaluate(script_args, evaluation, training_args, model_args):
     reward_funcs = [load_reward(name) for name in names]
     read = None if script_args.extract_answer is None else load_function(script_args.extract_answer)
     dataset = load_tasks(script_args, training_args)
-    if "team" in evaluation.protocols and script_args.team is None:  # said before LINK's agents are warmed up in vain
+    if "team" in evaluation.protocols and script_args.team is None:  # before LINK's agents are warmed up for nothing
         raise ValueError("Protocol 'team' needs a team. Set `--team`, or leave 'team' out of `--protocols`.")
     set_model_init_kwargs(training_args, model_args)
     results = evaluate_protocols(
@@ -175,7 +177,7 @@ def main(script_args, evaluation, training_args, model_args):
     if training_args.process_index == 0:
         print(f"{about['team'] or about['baselines']} on {about['rows']} tasks of {about['dataset']}")
         if about["baselines"] is not None:
-            print(f"All but 'team' is played by: {about['baselines']}")
+            print(f"All protocols but 'team' are played by: {about['baselines']}")
         print(format_table(list(results.values())))
         if script_args.episodes is not None:
             write_episodes(list(results.values()), script_args.episodes)

@@ -3,13 +3,15 @@
 import os
 import random
 import tempfile
+from typing import Any
 
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..agents.agent import Agent
-from ..tasks.link import LETTERS, NAMES, make_model, make_tokenizer
+from ..conversation.rendering import add_to_last_user_turn
+from ..tasks.link import LETTERS, NAMES, TASK, make_model, make_tokenizer
 
 
 def _write(digit: int, dialect: str) -> str:
@@ -26,7 +28,7 @@ def make_demonstrations(num_agents: int, size: int, seed: int, noisy: bool, agen
         seed (`int`): Seed.
         noisy (`bool`): Dialects mixed as in a warm start (writes A and reads B 80 % of the time each, with 5 %
             noise), rather than dialect A throughout.
-        agent (`int`, *optional*): Position of the agent; drawn if `None`.
+        agent (`int`, *optional*): Position of the agent; sampled if `None`.
     """
     rng = random.Random(seed)
 
@@ -41,16 +43,18 @@ def make_demonstrations(num_agents: int, size: int, seed: int, noisy: bool, agen
             letter = rng.choice(LETTERS)
         return f"{digit}{letter}"
 
-    rows = {"prompt": [], "completion": []}
+    rows: dict[str, list] = {"prompt": [], "completion": []}
     for _ in range(size):
         position = rng.randrange(num_agents) if agent is None else agent
         own = [rng.randrange(6) for _ in range(position + 1)]
-        blocks, previous = ["?", str(own[position])], None
+        blocks, previous = [str(own[position])], None
         for i in range(position):
             message = say(previous, own[i])
             blocks.append(f"{NAMES[i]}: {message}")
             previous = LETTERS.index(message[1])
-        rows["prompt"].append([{"role": "user", "content": "\n\n".join(blocks)}])
+        turns = [dict(turn) for turn in TASK]
+        add_to_last_user_turn(turns, blocks)  # as the agent's view will show it
+        rows["prompt"].append(turns)
         rows["completion"].append([{"role": "assistant", "content": say(previous, own[position])}])
     return Dataset.from_dict(rows)
 
@@ -78,7 +82,7 @@ def _fit(model, tokenizer, demonstrations: Dataset, steps: int, learning_rate: f
 
 def make_team(num_agents: int, seed: int) -> list[Agent]:
     """
-    A base that speaks dialect A, and from it one noisy agent for each position.
+    One noisy agent for each position, fine-tuned from one base model that speaks dialect A.
 
     Args:
         num_agents (`int`): Number n of agents, 2 to 8.
@@ -100,5 +104,6 @@ def make_team(num_agents: int, seed: int) -> list[Agent]:
 def save_team(agents: list[Agent], output_dir: str):
     """Write each agent as a model directory of its name, for `Agent(name, path)`."""
     for agent in agents:
-        agent.model.save_pretrained(os.path.join(output_dir, agent.name))
-        agent.processing_class.save_pretrained(os.path.join(output_dir, agent.name))
+        parts: tuple[Any, Any] = agent.model, agent.processing_class
+        for part in parts:
+            part.save_pretrained(os.path.join(output_dir, agent.name))

@@ -1,10 +1,11 @@
-"""`quickstart.py`: train a team and show what came of it."""
+"""`quickstart.py`: train a team and report the results."""
 
 import json
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import transformers
 from datasets import disable_progress_bars
@@ -139,7 +140,7 @@ def main(report_args, script_args, training_args, model_args):
     after = sample_transcripts(trainer, report_args.num_transcripts)
     show(f"After {trainer.state.global_step} updates: held-out accuracy {accuracy_after:.3f}", after)
 
-    logs = [{"eval_reward": accuracy_before, "step": 0}, *trainer.state.log_history]  # `train` began a new history
+    logs = [{"eval_reward": accuracy_before, "step": 0}, *trainer.state.log_history]  # `train` started a new history
     plot(logs, [member.name for member in trainer.trained_members], report_dir / "training.png")
     result = summarize(trainer, logs, monitor) | {
         "seed": training_args.seed,
@@ -159,4 +160,5 @@ def parse(default_config: Path):
     """The four configs, from the command line and a YAML file: `default_config`, unless another one is given."""
     if "--config" not in sys.argv:
         sys.argv += ["--config", str(default_config)]
-    return TrlParser((ReportArguments, TeamScriptArguments, TeamTRConfig, ModelConfig)).parse_args_and_config()
+    configs: list[Any] = [ReportArguments, TeamScriptArguments, TeamTRConfig, ModelConfig]
+    return TrlParser(configs).parse_args_and_config()

@@ -1,6 +1,7 @@
 """`train.py`: train a team with TeamTR."""
 
 import argparse
+from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
@@ -13,7 +14,7 @@ from .arguments import TeamScriptArguments, load_data, make_agents, save_tasks, 
 
 
 def make_trainer(script_args, training_args, model_args):
-    """The trainer that the arguments describe."""
+    """Make the trainer from the arguments."""
     if script_args.dataset_name is None:
         raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
     train_dataset, eval_dataset = load_data(script_args, training_args)
@@ -62,7 +63,7 @@ def main(script_args, training_args, model_args):
 
 
 def make_parser(subparsers: argparse._SubParsersAction | None = None, prog: str | None = None):
-    dataclass_types = (TeamScriptArguments, TeamTRConfig, ModelConfig)
+    dataclass_types: list[Any] = [TeamScriptArguments, TeamTRConfig, ModelConfig]
     if subparsers is not None:
         return subparsers.add_parser("teamtr", help="Train a team with TeamTR", dataclass_types=dataclass_types)
     return TrlParser(dataclass_types, prog=prog)

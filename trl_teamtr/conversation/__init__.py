@@ -1,4 +1,4 @@
-"""What was said, who speaks next, and what each agent reads of it; tokenizers, no models."""
+"""Transcripts, turn taking, and each agent's view of a rollout. Uses tokenizers, no models."""
 
 from .rendering import ChatRenderer, PlainRenderer
 from .router import RandomRouter, RoundRobinRouter, Router

@@ -1,4 +1,4 @@
-"""Encoding text that other agents wrote: whatever it says, it stays text and can forge no turn."""
+"""Encodes text by other agents as text, so that it cannot forge a turn, whatever it contains."""
 
 import re
 
@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerBase
 
 class SafeEncoder:
     """
-    Encodes rendered templates in which untrusted text stands.
+    Encodes rendered templates that contain untrusted text.
 
     A tokenizer turns every occurrence of one of its added tokens (`<|im_end|>`, `</s>`, ...) into that token's id,
-    wherever the string came from. Here only the template's own occurrences become control tokens: where one would
-    begin in, or reach into, untrusted text, the text is cut within it, and the pieces are encoded one by one. Text
-    without such strings is encoded in one piece, exactly as the chat template of transformers would.
+    wherever the string comes from. Here only the template's own occurrences become control tokens. Where such a
+    string overlaps untrusted text, it is split, and the pieces are encoded separately. Text without such strings is
+    encoded in one piece, exactly as `apply_chat_template` of transformers does.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The reader's tokenizer.
@@ -20,12 +20,12 @@ class SafeEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        # Blank and one-character added tokens (runs of spaces, say) open no turn and cannot be cut.
+        # Blank and one-character added tokens (e.g. runs of spaces) start no turn and cannot be split.
         controls = {i: t for i, t in tokenizer.added_tokens_decoder.items() if len(t.content.strip()) > 1}
         strings = sorted((token.content for token in controls.values()), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, strings))) if strings else None
-        self._control_ids = set(controls) - {tokenizer.unk_token_id}  # any unknown character has that one
-        # Such tokens are looked for after normalization (lower case, NFKC), in which other strings become theirs.
+        self._control_ids = set(controls) - {tokenizer.unk_token_id}  # every unknown character has that one
+        # Such tokens are matched after normalization (lower case, NFKC), which turns other strings into theirs.
         self._normalized = any(token.normalized for token in controls.values())
 
     def encode(self, template: str, untrusted: dict[str, str] | None = None) -> list[int]:
@@ -40,7 +40,7 @@ class SafeEncoder:
             `list[int]`: Token ids, without special tokens at the ends.
 
         Raises:
-            `ValueError`: If the tokenizer reads a control token even into the single characters of the text.
+            `ValueError`: If the tokenizer finds a control token even in the single characters of the text.
         """
         if not untrusted:
             return self._encode(template)
@@ -51,8 +51,8 @@ class SafeEncoder:
             ids = self._encode_in_pieces(text, every_character)
             if self._controls(ids) != wanted:
                 raise ValueError(
-                    "The tokenizer reads control tokens into single characters of a message, so that other agents' "
-                    "messages cannot be shown as text. Use a tokenizer whose control tokens are not normalized."
+                    "The tokenizer finds control tokens in single characters of a message, so other agents' messages "
+                    "cannot be encoded as text. Use a tokenizer whose control tokens are not normalized."
                 )
         return ids
 
@@ -61,9 +61,9 @@ class SafeEncoder:
 
     @staticmethod
     def _fill(template: str, untrusted: dict[str, str]) -> tuple[str, list[tuple[int, int]]]:
-        """The filled template, and where the untrusted text stands in it."""
+        """The filled template, and the spans of the untrusted text in it."""
         text, spans, start = "", [], 0
-        # One pass: a placeholder that an agent manages to write is not replaced in its turn
+        # One pass, so that a placeholder inside untrusted text is not replaced
         for match in re.finditer("|".join(map(re.escape, untrusted)), template):
             text += template[start : match.start()]
             spans.append((len(text), len(text) + len(untrusted[match.group()])))
@@ -71,7 +71,7 @@ class SafeEncoder:
         return text + template[start:], spans
 
     def _find_cuts(self, text: str, spans: list[tuple[int, int]]) -> list[int]:
-        """Where to cut `text`: after the first character of each control string that touches untrusted text."""
+        """Where to cut `text`: after the first character of each control string that overlaps untrusted text."""
         cuts, search = [], 0
         while self._control and (match := self._control.search(text, search)) is not None:
             forged = any(match.start() < end and start < match.end() for start, end in spans)

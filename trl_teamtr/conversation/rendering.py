@@ -12,11 +12,11 @@ from .control_tokens import SafeEncoder
 from .transcript import Message, Transcript
 
 
-# Private-use characters: no template and no dataset writes them, and they survive any rendering.
+# Private-use characters: no template or dataset contains them, and rendering keeps them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _OWN = f"{_OPEN}own{_CLOSE}"
 
-# The rollouts of a group stand side by side and read much the same. Not more: contexts may be long.
+# Enough for the rollouts of a group, which share most of their texts. Not more: contexts may be long.
 _REMEMBERED = 64
 
 
@@ -24,7 +24,7 @@ def _join(parts: Sequence[str | None]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-# What was said, as a key: the author and the text of each message
+# Messages as a cache key: the author and the text of each
 Said = tuple[tuple[str, str], ...]
 
 
@@ -33,18 +33,29 @@ def _said(messages: Sequence[Message]) -> Said:
 
 
 def _quote(said: Said) -> tuple[list[str], dict[str, str]]:
-    """Others' messages as `name: placeholder`, and the text behind each placeholder."""
+    """Others' messages as `name: placeholder`, and the text for each placeholder."""
     untrusted = {f"{_OPEN}{i}{_CLOSE}": text.strip() for i, (_, text) in enumerate(said)}
     lines = [f"{agent}: {place}" for (agent, _), place in zip(said, untrusted, strict=True)]
     return lines, untrusted
 
 
+def add_to_last_user_turn(turns: list[dict], blocks: Sequence[str | None]):
+    """Append `blocks` to the last turn of a conversational prompt, or as one more turn if that is not the user's."""
+    added = _join(blocks)
+    if not added:
+        return
+    if turns and turns[-1]["role"] == "user":
+        turns[-1]["content"] = _join([turns[-1]["content"], added])
+    else:
+        turns.append({"role": "user", "content": added})
+
+
 class PlainRenderer:
     """
-    The plain rendering, for prompts in TRL's standard format (a string), with or without a chat template.
+    Plain text for prompts in TRL's standard format (a string), whether or not the tokenizer has a chat template.
 
     Blocks are separated by a blank line: the system prompt, the prompt, the private prompt, and `name: text` for each
-    message. In a team of more than one, the agent's own name and a colon come last. With nothing to add to the prompt,
+    message. In a team of more than one, the agent's own name and a colon come last. If nothing is added to the prompt,
     the ids are those that `GRPOTrainer` uses.
 
     Args:
@@ -60,7 +71,7 @@ class PlainRenderer:
         self.system_prompt = system_prompt
         self.name = name
         self.cue = None if alone else f"{name}:"
-        # Beginning-of-sequence and the like, which the tokenizer puts in front of a prompt
+        # What the tokenizer puts in front of a prompt, such as a beginning-of-sequence token
         with_special, bare = tokenizer("x")["input_ids"], tokenizer("x", add_special_tokens=False)["input_ids"]
         starts = (i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
         self._prefix = with_special[: next(starts, 0)]
@@ -68,13 +79,14 @@ class PlainRenderer:
         self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        assert isinstance(transcript.prompt, str)  # a speaker reads conversational prompts with a `ChatRenderer`
         return list(self._opening(transcript.prompt, transcript.private.get(self.name), _said(messages)))
 
     def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
         return list(self._between(_said(messages)))
 
     def check_turns(self):
-        """Nothing to raise: text without a template shows whatever was said."""
+        """Never raises: without a template, any turn can be shown."""
 
     def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
@@ -92,9 +104,9 @@ class ChatRenderer:
     """
     The reader's own chat template, for conversational prompts.
 
-    The system prompt comes first (in front of the row's own, if it has one; at the head of the first user turn, where
-    the template knows no system role). What the agent reads before it first speaks is one user turn, since most
-    templates want roles to alternate: the last user message of the prompt, the private prompt, and the messages so
+    The system prompt comes first (in front of the row's own, if it has one; at the start of the first user turn, if
+    the template has no system role). What the agent reads before it first speaks is one user turn, since most
+    templates require alternating roles: the last user message of the prompt, the private prompt, and the messages so
     far, each with its author's name, separated by blank lines. Messages between two of its own are one user turn too.
 
     Args:
@@ -131,7 +143,7 @@ class ChatRenderer:
         self._fold_system = not self._has_system_role()
         self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
         self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
-        # Rendered with placeholders, so that it serves all texts of the same authors
+        # Rendered with placeholders, so that it is reused for all texts by the same authors
         self._template = functools.lru_cache(_REMEMBERED)(self._render_opening)
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
@@ -147,7 +159,7 @@ class ChatRenderer:
 
     def _render_opening(self, prompt: str, private: str | None, lines: tuple[str, ...]) -> str:
         turns = json.loads(prompt)
-        self._add_to_last_user_turn(turns, [private, *lines])
+        add_to_last_user_turn(turns, [private, *lines])
         self._add_system_prompt(turns)
         return self._render(turns)
 
@@ -156,7 +168,10 @@ class ChatRenderer:
         suffix = self._render_after_own(_join(lines))
         ids = self.encoder.encode(suffix, untrusted)
         closing = next((i for i, token in enumerate(ids) if token in self.eos_token_ids), None)
-        if last_id not in self.eos_token_ids or closing is None or self.tokenizer.decode(ids[:closing]).strip():
+        if last_id not in self.eos_token_ids or closing is None:
+            return ids
+        before_closing: Any = self.tokenizer.decode(ids[:closing])  # a string, since it is one sequence
+        if before_closing.strip():
             return ids
         return ids[closing + 1 :]  # the end-of-turn token that the agent sampled already closes its message
 
@@ -177,9 +192,10 @@ class ChatRenderer:
             )
 
     def _render(self, turns: list[dict]) -> str:
-        return self.tokenizer.apply_chat_template(
+        rendered: Any = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **self.template_kwargs
         )
+        return rendered  # a string, since it is not tokenized
 
     def _render_after_own(self, text: str) -> str:
         turns = [{"role": "user", "content": "dummy"}, {"role": "assistant", "content": _OWN}]
@@ -196,24 +212,13 @@ class ChatRenderer:
         turns = [{"role": "system", "content": _OWN}, {"role": "user", "content": "dummy"}]
         try:
             return _OWN in self._render(turns)
-        except TemplateError:  # how a template says that it knows no such role
+        except TemplateError:  # how a template rejects an unknown role
             return False
 
-    @staticmethod
-    def _add_to_last_user_turn(turns: list[dict], blocks: list[str | None]):
-        added = _join(blocks)
-        if not added:
-            return
-        if turns and turns[-1]["role"] == "user":
-            turns[-1]["content"] = _join([turns[-1]["content"], added])
-        else:
-            turns.append({"role": "user", "content": added})
-
     def _add_system_prompt(self, turns: list[dict]):
+        system = self.system_prompt
         if turns and turns[0]["role"] == "system":
-            system = _join([self.system_prompt, turns.pop(0)["content"]])
-        else:
-            system = self.system_prompt
+            system = _join([system, turns.pop(0)["content"]])
         if not system:
             return
         if self._fold_system and turns:
@@ -222,5 +227,5 @@ class ChatRenderer:
             turns.insert(0, {"role": "system", "content": system})
 
 
-# What a view needs: the ids before an agent's first message, and those between two of its own
+# Provides the ids before an agent's first message, and those between two of its own
 Renderer = PlainRenderer | ChatRenderer

@@ -1,4 +1,4 @@
-"""Routers: who speaks next. Any callable `transcript -> name`, or `None` to end the rollout, is one."""
+"""Routers choose who speaks next: any callable `transcript -> name`, or `None` to end the rollout."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ Router = Callable[[Transcript], str | None]
 
 
 class RoundRobinRouter:
-    """Every agent speaks in team order, until `max_turns` messages are written."""
+    """Agents speak in team order, until there are `max_turns` messages."""
 
     def __init__(self, max_turns: int):
         self.max_turns = max_turns
@@ -22,10 +22,9 @@ class RoundRobinRouter:
 
 class RandomRouter:
     """
-    At each of `max_turns` turns an agent is drawn uniformly.
+    At each of `max_turns` turns an agent is sampled uniformly.
 
-    The draw is a function of the rollout's seed and the turn alone, so that asking again for a turn gives the same
-    speaker.
+    The speaker depends only on the rollout's seed and the turn, so asking again for a turn gives the same one.
     """
 
     def __init__(self, max_turns: int):
@@ -40,7 +39,8 @@ class RandomRouter:
 
 def make_router(kind: str, max_turns: int) -> Router:
     """The built-in router of that name (`"round_robin"` or `"random"`)."""
-    return {"round_robin": RoundRobinRouter, "random": RandomRouter}[kind](max_turns)
+    routers: dict[str, Callable[[int], Router]] = {"round_robin": RoundRobinRouter, "random": RandomRouter}
+    return routers[kind](max_turns)
 
 
 def next_speaker(router: Router, transcript: Transcript) -> str | None:
@@ -63,8 +63,8 @@ def find_silent_agents(
     router: Router, agents: Sequence[str], prompts: Sequence[str | list[dict]], max_turns: int
 ) -> list[str]:
     """
-    Agents that `router` never calls in a dry run: one rollout of empty messages for each of `prompts`, in which every
-    message is empty. Costs no generation.
+    Agents that `router` never calls in a dry run: one rollout of empty messages for each of `prompts`. Nothing is
+    generated.
     """
     silent = set(agents)
     for seed, prompt in enumerate(prompts):

@@ -14,11 +14,11 @@ StopCondition = Callable[[Transcript], bool]
 @dataclass(frozen=True)
 class TurnTaking:
     """
-    The options by which a team takes turns; `team.json` keeps them.
+    The options for turn taking, saved in `team.json`.
 
     Args:
         num_rounds (`int`): Number of rounds; a rollout has at most `num_rounds * number of agents` turns.
-        max_turns (`int`, *optional*): Number of turns, if it should differ from that.
+        max_turns (`int`, *optional*): Maximum number of turns, if it should differ from that.
         router (`str`): `"round_robin"` or `"random"`.
         stop_string (`str`, *optional*): End after the first message that contains it.
     """
@@ -30,7 +30,7 @@ class TurnTaking:
 
     @classmethod
     def of(cls, args: Any) -> "TurnTaking":
-        """Those of `args`, which has the same fields, as [`TeamTRConfig`] has."""
+        """The options of `args`, which has the same fields, e.g. a [`TeamTRConfig`]."""
         return cls(args.num_rounds, args.max_turns, args.router, args.stop_string)
 
 
@@ -43,7 +43,7 @@ class RolloutRules:
         router (`Router`): Who speaks next.
         max_turns (`int`): Number of messages after which a rollout ends.
         stop_string (`str`, *optional*): End after the first message that contains it.
-        stop_condition (`Callable[[Transcript], bool]`, *optional*): End once it holds; asked after each message.
+        stop_condition (`Callable[[Transcript], bool]`, *optional*): End once it is true; called after each message.
     """
 
     router: Router
@@ -70,12 +70,12 @@ def make_rules(
     The rules of `turns` for a team of `names`; `router` and `stop_condition` are the user's own, if any.
 
     Raises:
-        `TypeError`: If one of the two is no function.
+        `TypeError`: If one of the two is not callable.
     """
     for name, own in (("router", router), ("stop_condition", stop_condition)):
         if own is not None and not callable(own):
             raise TypeError(
-                f"The trainer's `{name}` must be a function of a transcript, got {own!r}. What is built in is set in the "
+                f"The trainer's `{name}` must be a function of a transcript, got {own!r}. Set a built-in one in the "
                 "config: `TeamTRConfig(router='random')`, `TeamTRConfig(stop_string='...')`."
             )
     max_turns = turns.max_turns if turns.max_turns is not None else turns.num_rounds * len(names)

@@ -1,4 +1,4 @@
-"""The shared context of a team: a prompt, and the messages written so far."""
+"""The shared context of a team: a prompt, and the messages so far."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class Message:
         agent (`str`): Name of the author.
         text (`str`): What the other agents and the reward functions read; no special tokens.
         ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn token included.
-        finished (`bool`): Whether the author ended the message, rather than the length limit.
+        finished (`bool`): Whether it ends with an end-of-turn token, and not at the length limit.
     """
 
     agent: str
@@ -31,8 +31,8 @@ class Transcript:
         prompt (`str` or `list[dict]`): The task, in TRL's standard or conversational format.
         agents (`tuple[str]`): Names of the team, in team order.
         private (`dict[str, str]`): What only the named agent sees, from the row's `agent_prompts`.
-        seed (`int`): Seed of this rollout's random draws outside the policies (a random router's, say).
-        messages (`list[Message]`): What was said, in order.
+        seed (`int`): Seed of this rollout's random choices outside the policies (e.g. of a random router).
+        messages (`list[Message]`): The messages, in order.
     """
 
     prompt: str | list[dict]
@@ -56,7 +56,7 @@ class Transcript:
         return next(spoken, len(self.messages))
 
     def as_dicts(self) -> list[dict[str, str]]:
-        """The messages as reward functions get them: `[{"role": "assistant", "name": ..., "content": ...}, ...]`."""
+        """The messages, as passed to reward functions: `[{"role": "assistant", "name": ..., "content": ...}, ...]`."""
         return [{"role": "assistant", "name": m.agent, "content": m.text} for m in self.messages]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""One agent's view of a rollout, exact to the token: what it read, and the ids that it sampled itself."""
+"""One agent's view of a rollout, exact to the token: what it read, and the ids that it sampled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from .transcript import Transcript
 @dataclass
 class View:
     """
-    The sequence that trains an agent: everything it read and wrote in one rollout.
+    The sequence that an agent is trained on: everything it read and generated in one rollout.
 
-    Its own messages are the sampled ids, never text that was tokenized again. One forward pass over
-    `prompt_ids + completion_ids` scores all of them.
+    Its own messages are the sampled ids, never retokenized text. One forward pass over `prompt_ids + completion_ids`
+    scores all of them.
 
     Args:
         prompt_ids (`list[int]`): What the agent read before its first message.
         completion_ids (`list[int]`): Its messages, with what it read between them.
         mask (`list[int]`): 1 on the ids of its own messages, 0 on the others; as long as `completion_ids`.
         num_messages (`int`): Number of its own messages.
-        num_read (`int`): Number of messages of the transcript that the view holds.
-        num_cut (`int`): Number of messages that were left out for want of room.
+        num_read (`int`): Number of messages of the transcript that the view covers.
+        num_cut (`int`): Number of messages that were left out for lack of room.
         starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`.
     """
 
@@ -43,12 +43,12 @@ class View:
 
     def read(self, transcript: Transcript, renderer: Renderer, room: int) -> bool:
         """
-        Bring the view up to date, ending where the agent is to speak.
+        Append the unread messages, up to where the agent speaks.
 
-        Where the context would be longer than `room` ids, the oldest unread messages are left out.
+        If the context would be longer than `room` ids, the oldest unread messages are left out.
 
         Returns:
-            `bool`: Whether the context fits; if not, the view is as before.
+            `bool`: Whether the context fits; if not, the view is unchanged.
         """
         unread = transcript.messages[self.num_read :]
         for first in range(len(unread) + 1):
@@ -77,11 +77,11 @@ class View:
         self.num_read += 1
 
     def context_of(self, number: int) -> list[int]:
-        """What its own message of that number was conditioned on."""
+        """What its own message `number` was conditioned on."""
         return self.context[: self.starts[number]]
 
     def message_numbers(self) -> list[int]:
-        """For each of `completion_ids` the number of its own message that it belongs to, -1 for what it read."""
+        """For each of `completion_ids`, which of its own messages it belongs to; -1 for what it read."""
         first = len(self.prompt_ids)
         numbers, ends = [-1] * len(self.completion_ids), [*self.starts[1:], first + len(self.completion_ids)]
         for number, (start, end) in enumerate(zip(self.starts, ends, strict=False)):
@@ -92,8 +92,8 @@ class View:
 
     def end(self, dummy_id: int):
         """
-        Make the view of an agent that never spoke a training sequence: one masked dummy id after another, since an
-        empty completion would break the arithmetic downstream.
+        Turn the view of an agent that never spoke into a training sequence: a dummy id and a masked dummy id, since
+        an empty completion would break later computations.
         """
         if self.num_messages == 0:
             self.prompt_ids, self.completion_ids, self.mask = [dummy_id], [dummy_id], [0]

@@ -1,4 +1,4 @@
-"""What an update did, measured beside training and without touching it."""
+"""Diagnostics: the effect of updates, measured during training without changing it."""
 
 from .callback import DiagnosticsCallback, MeasuredUpdate, Probe
 from .certificate_probe import CertificateProbe

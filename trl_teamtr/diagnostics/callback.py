@@ -1,4 +1,4 @@
-"""What an update did to the rest of its stage, measured beside training and without touching it."""
+"""The effect of an update on the rest of its stage, measured during training without changing it."""
 
 import contextlib
 import random
@@ -22,19 +22,19 @@ from .watched import Member, Watched
 @dataclass
 class MeasuredUpdate:
     """
-    An update that was just made, with what the probes share.
+    The update that was just made, and the data that the probes share.
 
     Args:
         agent ([`Member`]): The agent that was updated, with its new weights.
         snapshot (`Snapshot`): Its policy before the update.
         position (`int`): Number of the update in its stage, from 0.
         rows (`list[dict]`): The stage's prompts, of this process.
-        first (`Rollouts`, *optional*): At a stage's first update, if a probe asks for them: rollouts of the team as it was
-            when the stage began, of the same rows. Nothing was fitted to them.
-        fresh (`Rollouts`): Independent rollouts of the team as it was before the update, of the same rows.
+        first (`Rollouts`, *optional*): At a stage's first update, if a probe needs them: rollouts of the team at the
+            start of the stage, of the same rows. No update was trained on them.
+        fresh (`Rollouts`): Independent rollouts of the team before the update, of the same rows.
         fresh_returns (`torch.Tensor` of shape `(rows of all processes,)`): Their returns.
         scored (`ScoredView`): The agent's view of `fresh`, before and after the update.
-        tokens_decoded (`int`): Number of tokens sampled to measure, on this process; the probes add theirs.
+        tokens_decoded (`int`): Number of tokens sampled for the measurement, on this process; the probes add theirs.
     """
 
     agent: Member
@@ -48,17 +48,17 @@ class MeasuredUpdate:
     tokens_decoded: int
 
     def own(self, values: torch.Tensor) -> torch.Tensor:
-        """Of values for the rows of all processes, those of this process."""
+        """This process's part of values for the rows of all processes."""
         first = self.agent.speaker.policy.accelerator.process_index * len(self.rows)
         return values[first : first + len(self.rows)]
 
 
 class Probe(Protocol):
     """
-    Measures one thing of each update of a stage, in their order.
+    Measures one property of each update of a stage, in their order.
 
     Attributes:
-        needs_first (`bool`): Whether it compares with rollouts of the stage's start.
+        needs_first (`bool`): Whether it compares with rollouts of the team at the start of the stage.
     """
 
     needs_first: bool
@@ -70,22 +70,22 @@ class Probe(Protocol):
 
 class DiagnosticsCallback(TrainerCallback):
     """
-    Lets `probes` measure each update of every `diagnostics_every`-th stage, and logs what they found.
+    Lets `probes` measure each update of every `diagnostics_every`-th stage, and logs the results.
 
-    The team as it was before the update writes the stage's prompts once more, at the stage's first update twice, so that
-    nothing is measured on rollouts that an update was fitted to. The cost is logged as `diagnostics/seconds` and
-    `diagnostics/tokens_decoded`. Training is the same with and without it, to the bit. Of a stage that a run was resumed
-    in, nothing more is measured.
+    For each update the team before it generates fresh rollouts of the stage's prompts, at the stage's first update
+    twice, so that nothing is measured on rollouts that an update was trained on. The cost is logged as
+    `diagnostics/seconds` and `diagnostics/tokens_decoded`. Training is bit-identical with and without it. If a run is
+    resumed in the middle of a stage, the rest of that stage is not measured.
 
     Args:
-        trainer ([`Watched`]): The trainer that it is added to.
-        probes (`list[Probe]`): What is measured.
+        trainer ([`Watched`]): The trainer to add it to.
+        probes (`list[Probe]`): The measurements.
     """
 
     def __init__(self, trainer: Watched, probes: list[Probe]):
         self._trainer = trainer
         self._probes = probes
-        self._measuring = False  # the stage in progress, from its first update on
+        self._measuring = False  # whether the stage in progress is measured, set at its first update
         self._snapshot: Snapshot | None = None
 
     def is_measured(self, stage: int) -> bool:
@@ -99,7 +99,7 @@ class DiagnosticsCallback(TrainerCallback):
             for probe in self._probes:
                 probe.start_stage()
         if self._measuring:
-            # Kept until the update ends: `TrainerCallback` hands nothing from one of its events to another
+            # Kept until the update ends: `TrainerCallback` passes nothing from one event to another
             self._snapshot = Snapshot(self._trainer.active.agent.engine, with_optimizer=False)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -138,7 +138,7 @@ class DiagnosticsCallback(TrainerCallback):
 
 @contextlib.contextmanager
 def own_randomness(trainer: Watched) -> Iterator[None]:
-    """Within it the draws are others, fixed by the seed and the update; after it they go on as if nothing had been."""
+    """Random states of its own, fixed by the seed and the update. Afterwards the previous states are restored."""
     device = trainer.args.device
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""What each update promised, and what it kept: `log_certificate=True`."""
+"""The lower bound on each update's improvement, and the measured improvement: `log_certificate=True`."""
 
 import dataclasses
 import math
@@ -27,10 +27,10 @@ from .watched import Watched
 
 class CertificateProbe:
     """
-    Of each update, in units of the return: `certificate/surrogate`, its `standard_error`, the `penalty` of the
+    For each update, in units of the return: `certificate/surrogate`, its `standard_error`, the `penalty` of the
     finite-horizon bound, the parts of ζ, the `lower_bound`, and `certificate/measured`: the change of the mean return
-    on held-out prompts, with `measured_se`. At a stage's last update their sums, as `certificate/stage_...`. With
-    `certificate_gamma`, the `penalty_discounted` and `lower_bound_discounted` of the paper's form too.
+    on held-out prompts, with `measured_se`. At a stage's last update also their sums, `certificate/stage_...`. With
+    `certificate_gamma` also the `penalty_discounted` and `lower_bound_discounted` of the paper's form.
 
     Args:
         trainer ([`Watched`]): The training.
@@ -44,7 +44,7 @@ class CertificateProbe:
     def __init__(self, trainer: Watched, held_out: Sequence[dict[str, Any]]):
         self._trainer = trainer
         self._verify = can_be_verified(trainer.args, [speaker.agent for speaker in trainer.team.speakers])
-        # As many on every process, since generation is a collective under ZeRO-3
+        # The same number on every process, since generation is a collective under ZeRO-3
         accelerator = trainer.team.accelerator
         count = math.ceil(len(held_out) / accelerator.num_processes)
         rows = [held_out[i % len(held_out)] for i in range(count * accelerator.num_processes)]
@@ -53,7 +53,7 @@ class CertificateProbe:
 
     def start_stage(self):
         self._stage = dict.fromkeys(self.SUMMED, 0.0)
-        self._held_out: Rollouts | None = None  # of the team as it is
+        self._held_out: Rollouts | None = None  # of the current team
 
     def measure(self, update: MeasuredUpdate) -> dict[str, float]:
         """All processes call this together."""
@@ -69,7 +69,7 @@ class CertificateProbe:
         returns = fill_missing(update.fresh_returns, group)
         normalised = agent.normalise(returns, group).double()
         centred = (returns.double().view(-1, group) - returns.double().view(-1, group).mean(1, keepdim=True)).flatten()
-        # Back to units of the return, whatever they were divided by: least squares
+        # Scaled back to units of the return by least squares, whatever the normalisation
         scale = (centred * normalised).sum() / normalised.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
         kl = self._kl_by_turn(update)
         own_kl = torch.tensor(gather_object(kl["own"])).mean(dim=0).tolist()
@@ -97,7 +97,7 @@ class CertificateProbe:
         return agent.speaker.policy.accelerator.gather(terms)
 
     def _kl_by_turn(self, update: MeasuredUpdate) -> dict[str, list]:
-        """For each of this process's rows: KL at each own turn, and summed with the weights of discounting."""
+        """KL for each of this process's rows: at each of the agent's own turns, and as a discounted sum."""
         agent, scored, gamma = update.agent, update.scored, update.agent.args.certificate_gamma
         if agent.args.kl_estimator == "exact":
             speaker = agent.speaker
@@ -124,7 +124,7 @@ class CertificateProbe:
     ) -> dict[str, float]:
         args, group = update.agent.args, update.agent.num_generations
         gamma = args.certificate_gamma
-        # The return comes with the last message
+        # The return is received at the last message
         lengths = gather_object([len(transcript.messages) for transcript in update.fresh.transcripts])
         discounts = torch.tensor([gamma ** (max(length, 1) - 1) for length in lengths]).to(returns)
         advantages = leave_one_out_advantages(returns * discounts, group)
@@ -139,13 +139,14 @@ class CertificateProbe:
     def _compare(self, update: MeasuredUpdate) -> dict[str, float]:
         """Held-out mean return after the update, minus before it."""
         trainer = self._trainer
-        if self._held_out is None:
+        held_out = self._held_out
+        if held_out is None:
             with update.snapshot.current_policy():
-                self._keep(trainer.team.collect(self._rows), update)
+                held_out = self._keep(trainer.team.collect(self._rows), update)
         before = self._returns
         if self._verify:
-            # Nothing was fitted to these rollouts: what the update has not changed stays, and cancels
-            drafts = Drafts(self._held_out, update.agent.name, update.snapshot, speculative=True)
+            # No update was trained on these rollouts: messages that this one does not change are kept, and cancel
+            drafts = Drafts(held_out, update.agent.name, update.snapshot, speculative=True)
             self._keep(trainer.team.resample(drafts), update)
         else:
             self._keep(trainer.team.collect(self._rows), update)
@@ -153,14 +154,15 @@ class CertificateProbe:
         error = (change.std() / len(change) ** 0.5).item() if len(change) > 1 else math.nan
         return {"measured": change.mean().item(), "measured_se": error}
 
-    def _keep(self, rollouts: Rollouts, update: MeasuredUpdate):
+    def _keep(self, rollouts: Rollouts, update: MeasuredUpdate) -> Rollouts:
         update.tokens_decoded += rollouts.tokens_decoded
         self._held_out = rollouts
         returns = self._trainer.compute_returns(self._rows, rollouts.transcripts)
         self._returns = fill_missing(returns, None)
+        return rollouts
 
 
 def fill_missing(returns: torch.Tensor, group: int | None) -> torch.Tensor:
-    """Returns with the mean of their group (of all, without groups) where there is none, and 0 where it has none."""
+    """Replace missing returns by the mean of their group (of all, without groups), or by 0 if there is none."""
     groups = returns.view(-1, group if group is not None else len(returns))
     return torch.where(groups.isnan(), groups.nanmean(dim=1, keepdim=True), groups).nan_to_num(nan=0.0).flatten()

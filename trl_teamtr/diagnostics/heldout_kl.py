@@ -1,4 +1,4 @@
-"""The KL of updates on rollouts that they were not fitted to."""
+"""The KL of updates on rollouts that they were not trained on."""
 
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -9,11 +9,11 @@ from .watched import Watched
 
 class HeldOutKLCallback(TrainerCallback):
     """
-    Measures each update's KL on rollouts of the same team that the update was not fitted to.
+    Measures each update's KL on rollouts of the same team that the update was not trained on.
 
-    The KL on the training rollouts, by which an update is accepted, is slightly optimistic. Logs
+    The KL on the training rollouts, which decides on acceptance, is slightly optimistic. Logs
     `agent/{name}/kl_heldout` (exact, in nats per message) and `out_of_region_rate_heldout`: the share of accepted
-    updates whose held-out KL exceeds the radius. Costs one more team rollout per update.
+    updates whose held-out KL exceeds the radius. Costs `size` more rollouts of the team per update.
 
     Args:
         trainer ([`TeamTRTrainer`]): The trainer to add it to, with `trainer.add_callback(...)`.
@@ -32,7 +32,7 @@ class HeldOutKLCallback(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         agent = self.trainer.active.agent
         rollouts = self.trainer.team.collect(self.rows)
-        # Kept until the update ends: `TrainerCallback` hands nothing from one of its events to another
+        # Kept until the update ends: `TrainerCallback` passes nothing from one event to another
         self._batch = agent.speaker.view_batch(rollouts.views[agent.name])
         self._snapshot = Snapshot(agent.engine, with_optimizer=False)
 

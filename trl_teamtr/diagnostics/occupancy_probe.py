@@ -1,4 +1,4 @@
-"""How far contexts have moved since the stage began, and what stale rollouts would have cost: `log_occupancy=True`."""
+"""The shift of the occupancy since the stage began, and the error of stale rollouts: `log_occupancy=True`."""
 
 from collections.abc import Collection
 
@@ -15,10 +15,10 @@ from .watched import Watched
 
 class OccupancyProbe:
     """
-    Of each update: `occupancy/tv`, `ess`, `w_p95`, `w_p99`, `w_max` of its contexts; and Δ_stale with its two parts
-    and their standard errors (`occupancy/stale_gap...`), for which the team as it was before the update also goes on
-    from the agent's last messages in the stage's first rollouts. `occupancy/stale_gap_floor` is what was found at the
-    stage's first update, where the true gap is 0.
+    For each update: `occupancy/tv`, `ess`, `w_p95`, `w_p99`, `w_max` of its contexts; and Δ_stale with its two parts
+    and their standard errors (`occupancy/stale_gap...`), for which the team before the update also continues the
+    stage's first rollouts from the agent's last messages. `occupancy/stale_gap_floor` is the gap measured at the
+    stage's first update, where the true one is 0.
 
     Args:
         trainer ([`Watched`]): The training.
@@ -48,11 +48,12 @@ class OccupancyProbe:
             mixed = trainer.team.resample(go_on_after(agent.name, stage.rollouts, self._moved))
         update.tokens_decoded += mixed.tokens_decoded
         mixed_returns = trainer.compute_returns(update.rows, mixed.transcripts)
-        gains = [
-            self._gain(update, *pair)
-            for pair in ((start, returns), (start, mixed_returns), (update.scored, update.fresh_returns))
-        ]
-        found |= stale_gap(*gains, group=agent.num_generations)
+        found |= stale_gap(
+            stale=self._gain(update, start, returns),
+            mixed=self._gain(update, start, mixed_returns),
+            fresh=self._gain(update, update.scored, update.fresh_returns),
+            group=agent.num_generations,
+        )
         self._floor = found["stale_gap"] if update.position == 0 else self._floor
         stage.add(agent.name, start)
         self._moved.add(agent.name)
@@ -60,7 +61,7 @@ class OccupancyProbe:
 
     def _look_at_start(self, update: MeasuredUpdate) -> tuple[StageWeights, torch.Tensor]:
         if update.first is None:
-            raise RuntimeError("The first update of a stage was not measured: its first rollouts are not there.")
+            raise RuntimeError("The first update of a stage was not measured: its first rollouts are missing.")
         returns = self._trainer.compute_returns(update.rows, update.first.transcripts)
         return StageWeights(update.first), returns
 
@@ -75,14 +76,14 @@ class OccupancyProbe:
 
 def go_on_after(name: str, rollouts: Rollouts, moved: Collection[str]) -> Drafts:
     """
-    `rollouts` up to each one's last message of agent `name` (none of them, where it is silent), from where the present
-    team goes on.
+    Drafts that keep `rollouts` up to each one's last message of agent `name` (no message, where it is silent). The
+    current team continues from there.
 
-    What follows stands too, up to the first message of an agent whose policy is another by now: it has the present
-    team's law as it is. So where nobody who was updated speaks later, nothing is written.
+    The messages after it are kept too, up to the first message of an agent whose policy has changed since: they
+    already have the current team's distribution. So where no updated agent speaks later, nothing is generated.
 
     Args:
-        name (`str`): The agent, whose policy is that of when the rollouts were written.
+        name (`str`): The agent. Its policy is still the one that generated the rollouts.
         rollouts (`Rollouts`): Of this process.
         moved (`Collection[str]`): Names of the agents that were updated since.
     """

@@ -1,4 +1,4 @@
-"""The diagnostics that a configuration asks for."""
+"""The diagnostics that a configuration enables."""
 
 import itertools
 
@@ -16,12 +16,12 @@ def make_probes(trainer: Watched, eval_dataset: Dataset | IterableDataset | Data
 
     Args:
         trainer ([`Watched`]): The training.
-        eval_dataset: Its evaluation dataset; of several, the first one is measured on.
+        eval_dataset: Its evaluation dataset; if there are several, the first one is used.
 
     Raises:
-        `ValueError`: If the certificate is asked for and there is no evaluation dataset.
+        `ValueError`: If `log_certificate=True` and there is no evaluation dataset.
     """
-    args, probes = trainer.args, []
+    args, probes = trainer.args, list[Probe]()
     if args.log_occupancy:
         probes.append(OccupancyProbe(trainer))
     if args.log_certificate:

@@ -1,4 +1,4 @@
-"""What diagnostics ask of the training that they watch."""
+"""What diagnostics need from the training that they measure."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ class Member(Protocol):
         ...
 
     def measure_kl(self, micro_batches: list[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
-        """d̂ of the present weights against `snapshot`, in nats per message."""
+        """d̂ of the current weights against `snapshot`, in nats per message."""
         ...
 
 
@@ -44,9 +44,9 @@ class ActiveUpdate:
     The update in progress, or the last one.
 
     Args:
-        agent ([`Member`]): Who is updated.
+        agent ([`Member`]): The agent that is updated.
         rows (`list[dict]`): The stage's prompts, of this process.
-        report ([`UpdateReport`]): What it did, once it has ended.
+        report ([`UpdateReport`]): The result of the update, once it has ended.
     """
 
     agent: Any
@@ -64,7 +64,7 @@ class Watched(Protocol):
     trained_members: list
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
-        """Weighted rewards of rollouts, over all processes, of which nothing is logged."""
+        """Weighted rewards of rollouts, over all processes. Logs nothing."""
         ...
 
     def log_metric(self, name: str, value: float) -> None:

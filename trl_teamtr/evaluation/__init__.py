@@ -1,4 +1,4 @@
-"""Evaluation of teams: the team itself beside other uses of the same or other models, at a known cost in tokens."""
+"""Evaluation of teams, compared with other uses of the same or other models, at a known cost in tokens."""
 
 from ..maths.evaluation_metrics import avg_at_k, coordination, pass_at_k, regression_rate, stability
 from .evaluate import evaluate_protocols

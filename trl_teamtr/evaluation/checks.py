@@ -1,4 +1,4 @@
-"""Faults of an evaluation's input, found before any model is loaded."""
+"""Checks of an evaluation's input, before any model is loaded."""
 
 import inspect
 import warnings
@@ -17,7 +17,7 @@ from .panel import share_prompts
 from .protocols import DEBATES, JUDGE, SAMPLED
 
 
-# What TRL hands to reward functions beside the columns of the dataset, and what a team adds
+# What TRL passes to reward functions beside the columns of the dataset, and what a team adds
 PROVIDED = ("prompts", "completions", "completion_ids", "transcripts", "trainer_state", "log_extra", "log_metric")
 
 
@@ -39,10 +39,10 @@ def check_launch(args: TeamTRConfig):
 
 def check_dataset(dataset: Any, reward_funcs: Sequence):
     """
-    Raise unless `dataset` has rows, and the columns that the reward functions ask for.
+    Raise unless `dataset` has rows, and the columns that the reward functions require.
 
     Raises:
-        `TypeError`: If it is no map-style dataset.
+        `TypeError`: If it is not a map-style dataset.
         `ValueError`: If it is empty, or a column is missing.
     """
     if not isinstance(dataset, Dataset):
@@ -71,26 +71,26 @@ def check_dataset(dataset: Any, reward_funcs: Sequence):
 
 
 def check_threshold(config: EvaluationConfig, reward_funcs: Sequence):
-    """Raise `ValueError` if nothing says from which sum of several rewards on an answer is right."""
+    """Raise `ValueError` if there are several rewards and no threshold for their sum."""
     if len(reward_funcs) > 1 and config.threshold is None:
         raise ValueError(
             f"There are {len(reward_funcs)} reward functions, and an answer with any of them at 1 may be wrong. Set "
-            "`threshold`: from which weighted sum on (`reward_weights`) an answer is right."
+            "`threshold`, the smallest weighted sum (`reward_weights`) of a right answer."
         )
 
 
 def check_players(config: EvaluationConfig, team: Sequence[Agent] | None, players: Sequence[Agent]):
     """
-    Raise unless there are agents for every protocol.
+    Raise unless every protocol has its agents.
 
     Args:
         config (`EvaluationConfig`): The protocols.
         team (`list[Agent]`, *optional*): The team that is evaluated.
-        players (`list[Agent]`): Who plays the other protocols; empty if there is no one.
+        players (`list[Agent]`): The agents of the other protocols; empty if there are none.
 
     Raises:
         `TypeError`: If a team does not consist of `Agent`.
-        `ValueError`: Naming the protocol, and what it lacks.
+        `ValueError`: If a protocol lacks something; the message names both.
     """
     for agent in (*(team or ()), *players):
         if not isinstance(agent, Agent):
@@ -99,7 +99,7 @@ def check_players(config: EvaluationConfig, team: Sequence[Agent] | None, player
     if "team" in wanted and team is None:
         raise ValueError("Protocol 'team' needs a team. Pass `team`, or leave it out of `protocols`.")
     if not players:
-        raise ValueError("There is nobody to evaluate. Pass `team`, `model`, or both.")
+        raise ValueError("There is no agent to evaluate. Pass `team`, `model`, or both.")
     if wanted & {"best_of_n", "majority"} and config.budget_samples is None and "team" not in wanted:
         raise ValueError(
             "'best_of_n' and 'majority' have the token budget of the team, but 'team' is not among the `protocols`. "
@@ -118,10 +118,10 @@ def check_players(config: EvaluationConfig, team: Sequence[Agent] | None, player
 
 def check_prompts(config: EvaluationConfig, dataset: Dataset, team: Sequence[Agent] | None, players: Sequence[Agent]):
     """
-    Raise `ValueError` if a protocol's agents cannot read the dataset, or its private prompts name someone else. Warn
-    where agents have system prompts, and the single model has none.
+    Raise `ValueError` if a protocol's agents cannot read the dataset, or its private prompts name other agents. Warn
+    if the agents have system prompts and the single model has none.
     """
-    tables = {"team": team} | dict.fromkeys(SAMPLED, players[-1:])
+    tables = dict.fromkeys(SAMPLED, players[-1:]) | ({} if team is None else {"team": team})
     for protocol in config.protocols:
         agents = tables.get(protocol, players)
         names = [agent.name for agent in agents]

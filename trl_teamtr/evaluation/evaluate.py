@@ -1,4 +1,4 @@
-"""Evaluation of a team and its baselines on one dataset, by one reward, through one turn loop."""
+"""Evaluation of a team and its baselines on one dataset, with the same rewards and the same turn loop."""
 
 import math
 import statistics
@@ -61,19 +61,19 @@ def evaluate_protocols(
     """
     Evaluate a team, and other uses of the same models or of another one, on the same tasks (docs/evaluation.md).
 
-    All processes of a launch call this together, each writes and scores its share, and all get the whole result.
+    All processes of a launch call this together. Each generates and scores its share, and all return the whole result.
 
     Args:
         team (`str` or `list[Agent]`, *optional*): The directory of a saved team, or the agents of one.
         reward_funcs, reward_processing_classes, quantization_config: As in [`TeamTRTrainer`].
         dataset ([`~datasets.Dataset`]): The tasks: `prompt`, `agent_prompts` if any, and what the rewards need.
         args ([`TeamTRConfig`], *optional*): How agents sample; `seed`; `reward_weights`; turn-taking of the team; and
-            `per_device_eval_batch_size`, the number of conversations that a process writes side by side.
+            `per_device_eval_batch_size`, the number of conversations that a process generates in parallel.
         config ([`EvaluationConfig`], *optional*): What to evaluate.
         model (`list[Agent]` or `str` or [`~transformers.PreTrainedModel`], *optional*): Who plays all protocols but
-            `"team"`: several agents, or one model for all of them. Defaults to the agents of `team` as they are.
+            `"team"`: several agents, or one model for all of them. Defaults to the agents of `team`.
         extract_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are
-            counted; an empty one is no vote. Defaults to reasoning-gym's own with its reward, to math-verify's with TRL's
+            counted; an empty one is no vote. Defaults to reasoning-gym's with its reward, to math-verify's with TRL's
             `accuracy_reward`, else to the last line.
         router, stop_condition (*optional*): As in [`TeamTRTrainer`], for the team.
 
@@ -109,7 +109,7 @@ def evaluate_protocols(
 
 class _Tables:
     """
-    What all protocols share: the tasks, the rewards, and how models are loaded and speak.
+    What all protocols share: the tasks, the rewards, and how models are loaded and sampled from.
 
     Args:
         dataset ([`~datasets.Dataset`]): The tasks.
@@ -121,15 +121,15 @@ class _Tables:
         self.dataset, self.args = dataset, args
         self._settings = SpeakingSettings.of(args, quantization_config)
         self._accelerator = Accelerator(mixed_precision=args.mixed_precision)
-        # A reward of whole conversations does not tell which message held the right answer
+        # A reward of whole conversations does not show which message held the right answer
         self.judges_messages = not any(map(reads_transcripts, reward_funcs))
         self._scorer = RewardScorer(
             check_reward_funcs(reward_funcs, args.reward_timeout),
             self._accelerator,
             reward_processing_classes,
             args.reward_weights,
-            {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})},
-            args.chat_template_kwargs,
+            {"trust_remote_code": args.trust_remote_code, **(self._settings.model_init_kwargs or {})},
+            self._settings.chat_template_kwargs,
         )
 
     def load(self, agents: Sequence[Agent]) -> list[Agent]:
@@ -139,7 +139,7 @@ class _Tables:
     def seat(
         self, agents: Sequence[Agent], turns: TurnTaking, router: Router | None = None, stop_condition=None
     ) -> Panel:
-        """A panel of `agents`, who can read the tasks."""
+        """A panel of `agents`; raises unless they can read the tasks."""
         team = Team.from_agents(agents, self._settings, turns, router, stop_condition, self._accelerator)
         check_speakers(team.speakers, {"evaluation": share_prompts(self.dataset, agents)}, team.rules)
         return Panel(team, self.dataset, self._scorer, self.args)
@@ -202,7 +202,7 @@ class _Evaluation:
     def _score_earlier(
         self, protocol: str, panel: Panel, answers: list[tuple[int, list[Message]]]
     ) -> list[list[float] | None]:
-        """Rewards of the messages before each answer, of a debate those before its last round, as if each were it."""
+        """Rewards of the messages before each answer (of a debate, before its last round), each as the answer."""
         if not self.judges_messages:
             return [None] * len(answers)
         size = len(panel.team.names) if protocol == "debate" else 1
@@ -215,14 +215,14 @@ class _Evaluation:
         rewards = iter(panel.score(before))
         return [[next(rewards) for _ in range(count)] for count in counts]
 
-    # Protocols that differ only in which of the same samples of one model they choose
+    # Protocols that differ only in how they choose among the same samples of one model
 
     def _sample(self, players: Sequence[Agent], team: ProtocolResult | None) -> dict[str, ProtocolResult]:
         config = self.config
         panel = self.tables.seat(seat("single", players, config), *take_turns("single", 1, config))
         first, size = panel.write(self.tasks, "single"), 1
         if {"best_of_n", "majority"} & set(config.protocols):
-            size = config.budget_samples or _samples_for(team.tokens, first)
+            size = config.budget_samples or _samples_for(team, first)
         more = panel.write([task for task in self.tasks for _ in range(size - 1)], "more samples")
         pools = [[messages, *more[i * (size - 1) : (i + 1) * (size - 1)]] for i, messages in enumerate(first)]
         answers = [(task, messages) for task, pool in zip(self.tasks, pools, strict=True) for messages in pool]
@@ -257,7 +257,8 @@ class _Evaluation:
         return result
 
 
-def _samples_for(budget: float, conversations: list[list[Message]]) -> int:
-    """How many of `conversations` have about `budget` sampled tokens; at least one."""
+def _samples_for(team: ProtocolResult | None, conversations: list[list[Message]]) -> int:
+    """How many of `conversations` have about as many sampled tokens as an episode of the team; at least one."""
+    assert team is not None  # `check_players` makes sure
     tokens = [sum(len(message.ids) for message in messages) for messages in conversations]
-    return max(1, round(budget / statistics.fmean(tokens)))
+    return max(1, round(team.tokens / statistics.fmean(tokens)))

@@ -1,4 +1,4 @@
-"""What is evaluated, how often, and what counts as right."""
+"""What is evaluated, how many times, and when an answer is right."""
 
 from dataclasses import dataclass, field
 
@@ -24,13 +24,13 @@ class EvaluationConfig:
         num_samples (`int`, *optional*, defaults to `1`):
             Number K of episodes per task.
         k (`list[int]`, *optional*, defaults to `[1]`):
-            For which k to estimate pass@k; none above `num_samples`.
+            Values of k for pass@k, at most `num_samples`.
         threshold (`float`, *optional*):
-            An answer is right if its reward (the weighted sum, where there are several) is at least this. 1 for a single
-            reward; to be given where there are several.
+            An answer is right if its reward (the weighted sum, if there are several) is at least this. Defaults to 1
+            for a single reward; required if there are several.
         budget_samples (`int`, *optional*):
-            Number n of samples of `"best_of_n"` and `"majority"`. By default as many as make their sampled tokens per
-            episode about the team's.
+            Number n of samples of `"best_of_n"` and `"majority"`. By default chosen so that they sample about as many
+            tokens per episode as the team.
         debate_rounds (`int`, *optional*, defaults to `2`):
             Number of rounds of a debate.
         single_prompt (`str`, *optional*):
@@ -42,7 +42,7 @@ class EvaluationConfig:
             solver or a checker where it has none.
 
     Raises:
-        `ValueError`: If a field cannot be what it is.
+        `ValueError`: If the value of a field is invalid.
     """
 
     protocols: list[str] = field(
@@ -50,14 +50,14 @@ class EvaluationConfig:
     )
     num_samples: int = field(default=1, metadata={"help": "Episodes per task."})
     k: list[int] = field(
-        default_factory=lambda: [1], metadata={"help": "For which k to estimate pass@k; at most `num_samples`."}
+        default_factory=lambda: [1], metadata={"help": "Values of k for pass@k, at most `num_samples`."}
     )
     threshold: float | None = field(
-        default=None, metadata={"help": "Reward from which on an answer is right; 1 for a single reward function."}
+        default=None, metadata={"help": "Smallest reward of a right answer; 1 for a single reward function."}
     )
     budget_samples: int | None = field(
         default=None,
-        metadata={"help": "Samples of `best_of_n` and `majority`. By default as many as the team's tokens pay for."},
+        metadata={"help": "Samples of `best_of_n` and `majority`. By default from the team's token budget."},
     )
     debate_rounds: int = field(default=2, metadata={"help": "Rounds of a debate."})
     single_prompt: str | None = field(default=None, metadata={"help": "System prompt of the single model."})

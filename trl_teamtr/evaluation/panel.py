@@ -1,4 +1,4 @@
-"""A team at a table: it writes conversations on the rows of a dataset and has them scored."""
+"""A team with tasks and rewards: it generates conversations on the rows of a dataset, and scores them."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from ..teamtr_config import TeamTRConfig
 
 
 def share_prompts(dataset: Dataset, agents: Sequence[Agent]) -> Dataset:
-    """`dataset`, in which an agent that is alone reads all private prompts, each with the name that it is meant for."""
+    """`dataset`, where a single agent reads all private prompts, each prefixed with its owner's name."""
     if len(agents) > 1 or "agent_prompts" not in dataset.column_names:
         return dataset
     (agent,), rows = agents, list(dataset)
@@ -34,9 +34,9 @@ class Panel:
     A [`Team`] with tasks and a scorer.
 
     Args:
-        team ([`Team`]): Who is at the table.
+        team ([`Team`]): The agents and their rules.
         dataset ([`~datasets.Dataset`]): The tasks.
-        scorer ([`RewardScorer`]): What scores answers.
+        scorer ([`RewardScorer`]): Scores the answers.
         args ([`TeamTRConfig`]): For `seed`, `per_device_eval_batch_size` and `disable_tqdm`.
     """
 
@@ -47,12 +47,12 @@ class Panel:
 
     def write(self, tasks: Sequence[int], purpose: str) -> list[list[Message]]:
         """
-        One conversation for each of `tasks`, which are rows of the dataset. Every process calls this together and gets
-        all; a process writes its share.
+        Generate one conversation for each of `tasks`. All processes call this together; each generates its share, and
+        gets all of them.
 
         Args:
             tasks (`list[int]`): Rows of the dataset.
-            purpose (`str`): With `args.seed`, the seed of all draws, so that no protocol depends on another.
+            purpose (`str`): Seeds all sampling, with `args.seed`, so that no protocol depends on another.
         """
         team, conversations = self.team, []
         key = f"{self._args.seed}/{purpose}/{team.accelerator.process_index}"
@@ -74,7 +74,7 @@ class Panel:
     def score(self, answers: Sequence[tuple[int, Sequence[Message]]]) -> list[float]:
         """
         The reward of each of `answers`: a row of the dataset, and a conversation whose last message is the answer. The
-        weighted sum, if there are several rewards; NaN where none applies. Every process calls this together.
+        weighted sum, if there are several rewards; NaN where none applies. All processes call this together.
         """
         returns: list[float] = []
         for mine, size in self._shares(answers, "rewards"):
@@ -87,7 +87,7 @@ class Panel:
         return returns
 
     def _shares(self, items: Sequence, what: str) -> Iterator[tuple[list, int]]:
-        """Batches of `items`: this process's share, as long as every other's, and how many items the whole batch has."""
+        """Batches of `items`: this process's share, of equal length on all, and the size of the whole batch."""
         accelerator, args = self.team.accelerator, self._args
         batch_size = args.per_device_eval_batch_size * accelerator.num_processes
         hidden = args.disable_tqdm or not accelerator.is_main_process

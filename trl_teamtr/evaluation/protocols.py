@@ -1,4 +1,4 @@
-"""The protocols: who sits at the table, who speaks when, and which message is the answer."""
+"""The protocols: which agents take part, who speaks when, and which message is the answer."""
 
 import dataclasses
 from collections import Counter
@@ -35,12 +35,12 @@ def last_line(text: str, row: dict[str, Any]) -> str:
 
 
 def reasoning_gym_answer(text: str, row: dict[str, Any]) -> str:
-    """What the reward of reasoning-gym takes for the answer."""
+    """The answer as the reward of reasoning-gym extracts it."""
     return extract_answer(text, row["answer"])
 
 
 def math_answer(text: str, row: dict[str, Any]) -> str:
-    """What math-verify, by which TRL's `accuracy_reward` judges, takes for the answer; empty if it finds none."""
+    """The answer as math-verify extracts it, which TRL's `accuracy_reward` uses; empty if there is none."""
     from math_verify import parse  # not installed with this package
 
     found = parse(text, extraction_mode="first_match", parsing_timeout=None)
@@ -48,7 +48,7 @@ def math_answer(text: str, row: dict[str, Any]) -> str:
 
 
 def default_reader(reward_funcs: Sequence) -> AnswerReader:
-    """How the answer in a message is read where `reward_funcs` judge it."""
+    """The function that extracts the answer from a message which `reward_funcs` score."""
     if reasoning_gym_reward in reward_funcs:
         return reasoning_gym_answer
     return math_answer if accuracy_reward in reward_funcs else last_line
@@ -56,8 +56,8 @@ def default_reader(reward_funcs: Sequence) -> AnswerReader:
 
 def vote(answers: Sequence[str]) -> int:
     """
-    Position of the first of `answers` that is the most frequent one; among equally frequent ones the first wins. An
-    empty answer is no vote, unless all are empty.
+    Position of the first of `answers` that is the most frequent one; ties go to the first. An empty answer is no vote,
+    unless all are empty.
     """
     votes = [answer for answer in answers if answer] or answers
     return answers.index(Counter(votes).most_common(1)[0][0])
@@ -65,13 +65,13 @@ def vote(answers: Sequence[str]) -> int:
 
 def spread(agents: Sequence[Agent], team: Sequence[Agent] | None, num_agents: int | None) -> list[Agent]:
     """
-    The players of all protocols but `"team"`: `agents`, or as many times the same one as there are players.
+    The players of all protocols but `"team"`: `agents`, or one agent repeated for each player.
 
     Args:
-        agents (`list[Agent]`): Several agents, which are returned, or one, who plays all.
-        team (`list[Agent]`, *optional*): The team that is evaluated, whose names and system prompts the one takes on, and
-            how it samples, where the one has no settings of its own.
-        num_agents (`int`, *optional*): How many players there are, if there is no team.
+        agents (`list[Agent]`): Several agents, which are returned, or one, which plays all.
+        team (`list[Agent]`, *optional*): The team that is evaluated. The one agent takes its names, its system prompts
+            and, where it has none of its own, its sampling settings.
+        num_agents (`int`, *optional*): Number of players, if there is no team.
     """
     if len(agents) > 1:
         return list(agents)
@@ -93,7 +93,7 @@ def spread(agents: Sequence[Agent], team: Sequence[Agent] | None, num_agents: in
 
 
 def seat(protocol: str, agents: Sequence[Agent], config: EvaluationConfig) -> list[Agent]:
-    """The agents of `protocol`, other than `"team"`: `agents` in other numbers and with other system prompts."""
+    """The agents of a protocol other than `"team"`: `agents`, in its number and with its system prompts."""
     if protocol in SAMPLED:
         return [dataclasses.replace(agents[-1], system_prompt=config.single_prompt)]
     if protocol in DEBATES:
@@ -105,7 +105,7 @@ def seat(protocol: str, agents: Sequence[Agent], config: EvaluationConfig) -> li
 
 
 def without_english(config: EvaluationConfig, agents: Sequence[Agent], reward_funcs: Sequence) -> EvaluationConfig:
-    """`config` for `agents`, with no default prompts where they play LINK, whose agents know digits and letters only."""
+    """`config` for `agents`, without default prompts for LINK, whose agents know digits and letters only."""
     if link_reward not in reward_funcs:
         return config
     return dataclasses.replace(
@@ -118,11 +118,11 @@ def without_english(config: EvaluationConfig, agents: Sequence[Agent], reward_fu
 
 def take_turns(protocol: str, num_agents: int, config: EvaluationConfig) -> tuple[TurnTaking, Router | None]:
     """
-    How the agents of a protocol other than `"team"`, which has its own way, take turns.
+    The turn-taking of a protocol other than `"team"`, which has its own.
 
     Args:
         protocol (`str`): The protocol.
-        num_agents (`int`): Number of agents at the table, a judge included.
+        num_agents (`int`): Number of agents, a judge included.
         config (`EvaluationConfig`): For the number of rounds of a debate.
     """
     if protocol == "debate":
@@ -140,8 +140,8 @@ def take_turns(protocol: str, num_agents: int, config: EvaluationConfig) -> tupl
 
 def debate_length(answers: Sequence[str], num_agents: int) -> int:
     """
-    After how many messages a debate has reached its answer: the first message of its last round that gives the answer
-    which most of that round's messages give.
+    Number of messages of a debate up to its answer, which is the first message of the last round that gives the most
+    frequent answer of that round.
 
     Args:
         answers (`list[str]`): The answer in each message of the debate; none if nobody spoke.

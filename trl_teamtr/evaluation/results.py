@@ -1,4 +1,4 @@
-"""What came of a protocol: its episodes, the figures that they come to, and how both are shown and kept."""
+"""The results of a protocol: its episodes, the figures computed from them, and how both are printed and saved."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from ..maths import evaluation_metrics as metrics
 from .evaluation_config import EvaluationConfig
 
 
-ROUNDING = 1e-6  # of float32 sums of weighted rewards, which must not make a right answer wrong
+ROUNDING = 1e-6  # tolerance for float32 sums of weighted rewards, so that rounding makes no right answer wrong
 
 
 @dataclass
@@ -25,9 +25,9 @@ class Episode:
     Args:
         task (`int`): Row of the dataset.
         sample (`int`): Which of the task's samples it is.
-        conversations (`list[list[Message]]`): All that was sampled for it; of a vote, one conversation per voter.
-        answer (`tuple[int, int]`): In which conversation the answer stands, and after how many messages.
-        reward (`float`): Of the answer; NaN if no reward applies.
+        conversations (`list[list[Message]]`): All that was sampled for it; for a vote, one conversation per voter.
+        answer (`tuple[int, int]`): Index of the answer's conversation, and number of messages up to the answer.
+        reward (`float`): Reward of the answer; NaN if none applies.
         earlier (`list[float]`, *optional*): Rewards of the messages before the answer, as if each were the answer.
     """
 
@@ -51,7 +51,7 @@ class Episode:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the length limit has cut off the answer."""
+        """Whether the answer is truncated by the length limit."""
         conversation, length = self.answer
         return length > 0 and not self.conversations[conversation][length - 1].finished
 
@@ -75,12 +75,12 @@ class Episode:
 
 
 def is_right(reward: float, threshold: float | None) -> bool:
-    """Whether an answer with this reward is right; without a threshold from 1 on."""
+    """Whether an answer with this reward is right: it is at least the threshold, 1 by default."""
     return reward >= (1.0 if threshold is None else threshold) - ROUNDING
 
 
 def _or_none(reward: float) -> float | None:
-    return None if math.isnan(reward) else reward  # JSON knows no NaN
+    return None if math.isnan(reward) else reward  # JSON has no NaN
 
 
 @dataclass
@@ -90,20 +90,20 @@ class ProtocolResult:
 
     Args:
         protocol (`str`): Its name.
-        num_tasks (`int`): Number of tasks that the figures are of.
-        left_out (`int`): Number of tasks left out, since no reward applies to some answer to them.
+        num_tasks (`int`): Number of tasks included in the figures.
+        left_out (`int`): Number of tasks excluded, since no reward applies to some answer to them.
         num_samples (`int`): Number K of episodes per task.
-        samples_per_answer (`int`): Number of conversations of which each episode's answer was chosen.
+        samples_per_answer (`int`): Number of conversations from which each episode's answer is chosen.
         accuracy (`float`): avg@K.
         interval (`tuple[float, float]`): Its 95 % bootstrap interval over tasks.
         pass_at_k (`dict[int, float]`): pass@k for each k.
         reward (`float`): Mean reward of the answers.
-        coordination (`float`, *optional*): `None` where it has no meaning.
+        coordination (`float`, *optional*): `None` where it is undefined.
         tokens (`float`): Mean number of sampled tokens per episode.
-        cut_off (`float`): Share of the episodes whose answer the length limit has cut off.
+        cut_off (`float`): Share of the episodes whose answer is truncated by the length limit.
         ended_for_length (`float`): Share of the conversations that ended because the next speaker's context was full.
-        accuracies (`list[float]`): Accuracy at each task of the dataset, `None` at those that were left out.
-        records (`list[dict]`): One per episode, those of tasks that were left out included.
+        accuracies (`list[float]`): Accuracy on each task of the dataset, `None` for excluded ones.
+        records (`list[dict]`): One per episode, those of excluded tasks included.
     """
 
     protocol: str
@@ -131,17 +131,17 @@ def summarize(
     protocol: str, episodes: Sequence[Episode], dataset: Dataset, config: EvaluationConfig, seed: int
 ) -> ProtocolResult:
     """
-    The figures of `episodes`, the samples of a task side by side.
+    The figures of `episodes`, where the samples of a task are adjacent.
 
     Args:
-        protocol (`str`): Of which protocol they are.
+        protocol (`str`): Their protocol.
         episodes (`list[Episode]`): `config.num_samples` for each task.
         dataset ([`~datasets.Dataset`]): The tasks.
         config (`EvaluationConfig`): For `k` and `threshold`.
         seed (`int`): Seed of the bootstrap.
 
     Raises:
-        `ValueError`: If there is no task to all answers of which a reward applies.
+        `ValueError`: If every task has an answer to which no reward applies.
     """
     size = config.num_samples
     tasks = [episodes[start : start + size] for start in range(0, len(episodes), size)]
@@ -153,7 +153,7 @@ def summarize(
         )
     kept = [episode for samples in judged for episode in samples]
     right = [[is_right(episode.reward, config.threshold) for episode in samples] for samples in judged]
-    accuracy, *interval = metrics.avg_at_k(right, seed)
+    accuracy, low, high = metrics.avg_at_k(right, seed)
     earlier = [[is_right(r, config.threshold) for r in e.earlier] for e in kept if e.earlier is not None]
     final = [is_right(episode.reward, config.threshold) for episode in kept]
     return ProtocolResult(
@@ -163,7 +163,7 @@ def summarize(
         num_samples=size,
         samples_per_answer=len(episodes[0].conversations),
         accuracy=accuracy,
-        interval=tuple(interval),
+        interval=(low, high),
         pass_at_k={
             k: statistics.fmean(metrics.pass_at_k(size, sum(samples), k) for samples in right) for k in config.k
         },
@@ -205,11 +205,11 @@ def format_table(results: Sequence[ProtocolResult]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]) for r in rows]
     if any(result.protocol == "best_of_n" for result in results):
-        lines.append("* chosen by the reward itself: an oracle, which nobody has at hand when it counts")
+        lines.append("* chosen by the reward itself: an oracle, an upper bound on any choice among the samples")
     notes = {
-        "left_out": "Tasks left out, since no reward applies",
-        "cut_off": "Share of the answers that `max_completion_length` has cut off",
-        "ended_for_length": "Share of the conversations that ended early, for want of room in a context",
+        "left_out": "Tasks excluded, since no reward applies",
+        "cut_off": "Share of the answers truncated by `max_completion_length`",
+        "ended_for_length": "Share of the conversations that ended early because a context was full",
     }
     for name, note in notes.items():
         found = {r.protocol: round(value, 3) for r in results if (value := vars(r)[name])}

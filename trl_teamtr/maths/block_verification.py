@@ -1,8 +1,9 @@
 r"""
-Block verification (arXiv 2403.10444): which part of a message, drawn from an old law, may stay under a new one, and what
-follows it, so that the outcome has the new law exactly.
+Block verification (arXiv 2403.10444): which part of a message sampled from an old distribution is kept under a new
+one, and what follows it, so that the result has exactly the new distribution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +12,18 @@ from transformers import LogitsProcessorList
 
 class SampledLaw:
     """
-    Log-probabilities of every token as they are sampled, computed where they are looked at: those of a long message and
-    a large vocabulary, in float32, would take several times the memory of its logits.
+    Log-probabilities of every token under the sampling distribution, computed when they are indexed: those of a long
+    message and a large vocabulary, in float32, would take several times the memory of its logits.
 
     Args:
         logits (`torch.Tensor` of shape `(rows, length, vocab)`): In the model's dtype.
-        transforms (`LogitsProcessorList`): What `generate` does to them after the temperature (top-k, top-p, min-p).
-        temperature (`float`): By which they are divided, in float32 as in `generate`.
+        transforms (`LogitsProcessorList`): What `generate` applies after the temperature (top-k, top-p, min-p).
+        temperature (`float`): Divides the logits, in float32 as in `generate`.
     """
 
     def __init__(self, logits: torch.Tensor, transforms: LogitsProcessorList, temperature: float = 1.0):
         self._logits = logits
-        self._transforms = transforms
+        self._transforms: Callable[..., torch.Tensor] = transforms  # none of them reads `input_ids`
         self._temperature = temperature
 
     def __getitem__(self, index) -> torch.Tensor:
@@ -34,12 +35,12 @@ class SampledLaw:
 @dataclass
 class Verdict:
     """
-    What is left of each draft.
+    What is kept of each draft.
 
     Args:
-        kept (`torch.Tensor` of shape `(rows,)`, int64): Number of tokens that stay.
+        kept (`torch.Tensor` of shape `(rows,)`, int64): Number of tokens that are kept.
         replacement (`torch.Tensor` of shape `(rows,)`, int64):
-            The token that follows them where the draft was cut; without meaning where `kept` is the draft's length.
+            The token that follows them if the draft was cut; meaningless if `kept` is the draft's length.
     """
 
     kept: torch.Tensor
@@ -55,37 +56,38 @@ def keeping_probabilities(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""
     With $P_0 = 1$, $P_i = \min(1, P_{i-1}\,p_{new}(x_i)/p_{old}(x_i))$ and
-    $s_i = \sum_x (P_i\,p_{new}(x|x_{1:i}) - p_{old}(x|x_{1:i}))^+$: a prefix of length $i < T$ is kept with probability
-    $s_i / (s_i + 1 - P_i)$, the whole draft of length $T$ with probability $P_T$; the longest prefix that is kept wins.
+    $s_i = \sum_x (P_i\,p_{new}(x|x_{1:i}) - p_{old}(x|x_{1:i}))^+$: a prefix of length $i < T$ is accepted with
+    probability $s_i / (s_i + 1 - P_i)$, the whole draft of length $T$ with probability $P_T$; the longest
+    accepted prefix is kept.
 
-    Where $P_i = 1$ and the laws agree, the probability is 0/0: it is 1, so that an unchanged law refuses nothing.
+    If $P_i = 1$ and the distributions are equal, 0/0 is taken as 1, so that an unchanged distribution rejects nothing.
 
     Args:
         old_logps, new_logps (`torch.Tensor` or [`SampledLaw`] of shape `(rows, length, vocab)`, float):
-            Log-probabilities of every token, at each position of the draft, under the law that it was drawn from and
-            under the new one. What lies beyond a draft's length is of no account.
+            Log-probabilities of every token, at each position of the draft, under the distribution that it was sampled
+            from and under the new one. Positions beyond a draft's length are ignored.
         tokens (`torch.Tensor` of shape `(rows, length)`, int64): The drafts.
         lengths (`torch.Tensor` of shape `(rows,)`, int64): Their lengths, at least 1.
-        positions (`int`, *optional*): How many positions to look at at a time; all of them by default.
+        positions (`int`, *optional*): Number of positions to process at a time; all of them by default.
 
     Returns:
         `tuple` of the probabilities, of shape `(rows, length + 1)`, 0 beyond a draft's length, and $P$, of that shape.
     """
     rows, length = tokens.shape
-    log_running, excess = [torch.zeros(rows, dtype=old_logps[:, :0].dtype, device=tokens.device)], []
+    log_running, excesses = [torch.zeros(rows, dtype=old_logps[:, :0].dtype, device=tokens.device)], []
     for part in torch.arange(length).split(positions or length):
         part = slice(int(part[0]), int(part[-1]) + 1)
         old, new, taken = old_logps[:, part], new_logps[:, part], tokens[:, part].unsqueeze(-1)
         log_ratio = new.gather(-1, taken).squeeze(-1) - old.gather(-1, taken).squeeze(-1)
-        log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # impossible under both: what was drawn cannot stay
+        log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # impossible under both: it cannot be kept
         for step in log_ratio.unbind(dim=1):
             log_running.append((log_running[-1] + step).clamp(max=0.0))
         before = torch.stack(log_running[part.start : part.stop], dim=1).exp()
-        excess.append((before[:, :, None] * new.exp() - old.exp()).clamp(min=0.0).sum(dim=-1))
-    running, excess = torch.stack(log_running, dim=1).exp(), torch.cat(excess, dim=1)
+        excesses.append((before[:, :, None] * new.exp() - old.exp()).clamp(min=0.0).sum(dim=-1))
+    running, excess = torch.stack(log_running, dim=1).exp(), torch.cat(excesses, dim=1)
     keep = excess / (excess + 1 - running[:, :-1])
     keep = torch.cat([keep.nan_to_num(nan=1.0), torch.zeros_like(running[:, :1])], dim=1)
-    keep[:, 0] = 1.0  # nothing kept is what is left if all else is refused
+    keep[:, 0] = 1.0  # the empty prefix is kept if all others are rejected
     keep.scatter_(1, lengths[:, None], running.gather(1, lengths[:, None]))
     beyond = torch.arange(length + 1, device=tokens.device) > lengths[:, None]
     return keep.masked_fill(beyond, 0.0), running
@@ -93,14 +95,14 @@ def keeping_probabilities(
 
 def residual_weights(old_logps: torch.Tensor, new_logps: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
     r"""
-    $(P_i\,p_{new} - p_{old})^+$, the law (up to its norm) of the token after a prefix that was cut there.
+    $(P_i\,p_{new} - p_{old})^+$, the unnormalised distribution of the token after a prefix that was cut there.
 
     Args:
         old_logps, new_logps (`torch.Tensor` of shape `(rows, vocab)`, float): At the position of the cut.
         running (`torch.Tensor` of shape `(rows,)`): $P_i$ there.
     """
     weights = (running[:, None] * new_logps.exp() - old_logps.exp()).clamp(min=0.0)
-    nothing = weights.sum(dim=-1, keepdim=True) <= 0  # rounding alone can bring a cut where the laws agree
+    nothing = weights.sum(dim=-1, keepdim=True) <= 0  # rounding can cause a cut where the distributions are equal
     return torch.where(nothing, new_logps.exp(), weights)
 
 
@@ -112,15 +114,15 @@ def verify(
     positions: int | None = None,
 ) -> Verdict:
     """
-    Decide how much of each draft stays. Draws from PyTorch's global generator.
+    Decide how much of each draft is kept. Samples from PyTorch's global generator.
 
     Args:
         old_logps, new_logps, tokens, lengths, positions: As in [`keeping_probabilities`].
     """
     keep, running = keeping_probabilities(old_logps, new_logps, tokens, lengths, positions)
     stays = torch.rand_like(keep) < keep
-    positions = torch.arange(keep.size(1), device=keep.device)
-    kept = torch.where(stays, positions, 0).amax(dim=1)
+    counts = torch.arange(keep.size(1), device=keep.device)
+    kept = torch.where(stays, counts, 0).amax(dim=1)
     cut = kept.clamp(max=tokens.size(1) - 1)
     rows = torch.arange(len(tokens), device=tokens.device)
     weights = residual_weights(old_logps[rows, cut], new_logps[rows, cut], running[rows, cut])

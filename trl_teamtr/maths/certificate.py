@@ -1,8 +1,8 @@
 r"""
-The certificate of an update: how much it improves the team at least, from what is measured on its rollouts.
+The certificate of an update: a lower bound on the improvement of the team, measured on its rollouts.
 
 Knows tensors and floats, not trainers. docs/theory.md derives every formula; tests/maths/test_bounds.py checks each of them
-against the exact distribution of teams whose rollouts can be listed.
+against the exact distribution of teams whose rollouts can be enumerated.
 """
 
 import math
@@ -16,15 +16,15 @@ from .occupancy import surrogate_gain
 
 def finite_horizon_penalty(kl_by_turn: Sequence[float], advantage_bound: float = 1.0) -> float:
     r"""
-    What the surrogate of an update on fresh rollouts may promise too much, for undiscounted rollouts (in the place of
-    Thm. 3.4): $\sqrt2 A_{max} \sum_u m_u \sqrt{\delta_u}$, where $m_u = T - 1 - u$ of the agent's $T$ turns follow turn
-    $u$. It is 0 for an agent that speaks once.
+    Bound on how much the surrogate of an update on fresh rollouts overestimates its gain, for undiscounted rollouts
+    (instead of Thm. 3.4): $\sqrt2 A_{max} \sum_u m_u \sqrt{\delta_u}$, where $m_u = T - 1 - u$ of the agent's $T$
+    turns follow turn $u$. It is 0 for an agent that speaks once.
 
     Args:
         kl_by_turn (`Sequence[float]`): $\delta_u$ for each of the agent's own turns $u = 0, \dots, T - 1$: KL(π_cur ‖
-            π_new) of its message there, in nats, averaged over *all* rollouts of π_cur (0 for those that have no such
+            π_new) of its message there, in nats, averaged over *all* rollouts of π_cur (0 for those without such a
             turn). T is the largest number of own turns in a rollout.
-        advantage_bound (`float`): $A_{max}$: width of an interval that holds all returns.
+        advantage_bound (`float`): $A_{max}$: width of an interval that contains all returns.
     """
     turns = len(kl_by_turn)
     weighted = sum((turns - 1 - u) * _root(kl) for u, kl in enumerate(kl_by_turn))
@@ -39,16 +39,16 @@ def discounted_penalty(kl: float, gamma: float, advantage_bound: float = 1.0) ->
         kl (`float`): $\delta$: KL(π_cur ‖ π_new) of a message, in nats, averaged over the discounted occupancy
             $(1 - \gamma) \sum_t \gamma^t P(s_t)$ of π_cur, with 0 where another agent speaks or the rollout has ended.
         gamma (`float`): Discount per turn.
-        advantage_bound (`float`): $A_{max}$: width of an interval that holds all discounted returns-to-go. One that holds
-            all returns and 0 will do where they come with the last message.
+        advantage_bound (`float`): $A_{max}$: width of an interval that contains all discounted returns-to-go. If
+            returns come with the last message, one that contains all returns and 0 suffices.
 
     Raises:
         `ValueError`: Unless `0 <= gamma < 1`.
     """
     if not 0 <= gamma < 1:
         raise ValueError(
-            f"The discounted penalty needs 0 <= gamma < 1, got {gamma}: at 1 it is infinite, and "
-            "`finite_horizon_penalty` is the bound to use."
+            f"The discounted penalty needs 0 <= gamma < 1, got {gamma}: at 1 it is infinite. Use "
+            "`finite_horizon_penalty` there."
         )
     return math.sqrt(2) * gamma * advantage_bound / (1 - gamma) ** 2 * _root(kl)
 
@@ -56,11 +56,11 @@ def discounted_penalty(kl: float, gamma: float, advantage_bound: float = 1.0) ->
 @dataclass
 class StalePenalty:
     """
-    How far the surrogate on a stage's first rollouts may be from the one on fresh rollouts, in units of the return.
+    Bound on the difference between surrogates on a stage's first and on fresh rollouts, in units of the return.
 
     Args:
-        contexts (`float`): Because agents updated earlier in the stage speak *before* the agent's turns.
-        returns (`float`): Because such agents speak *after* them, and the returns are those of the old team.
+        contexts (`float`): Due to agents updated earlier in the stage that speak *before* the agent's turns.
+        returns (`float`): Due to such agents that speak *after* them: the returns are those of the old team.
     """
 
     contexts: float
@@ -83,11 +83,11 @@ def stale_penalty(
     - returns: $A_{max} (\alpha_t + \min(\alpha_t, Y_t))$ if $Y_t > 0$.
 
     Args:
-        kl_by_turn (`Sequence[float]`): For each turn of a rollout, whoever speaks, KL(π_cur ‖ π_new) of the update's
+        kl_by_turn (`Sequence[float]`): For each turn of a rollout (of any agent), KL(π_cur ‖ π_new) of the update's
             agent in nats, averaged over the *stage's first* rollouts; 0 where it does not speak.
-        earlier_kl_by_turn (`Sequence[float]`): The same of the agents updated earlier in the stage, from before to
+        earlier_kl_by_turn (`Sequence[float]`): The same for the agents updated earlier in the stage, from before to
             after their updates; as long as `kl_by_turn`.
-        advantage_bound (`float`): $A_{max}$: width of an interval that holds all returns.
+        advantage_bound (`float`): $A_{max}$: width of an interval that contains all returns.
     """
     own = [_root(kl / 2) for kl in kl_by_turn]
     earlier = [_root(kl / 2) for kl in earlier_kl_by_turn]
@@ -104,8 +104,8 @@ def stale_penalty(
 def horizon_radii(radius: float, num_turns: int) -> list[float]:
     r"""
     Radii for an agent's own turns, wider where fewer of them follow: $\delta_u = \delta (T / 2 m_u)^2$, with
-    $m_u = T - 1 - u$, and 1/2 in the place of 0 for the last turn, which costs nothing. Every other turn then has an
-    equal share in [`finite_horizon_penalty`], and their sum is that of a radius of δ at each turn.
+    $m_u = T - 1 - u$, and 1/2 instead of 0 for the last turn, which costs nothing. Every other turn then has an
+    equal share of [`finite_horizon_penalty`], and their sum is that of a radius of δ at each turn.
 
     Args:
         radius (`float`): δ, in nats per message.
@@ -117,8 +117,8 @@ def horizon_radii(radius: float, num_turns: int) -> list[float]:
 
 def leave_one_out_advantages(returns: torch.Tensor, group_size: int) -> torch.Tensor:
     r"""
-    $A_g$: a return minus the mean of the *other* returns of its group. That baseline does not depend on the rollout it
-    is taken from, so that the surrogate $(\rho - 1) A$ stays unbiased.
+    $A_g$: a return minus the mean of the *other* returns of its group. This baseline does not depend on the rollout
+    itself, so the surrogate $(\rho - 1) A$ is unbiased.
 
     Args:
         returns (`torch.Tensor` of shape `(rows,)`): The rollouts of a prompt are consecutive.
@@ -138,17 +138,17 @@ def surrogate_terms(
     clip_high: float,
 ) -> torch.Tensor:
     r"""
-    Four surrogates of an update on each rollout, from the one that the bound is about to the one that is trained on:
+    Four surrogates of an update on each rollout, from the one that the bound is for to the one that is optimised:
 
     0. $\sum_u (\rho_u - 1) A$, with the ratios $\rho_u = \prod_{x \in u} r_x$ of whole messages,
-    1. $\sum_u (\rho_u - 1) \hat A$, with the advantage of eq. 9 in the place of $A$,
+    1. $\sum_u (\rho_u - 1) \hat A$, with the advantage of eq. 9 instead of $A$,
     2. $\sum_x (r_x - 1) \hat A$, with the ratios of tokens,
     3. $\sum_x [\min(r_x \hat A, \mathrm{clip}(r_x) \hat A) - \hat A]$, clipped (eq. 10).
 
     Args:
         log_ratios (`torch.Tensor` of shape `(rows, length)`): $\log r_x = \log\pi_{new}(x) - \log\pi_{cur}(x)$.
-        token_mask (`torch.Tensor` of shape `(rows, length)`): 1 on the agent's own tokens. The rest is not read.
-        message_index (`torch.Tensor` of shape `(rows, length)`, int): Which of the agent's messages a token is part of,
+        token_mask (`torch.Tensor` of shape `(rows, length)`): 1 on the agent's own tokens. The rest is ignored.
+        message_index (`torch.Tensor` of shape `(rows, length)`, int): The agent's message that a token belongs to,
             counted from 0 in each row.
         advantages (`torch.Tensor` of shape `(rows,)`): $A$ ([`leave_one_out_advantages`]), in units of the return.
         scaled_advantages (`torch.Tensor` of shape `(rows,)`): $\hat A$: the normalised, clipped advantage, scaled back to
@@ -163,7 +163,7 @@ def surrogate_terms(
     index = torch.where(own, message_index, 0)
     num_messages = int(index.max()) + 1 if index.numel() > 0 else 1
     per_message = log_ratios.new_zeros(len(log_ratios), num_messages).scatter_add(1, index, log_ratios)
-    message_gain = torch.expm1(per_message).sum(dim=1)  # a message that is not there has log-ratio 0 and gains 0
+    message_gain = torch.expm1(per_message).sum(dim=1)  # a missing message has log-ratio 0 and gains 0
     token_gain = torch.expm1(log_ratios).sum(dim=1)
     advantages, scaled = advantages.double(), scaled_advantages.double()
     trained = surrogate_gain(log_ratios, own, scaled, clip_low, clip_high)
@@ -173,16 +173,16 @@ def surrogate_terms(
 @dataclass
 class Certificate:
     r"""
-    What the rollouts of an update promise, in units of the return: the mean return rises by at least
-    [`~Certificate.lower_bound`], up to the sampling error of these rollouts.
+    Lower bound on the gain of an update, in units of the return: the mean return rises by at least
+    [`~Certificate.lower_bound`], up to the sampling error of the update's rollouts.
 
     Args:
         surrogate (`float`): $L$, unbiased.
         standard_error (`float`): Of `surrogate`, over groups; NaN if there is only one.
         trained (`float`): The clipped surrogate that was optimised.
-        zeta_norm, zeta_ratio, zeta_clip (`float`): The parts of ζ: what normalising the advantages, multiplying ratios by
-            token and not by message, and clipping them put between `surrogate` and `trained`. Absolute values.
-        penalty (`float`): Of [`finite_horizon_penalty`].
+        zeta_norm, zeta_ratio, zeta_clip (`float`): The parts of ζ: absolute differences between `surrogate` and
+            `trained` due to normalised advantages, ratios of tokens instead of messages, and clipping.
+        penalty (`float`): From [`finite_horizon_penalty`].
     """
 
     surrogate: float
@@ -195,7 +195,7 @@ class Certificate:
 
     @property
     def lower_bound(self) -> float:
-        """Never above `surrogate - penalty`, since each part of ζ is at least the step that it stands for."""
+        """Never above `surrogate - penalty`, since each part of ζ is at least the difference that it covers."""
         return self.trained - self.penalty - self.zeta_norm - self.zeta_ratio - self.zeta_clip
 
     @classmethod
@@ -208,10 +208,11 @@ class Certificate:
             penalty (`float`): In units of the return.
         """
         surrogate, *others = terms.mean(dim=0).tolist()
-        zetas = [abs(after - before) for before, after in zip([surrogate, *others[:-1]], others, strict=True)]
+        steps = zip([surrogate, *others[:-1]], others, strict=True)
+        zeta_norm, zeta_ratio, zeta_clip = (abs(after - before) for before, after in steps)
         groups = terms[:, 0].view(-1, group_size).mean(dim=1)
         error = (groups.std() / len(groups) ** 0.5).item() if len(groups) > 1 else math.nan
-        return cls(surrogate, error, others[-1], *zetas, penalty)
+        return cls(surrogate, error, others[-1], zeta_norm, zeta_ratio, zeta_clip, penalty)
 
 
 def _root(kl: float) -> float:

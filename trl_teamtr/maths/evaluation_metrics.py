@@ -1,4 +1,4 @@
-"""What evaluated episodes, and the evaluations of a run, come to: pure functions of numbers (docs/evaluation.md)."""
+"""Metrics of evaluated episodes, and of the evaluations of a run: pure functions of numbers (docs/evaluation.md)."""
 
 import math
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-RESAMPLES = 2000  # of the bootstrap: from seed to seed, an interval's ends move by one or two hundredths of its width
+RESAMPLES = 2000  # of the bootstrap: between seeds, an interval's ends vary by 1 to 2 % of its width
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -15,9 +15,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     Unbiased estimate of the probability that at least one of `k` samples is right: 1 - C(n-c, k) / C(n, k).
 
     Args:
-        n (`int`): Number of samples that were drawn.
+        n (`int`): Number of samples.
         c (`int`): Number of those that are right.
-        k (`int`): Number of samples that the estimate is for.
+        k (`int`): Number of samples in the estimated probability.
 
     Raises:
         `ValueError`: Unless 0 <= c <= n and 1 <= k <= n.
@@ -58,7 +58,7 @@ def avg_at_k(right: Sequence[Sequence[bool]], seed: int = 0) -> tuple[float, flo
 
 def coordination(earlier: Sequence[Sequence[bool]], final: Sequence[bool]) -> float | None:
     """
-    Among the episodes in which some earlier message already held the right answer, the share whose answer is right.
+    Share of right answers among the episodes in which an earlier message already contained the right answer.
 
     Args:
         earlier (`Sequence[Sequence[bool]]`): For each episode, whether each message before the answer is right.
@@ -81,8 +81,8 @@ def stability(evaluations: Sequence[float], last: int = 6) -> float:
     recent = list(evaluations)[-last:] if last > 0 else []
     if len(recent) < 2:
         raise ValueError(
-            f"The stability of {len(evaluations)} evaluations, of which the last {last} count, has no meaning. Pass "
-            "at least two evaluations, and `last` of at least 2."
+            f"The stability of the last {last} of {len(evaluations)} evaluations is undefined. Pass at least two "
+            "evaluations, and `last` of at least 2."
         )
     return statistics.stdev(map(float, recent))
 
@@ -92,7 +92,7 @@ def regression_rate(evaluations: Sequence[float]) -> float:
     Share of the changes from one stage's evaluation to the next that are negative.
 
     Raises:
-        `ValueError`: If there are fewer than two evaluations, and so no change.
+        `ValueError`: If there are fewer than two evaluations.
     """
     if len(evaluations) < 2:
         raise ValueError(f"A change needs two evaluations, got {len(evaluations)}.")

@@ -1,4 +1,4 @@
-"""The baseline "importance": stale rollouts, weighted by how probable the updated team finds them."""
+"""The baseline "importance": stale rollouts, weighted by their probability under the updated team."""
 
 import torch
 
@@ -6,7 +6,7 @@ import torch
 def importance_weights(log_ratios: torch.Tensor, clip: float | None) -> torch.Tensor:
     r"""
     Weight of each rollout, $w = \min(\prod_m \pi_{now}(m|s) / \pi_{start}(m|s), w_{clip})$ over all its messages: those
-    before an agent's turn change its contexts, those after it the returns.
+    before an agent's turn affect its contexts, those after it the returns.
 
     Args:
         log_ratios (`torch.Tensor` of shape `(rows, turns)`): Log-ratio of each message; 0 where nothing has changed.

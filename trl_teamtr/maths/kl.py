@@ -1,7 +1,7 @@
 r"""
 Estimators of the divergence of an update, $\mathrm{KL}(\pi_{cur}\|\pi_{new})$ (eq. 11), on samples of $\pi_{cur}$.
 
-TRL's `beta` term is the other direction, against a fixed reference, and has nothing to do with it.
+TRL's `beta` term is unrelated: it is the other direction, against a fixed reference.
 """
 
 import torch
@@ -37,7 +37,7 @@ def exact_kl(old_logits: torch.Tensor, new_logits: torch.Tensor, temperature: fl
 
     Args:
         old_logits, new_logits (`torch.Tensor` of shape `(..., vocab)`): Logits, in the model's dtype.
-        temperature (`float`): By which they are divided, in float32 as in `generate`.
+        temperature (`float`): Divides the logits, in float32 as in `generate`.
 
     Returns:
         `torch.Tensor` of shape `(...)`, float32, in nats.

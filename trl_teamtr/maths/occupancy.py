@@ -1,5 +1,5 @@
 """
-How far the contexts of an agent have moved since its stage began, and what training on stale rollouts would have cost.
+How far an agent's contexts have shifted since the stage began, and the error that stale rollouts would have caused.
 
 Knows tensors, not trainers. docs/metrics.md names what is logged.
 """
@@ -26,20 +26,20 @@ def context_weights(log_ratios: torch.Tensor, speaks: torch.Tensor) -> torch.Ten
 
 def occupancy_metrics(weights: torch.Tensor) -> dict[str, float]:
     r"""
-    What the weights of contexts say about the shift of the occupancy.
+    Metrics of the occupancy shift, from the weights of contexts.
 
     Args:
-        weights (`torch.Tensor` of shape `(contexts,)`): Of [`context_weights`].
+        weights (`torch.Tensor` of shape `(contexts,)`): From [`context_weights`].
 
     Returns:
         `dict` with `tv` ($D_{occ}$: mean of $\max(0, 1 - w)$, whose expectation is the total variation between the
-        two laws of the contexts), `ess` ($(\sum w)^2 / (B \sum w^2)$, 1 for equal weights), `w_p95`, `w_p99`, `w_max`,
-        and `w_above_10` (the share of weights above 10). Empty if the agent speaks nowhere.
+        two distributions of contexts), `ess` ($(\sum w)^2 / (B \sum w^2)$, 1 for equal weights), `w_p95`, `w_p99`,
+        `w_max`, and `w_above_10` (the share of weights above 10). Empty if the agent never speaks.
     """
     weights = weights.double()
     if weights.numel() == 0:
         return {}
-    # By the largest first: weights that overflow when squared still have an effective sample size
+    # Divided by the largest, so that squares of large weights do not overflow
     scaled = weights / weights.max()
     p95, p99 = weights.quantile(torch.tensor([0.95, 0.99], dtype=weights.dtype, device=weights.device)).tolist()
     return {
@@ -56,7 +56,7 @@ def surrogate_gain(
     log_ratios: torch.Tensor, mask: torch.Tensor, advantages: torch.Tensor, clip_low: float, clip_high: float
 ) -> torch.Tensor:
     r"""
-    What the clipped surrogate of an update (eq. 10, token form) gained on each rollout: the sum over the agent's tokens
+    Gain of the clipped surrogate of an update (eq. 10, token form) on each rollout: the sum over the agent's tokens
     of $\min(r\tilde A, \mathrm{clip}(r)\tilde A) - \tilde A$, with $r = \pi_{new}(x) / \pi_{cur}(x)$.
 
     Args:
@@ -76,19 +76,19 @@ def surrogate_gain(
 
 def stale_gap(stale: torch.Tensor, mixed: torch.Tensor, fresh: torch.Tensor, group: int) -> dict[str, float]:
     r"""
-    Δ_stale: what the surrogate of an update is off by on the stage's first rollouts, and its two parts.
+    Δ_stale: the error of an update's surrogate on the stage's first rollouts, and its two parts.
 
     Args:
         stale (`torch.Tensor` of shape `(rows,)`): Gain on the stage's first rollouts ([`surrogate_gain`]).
-        mixed (`torch.Tensor` of shape `(rows,)`): On the same contexts and messages, with the returns of the team as it
-            was just before the update.
+        mixed (`torch.Tensor` of shape `(rows,)`): On the same contexts and messages, with the returns of the team
+            just before the update.
         fresh (`torch.Tensor` of shape `(rows,)`): On independent rollouts of that team.
         group (`int`): Rollouts of a prompt, which are consecutive; the three are of the same prompts in the same order.
 
     Returns:
         `dict` with `stale_gap` (the absolute difference of the means of `stale` and `fresh`), its parts
-        `stale_gap_contexts` (`mixed` - `fresh`) and `stale_gap_returns` (`stale` - `mixed`), which add up to it but for
-        the sign, and the standard error of each over prompts (`..._se`).
+        `stale_gap_contexts` (`mixed` - `fresh`) and `stale_gap_returns` (`stale` - `mixed`), which add up to it up to
+        sign, and the standard error of each over prompts (`..._se`).
     """
     found = {}
     for name, difference in (

@@ -1,4 +1,4 @@
-"""The one way in which a wrong setting is refused."""
+"""The check that rejects a wrong setting."""
 
 
 def check(ok: bool, message: str):

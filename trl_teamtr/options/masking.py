@@ -1,4 +1,4 @@
-"""What must not reach a file or a log."""
+"""Masks secrets, for files and logs."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Settings of TRL that a team cannot honour, each with what to do instead."""
+"""Options of TRL that a team does not support, each with an alternative."""
 
 from enum import Enum
 
@@ -9,21 +9,26 @@ from .checking import check
 
 
 def refuse_unsupported(args: GRPOConfig):
-    """Raise `ValueError` where `args` asks for what `TeamTRTrainer` cannot do yet."""
+    """Raise `ValueError` if `args` sets an option that `TeamTRTrainer` does not support."""
     check(
         not args.use_vllm,
         "`use_vllm=True` is not supported by TeamTRTrainer yet: each agent would start an engine of its own. "
         "Leave it `False`; the agents generate with transformers.",
     )
     check(
+        not args.use_transformers_continuous_batching,
+        "`use_transformers_continuous_batching=True` is not supported yet. Leave it `False`; the agents generate with "
+        "`generate` of transformers.",
+    )
+    check(
         not args.enable_jit_checkpoint,
         "`enable_jit_checkpoint=True` is not supported: it saves in the middle of an update, each process for "
-        "itself. Leave it `False`; on SIGTERM TeamTRTrainer always ends the update, saves and stops.",
+        "itself. Leave it `False`; on SIGTERM TeamTRTrainer always finishes the update, saves and stops.",
     )
     check(
         not (args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")),
-        "FSDP is not supported: the trust region takes updates back on the weights that it finds, and has not been "
-        "taught FSDP's shards. Use ZeRO-3, which shards the same things: accelerate_configs/zero3.yaml.",
+        "FSDP is not supported: the trust region reverts updates on the weights themselves, and does not handle "
+        "FSDP's shards. Use ZeRO-3, which shards the same tensors: accelerate_configs/zero3.yaml.",
     )
     check(
         not args.sync_ref_model,
@@ -38,12 +43,12 @@ def refuse_unsupported(args: GRPOConfig):
     )
     check(
         args.lr_scheduler_type != "reduce_lr_on_plateau",
-        "`lr_scheduler_type='reduce_lr_on_plateau'` is not supported: it follows one metric, and each agent has a "
-        "schedule of its own. Use another, or `EarlyStoppingCallback`.",
+        "`lr_scheduler_type='reduce_lr_on_plateau'` is not supported: it follows one metric, and each agent has "
+        "its own schedule. Use another, or `EarlyStoppingCallback`.",
     )
     check(
         args.lr_scheduler_type != "greedy",
-        "`lr_scheduler_type='greedy'` is not supported: it follows one metric, and each agent has a schedule of its own. "
+        "`lr_scheduler_type='greedy'` is not supported: it follows one metric, and each agent has its own schedule. "
         "Use another.",
     )
     check(
@@ -56,7 +61,7 @@ def refuse_unsupported(args: GRPOConfig):
     check(
         not owned,
         f"The DeepSpeed config has the section(s) {', '.join(owned)}, with which DeepSpeed steps the schedule at every inner "
-        "iteration, and not once per update. Remove them: `optim`, `learning_rate` and `lr_scheduler_type` say the same.",
+        "iteration, not once per update. Remove them; set `optim`, `learning_rate` and `lr_scheduler_type` instead.",
     )
     check(
         not args.use_liger_kernel,

@@ -1,4 +1,4 @@
-"""A model that speaks and scores."""
+"""Models that generate and score messages."""
 
 from .backend import Backend, PlainBackend
 from .evaluating import evaluating

@@ -1,4 +1,4 @@
-"""Generation backends: what turns contexts into sampled ids."""
+"""Generation backends, which sample ids for contexts."""
 
 from typing import Any, Protocol
 
@@ -11,12 +11,12 @@ from .policy import Policy
 
 
 class Backend(Protocol):
-    """Samples with the present weights of a policy."""
+    """Samples with the current weights of a policy."""
 
     def generate(self, contexts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
         """
-        Ids sampled after each of `contexts`, up to and including the first that ends a message, `max_new_tokens` at
-        most. Every process calls this together.
+        Ids sampled after each of `contexts`, up to and including the first that ends a message; at most
+        `max_new_tokens`. All processes call this together.
         """
         ...
 
@@ -27,11 +27,11 @@ class PlainBackend:
 
     Args:
         policy ([`Policy`]): The policy.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): For the id with which contexts are padded.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Provides the id that contexts are padded with.
         eos_token_ids (`list[int]`): Ids that end a message.
         sampling ([`SamplingSettings`]): How to sample.
         suppressed (`list[int]`, *optional*): Ids that are never sampled.
-        pad_to_multiple_of (`int`, *optional*): The width of a batch is a multiple of it.
+        pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
 
     Attributes:
         config ([`~transformers.GenerationConfig`]): What is passed to `generate`.

@@ -1,4 +1,4 @@
-"""The mode in which models are asked, rather than trained."""
+"""Evaluation mode for several models."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Within it all `models` are in evaluation mode; after it each is in the mode that it was in."""
+    """Context in which all `models` are in evaluation mode; each returns to its previous mode."""
     modes = [model.training for model in models]
     for model in models:
         model.eval()

@@ -1,7 +1,7 @@
-"""From what a user says of the members to speakers, without a trainer."""
+"""Makes speakers of agents, without a trainer."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,6 +13,8 @@ from ..agents.agent import Agent
 from ..agents.model_copies import clone_sharing_weights
 from ..agents.models import load_models, load_whole_model
 from ..agents.settings import SpeakingSettings
+from .backend import PlainBackend
+from .plain_sampling import drop_sampling_defaults
 from .policy import Policy, add_scoring_head
 from .speaker import Speaker
 
@@ -35,46 +37,78 @@ def make_speakers(
 
 def load_members(agents: Sequence[Agent], settings: SpeakingSettings, processing_class: Any = None) -> list[Agent]:
     """
-    Copies of `agents` with their models and tokenizers. Models that are loaded already serve with their weights, but with
-    modules of the copies' own, so that nothing of theirs changes.
+    Copies of `agents` with their models and tokenizers. Models that are already loaded are cloned: a clone shares
+    their weights and has its own modules, so the originals are not modified.
     """
     members = [copy.copy(agent) for agent in agents]
     load_models(members, settings, processing_class)
     for given, agent in zip(agents, members, strict=True):
-        if isinstance(agent.model, str):
-            agent.model = load_whole_model(agent.model, agent, settings)
-        elif agent.model is given.model:
-            agent.model = clone_sharing_weights(agent.model)
-        if agent.peft_config is not None and not isinstance(agent.model, PeftModel):
-            agent.model = get_peft_model(agent.model, agent.peft_config)
-        agent.peft_config = None
+        model = agent.model
+        if isinstance(model, str):
+            model = load_whole_model(model, agent, settings)
+        elif model is given.model:
+            model = clone_sharing_weights(model)
+        if agent.peft_config is not None and not isinstance(model, PeftModel):
+            model = get_peft_model(model, agent.peft_config)
+        agent.model, agent.peft_config = model, None
         if agent.processing_class is None:
-            found = processing_class if processing_class is not None else _load_processor(agent, settings)
+            found = processing_class if processing_class is not None else _load_processor(model, agent, settings)
             agent.processing_class = found
     return members
 
 
 def _make_speaker(agent: Agent, settings: SpeakingSettings, accelerator: Accelerator, alone: bool) -> Speaker:
-    model, processor, sampling = agent.model, agent.processing_class, settings.sampling.with_own(agent)
-    tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
-    agree_on_pad_token(model, tokenizer)
-    add_scoring_head(model, sampling.temperature)
+    model: Any = agent.model  # `load_members` has loaded it
+    add_scoring_head(model, settings.sampling.with_own(agent).temperature)
+    policy = Policy(accelerator.prepare_model(model, evaluation_mode=True), accelerator)
+    return make_speaker(agent, policy, agent.processing_class, settings, alone)
+
+
+def make_speaker(
+    agent: Agent,
+    policy: Policy,
+    processing_class: Any,
+    settings: SpeakingSettings,
+    alone: bool,
+    before_use: Callable[[], None] | None = None,
+) -> Speaker:
+    """
+    The speaker of an agent, and its generation backend.
+
+    Args:
+        agent ([`Agent`]): The member.
+        policy ([`Policy`]): Its model.
+        processing_class: Its tokenizer, or the processor of a vision-language model.
+        settings ([`SpeakingSettings`]): The team's, which the agent's own override.
+        alone (`bool`): Whether the team has one agent.
+        before_use (`Callable[[], None]`, *optional*): Called before its weights are needed.
+    """
+    is_processor = isinstance(processing_class, ProcessorMixin)
+    tokenizer = processing_class.tokenizer if is_processor else processing_class
+    agree_on_pad_token(policy.model, tokenizer)
+    sampling, eos_token_ids = settings.sampling.with_own(agent), find_eos_token_ids(policy.model, tokenizer)
+    config: Any = policy.model.config
+    suppressed = [config.image_token_id] if is_processor else []  # an image token would have no image
+    backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of)
+    drop_sampling_defaults(policy.model, backend.config, agent.name)
     return Speaker(
         agent,
-        Policy(accelerator.prepare_model(model, evaluation_mode=True), accelerator),
+        policy,
+        backend,
         tokenizer,
+        eos_token_ids,
         sampling,
-        chat_template_kwargs=settings.template_kwargs(agent),
-        max_context_length=settings.max_context_length,
-        alone=alone,
-        suppressed=find_suppressed_ids(model, processor),
-        pad_to_multiple_of=settings.pad_to_multiple_of,
+        settings.template_kwargs(agent),
+        settings.max_context_length,
+        alone,
+        before_use,
     )
 
 
-def _load_processor(agent: Agent, settings: SpeakingSettings) -> Any:
+def _load_processor(model: PreTrainedModel | PeftModel, agent: Agent, settings: SpeakingSettings) -> Any:
+    config: Any = model.config
     return AutoProcessor.from_pretrained(
-        get_config_model_id(agent.model.config),
+        get_config_model_id(config),
         revision=(settings.model_init_kwargs or {}).get("revision"),
         truncation_side="left",
         padding_side="left",
@@ -83,13 +117,15 @@ def _load_processor(agent: Agent, settings: SpeakingSettings) -> Any:
 
 
 def agree_on_pad_token(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase):
-    """Let `model` pad as `tokenizer` does, which pads with its end-of-sequence token if it has no other."""
+    """Set the pad token of `model` to that of `tokenizer`, which is its end-of-sequence token if it has no other."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def find_suppressed_ids(model: PreTrainedModel | PeftModel, processor: Any) -> list[int]:
-    """Ids that a text must not hold: of a vision-language model, the one that stands for an image."""
-    return [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else []
+def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end a message: the tokenizer's, and those of the model's generation config."""
+    own = model.generation_config.eos_token_id
+    ids = [own] if isinstance(own, int) else list(own or [])
+    return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]

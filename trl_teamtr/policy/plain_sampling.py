@@ -1,12 +1,14 @@
-"""What a model brings along that would let it sample from another law than the one that its messages are scored by."""
+"""Removes settings of a model that would make it sample from a distribution other than the scored one."""
 
 import warnings
+from typing import Any
 
+from peft import PeftModel
 from torch import nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 
-# Of a model's generation config, what changes no law, or what TRL always sets itself
+# Fields of a generation config that do not change the distribution, or that TRL always sets
 _HARMLESS = {
     *("transformers_version", "_from_model_config", "bos_token_id", "eos_token_id", "pad_token_id"),
     *("decoder_start_token_id", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty"),
@@ -16,17 +18,19 @@ _HARMLESS = {
 }
 
 
-def drop_sampling_defaults(model: nn.Module, given: GenerationConfig, name: str):
+def drop_sampling_defaults(model: PreTrainedModel | PeftModel, given: GenerationConfig, name: str):
     """
-    Unset, with a warning, what the generation config of `model` would add to `given` and what changes the law that
-    messages are sampled from (`min_p`, `no_repeat_ngram_size`, `suppress_tokens`, ...): nothing scores that law.
+    Unset, with a warning, what the generation config of `model` would add to `given` and what changes the distribution
+    of messages (`min_p`, `no_repeat_ngram_size`, `suppress_tokens`, ...): log-probabilities do not include it.
 
     Args:
-        model ([`~torch.nn.Module`]): The model of agent `name`. Its `generation_config` is changed.
-        given ([`~transformers.GenerationConfig`]): What is passed to `generate`, and goes before the model's own.
-        name (`str`): What to call the agent in the warning.
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model of agent `name`. Its
+            `generation_config` is modified.
+        given ([`~transformers.GenerationConfig`]): Passed to `generate`; takes precedence over the model's own.
+        name (`str`): The agent's name, for the warning.
     """
-    own, plain, passed = model.generation_config, GenerationConfig().to_dict(), given.to_dict()
+    own: Any = model.generation_config
+    plain, passed = GenerationConfig().to_dict(), given.to_dict()
     dropped = {
         key: value
         for key, value in own.to_diff_dict().items()
@@ -37,16 +41,16 @@ def drop_sampling_defaults(model: nn.Module, given: GenerationConfig, name: str)
             setattr(own, key, plain[key])
         found = ", ".join(f"{key}={value!r}" for key, value in dropped.items())
         warnings.warn(
-            f"The generation config of the model of agent {name!r} sets {found}. It is left out, since log-probabilities "
-            "and KLs are those of the plain policy. Pass it in `generation_kwargs` to sample with it all the same.",
+            f"The generation config of the model of agent {name!r} sets {found}. It is ignored, since "
+            "log-probabilities and KLs are those of the plain policy. Pass it in `generation_kwargs` to use it anyway.",
             stacklevel=5,
         )
 
 
 def silence_dropout(model: nn.Module):
     """
-    Set to 0 every dropout rate that a module of `model` keeps as a number, as attention does. `disable_dropout` of TRL
-    reaches modules of type `Dropout` only, and with any dropout the KL of two equal policies is not 0.
+    Set to 0 every dropout rate that a module of `model` stores as a number, as attention does. TRL's `disable_dropout`
+    covers modules of type `Dropout` only, and with any dropout the KL of two equal policies is not 0.
     """
     for module in model.modules():
         for attribute, value in vars(module).items():

@@ -1,4 +1,4 @@
-"""A language model as agents use it: one object to call, whatever holds its weights."""
+"""An agent's language model: one object to call, with or without DDP or DeepSpeed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from trl.trainer.utils import add_fused_lm_head
 
 class Policy:
     """
-    The model of an agent, and what it is wrapped into.
+    The model of an agent, and its wrapper.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model, with TRL's fused head
             ([`add_scoring_head`]) if its messages are to be scored.
         accelerator ([`~accelerate.Accelerator`]): Of the processes that call it together.
-        gradient_checkpointing_kwargs (`dict`, *optional*): With which checkpointing of activations is switched on again
-            after a call without gradient.
-        gather_for_generation (`bool`): Under ZeRO-3, whether to gather all weights for a generation.
+        gradient_checkpointing_kwargs (`dict`, *optional*): For re-enabling gradient checkpointing after a call without
+            gradient.
+        gather_for_generation (`bool`): Under ZeRO-3, whether to gather all weights for generation.
 
     Attributes:
         module ([`~torch.nn.Module`]): What is called: the model, or the DDP module or DeepSpeed engine around it.
@@ -48,10 +48,10 @@ class Policy:
         return self.model.config.get_text_config().vocab_size
 
     @contextlib.contextmanager
-    def generating(self, generation_kwargs: dict[str, Any]) -> Iterator[PreTrainedModel]:
+    def generating(self, generation_kwargs: dict[str, Any]) -> Iterator[Any]:
         """
-        Within it the bare model, ready for `generate`, which reads `generation_kwargs` where it looks into the model's
-        own generation config. Every process enters together.
+        Context with the unwrapped model, ready for `generate`; `generation_kwargs` override the model's own generation
+        config. All processes enter together.
         """
         with (
             unwrap_model_for_generation(
@@ -66,8 +66,9 @@ class Policy:
             yield model
 
     def logits(self, call: dict[str, Any]) -> torch.Tensor:
-        """Logits of a forward pass with the arguments `call`, but for the last position; not over the temperature yet."""
-        with self.accelerator.autocast():
+        """Logits of a forward pass with the arguments `call`, without the last position; before the temperature."""
+        model: Any = self.model  # TRL annotates `PreTrainedModel` only
+        with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs), self.accelerator.autocast():
             return self.module(**call).logits[:, :-1]
 
     @torch.no_grad()
@@ -80,13 +81,14 @@ class Policy:
         Args:
             input_ids, attention_mask (`torch.Tensor` of shape `(rows, length)`, int64): The sequences.
             keep (`int`): Number of positions to score.
-            batch_size (`int`, *optional*): Rows of a forward pass; all of them if not given.
+            batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
 
         Returns:
             `torch.Tensor` of shape `(rows, keep)`, in nats.
         """
         size, found = batch_size or len(input_ids), []
-        with disable_gradient_checkpointing(self.model, self._gradient_checkpointing_kwargs):
+        model: Any = self.model  # TRL annotates `PreTrainedModel` only
+        with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs):
             for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
                 labels = ids.masked_fill(mask == 0, -100)
                 labels[:, :-keep] = -100
@@ -97,5 +99,6 @@ class Policy:
 
 
 def add_scoring_head(model: PreTrainedModel | PeftModel, temperature: float):
-    """Give `model` the head by which [`~Policy.token_logps`] scores, where no [`~trl.GRPOTrainer`] has done it."""
-    add_fused_lm_head(model.get_base_model() if isinstance(model, PeftModel) else model, temperature=temperature)
+    """Add the fused head that [`~Policy.token_logps`] needs, if no [`~trl.GRPOTrainer`] has added it."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    add_fused_lm_head(base, temperature=temperature)

@@ -1,4 +1,4 @@
-"""What processes that hold a model together must agree on before they call it."""
+"""What processes that share a model must agree on before they call it."""
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object

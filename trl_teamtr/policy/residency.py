@@ -9,7 +9,7 @@ from torch import nn
 
 
 class MomentsHolder(Protocol):
-    """What keeps an agent's moments: the engine under its optimizer."""
+    """Holds an agent's moments: its engine."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
@@ -20,11 +20,15 @@ class MomentsHolder(Protocol):
 
 
 class Resident(Protocol):
-    """An agent that is somewhere."""
+    """An agent whose tensors can be moved."""
 
     name: str
-    model: nn.Module
-    ref_model: nn.Module | None
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def ref_model(self) -> nn.Module | None: ...
 
     @property
     def is_trained(self) -> bool: ...
@@ -35,8 +39,8 @@ class Resident(Protocol):
 
 class Offloaded:
     """
-    Tensors on their way to the memory of the CPU and back. A tensor keeps its identity and only its data moves, so
-    that optimizers and modules that hold it notice nothing. Tensors that are at home on the CPU stay there.
+    Tensors that are moved to CPU memory and back. A tensor keeps its identity and only its data moves, so optimizers
+    and modules that hold it are unaffected. Tensors that were on the CPU stay there.
     """
 
     def __init__(self):
@@ -55,10 +59,10 @@ class Offloaded:
 
 class Residency:
     """
-    Moves agents to the device when they train or speak, and the others to the memory of the CPU.
+    Moves agents to the device when they train or speak, and the others to CPU memory.
 
-    Only one agent trains at a time, so that only its moments are on the device; the others' come when it is their
-    turn. With `offload_idle_agents` the same holds for weights and reference models. Weights that agents share stay.
+    Only one agent trains at a time, so only its moments are on the device. With `offload_idle_agents` the same holds
+    for weights and reference models. Weights that agents share stay on the device.
 
     Args:
         members (`Sequence[Resident]`): The team.
@@ -70,17 +74,17 @@ class Residency:
         self._weights = {member.name: Offloaded() for member in members}
         self._members = {member.name: member for member in members}
         self._trains: str | None = None  # whose moments are on the device
-        self._present: str | None = None  # whose weights are, where only one agent's are
+        self._present: str | None = None  # whose weights are, if only one agent's are
         self._own = _own_tensors(members) if offload_idle_agents else None
 
     def release(self):
-        """Before agents are prepared for training: everything back to the device, and optimizers of old forgotten."""
+        """Before agents are prepared for training: move everything back to the device, for new optimizers."""
         for offloaded in (*self._moments.values(), *self._weights.values()):
             offloaded.move_back()
         self._trains = self._present = None
 
     def start(self):
-        """Once all agents are prepared: everything out, until someone needs it."""
+        """Once all agents are prepared: move everything out until it is needed."""
         if len(self._moments) > 1:
             for name in self._moments:
                 self._move_moments_out(name)
@@ -89,7 +93,7 @@ class Residency:
                 self._weights[name].move_out(self._own[name])
 
     def train(self, member: Resident):
-        """The agent's update begins."""
+        """Bring the agent to the device for its update."""
         self.use(member)
         if len(self._moments) > 1 and self._trains != member.name:
             if self._trains is not None:
@@ -99,7 +103,7 @@ class Residency:
             self._trains = member.name
 
     def use(self, member: Resident):
-        """The agent is about to speak, or to score its messages."""
+        """Bring the agent's weights to the device, to generate or score messages."""
         if self._own is not None and self._present != member.name:
             if self._present is not None:
                 self._weights[self._present].move_out(self._own[self._present])

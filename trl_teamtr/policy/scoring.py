@@ -1,4 +1,4 @@
-"""The sequences by which an agent's messages are scored, and how many of them fit into memory at a time."""
+"""The sequences that score an agent's messages, and how many of them fit into memory at a time."""
 
 import torch
 

@@ -12,8 +12,7 @@ from ..agents.settings import SamplingSettings
 from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
 from ..conversation.transcript import Message
 from ..conversation.view import View, stack_views
-from .backend import Backend, PlainBackend
-from .plain_sampling import drop_sampling_defaults
+from .backend import Backend
 from .policy import Policy
 from .processes import union
 from .scoring import sequence
@@ -21,45 +20,40 @@ from .scoring import sequence
 
 class Speaker:
     """
-    An agent's voice: how it reads, how it samples, and how probable it finds what was said.
+    An agent without a trainer: it reads transcripts, and samples and scores messages.
 
     Args:
         agent ([`Agent`]): The member, for its name and its system prompt.
         policy ([`Policy`]): Its model.
+        backend ([`Backend`]): Samples its messages with the present weights of `policy`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer, with a pad token.
+        eos_token_ids (`list[int]`): Ids that end its messages.
         sampling ([`SamplingSettings`]): How it samples.
         chat_template_kwargs (`dict`, *optional*): Keyword arguments for its chat template.
-        max_context_length (`int`, *optional*): Longest view, the message to come included; at most the model's own limit.
+        max_context_length (`int`, *optional*): Maximum length of a view with the next message, at most the model's.
         alone (`bool`): Whether the team has one agent.
-        suppressed (`list[int]`, *optional*): Ids that it never samples.
-        pad_to_multiple_of (`int`, *optional*): The width of its batches is a multiple of it.
-        before_use (`Callable[[], None]`, *optional*): Called before its weights are needed, which may be elsewhere.
+        before_use (`Callable[[], None]`, *optional*): Called before its weights are needed, which may be offloaded.
 
     Attributes:
         name (`str`): The agent's name.
-        eos_token_ids (`list[int]`): Ids that end its messages.
-        backend ([`Backend`]): What samples.
     """
 
     def __init__(
         self,
         agent: Agent,
         policy: Policy,
+        backend: Backend,
         tokenizer: PreTrainedTokenizerBase,
+        eos_token_ids: list[int],
         sampling: SamplingSettings,
         chat_template_kwargs: dict[str, Any] | None = None,
         max_context_length: int | None = None,
         alone: bool = False,
-        suppressed: list[int] | None = None,
-        pad_to_multiple_of: int | None = None,
         before_use: Callable[[], None] | None = None,
     ):
         self.agent, self.name = agent, agent.name
-        self.policy, self.tokenizer, self.sampling = policy, tokenizer, sampling
-        self.eos_token_ids = find_eos_token_ids(policy.model, tokenizer)
-        backend = PlainBackend(policy, tokenizer, self.eos_token_ids, sampling, suppressed, pad_to_multiple_of)
-        drop_sampling_defaults(policy.model, backend.config, self.name)
-        self.backend: Backend = backend
+        self.policy, self.backend, self.sampling = policy, backend, sampling
+        self.tokenizer, self.eos_token_ids = tokenizer, eos_token_ids
         self.max_view_length = _find_max_view_length(policy, max_context_length)
         self._chat_template_kwargs = chat_template_kwargs or {}
         self._alone = alone
@@ -68,16 +62,16 @@ class Speaker:
 
     @property
     def room(self) -> int:
-        """Most tokens that it may have read when it begins a message."""
+        """Maximum number of tokens in its context when it begins a message."""
         return self.max_view_length - self.sampling.max_completion_length
 
     def use(self):
-        """Its weights are about to be needed."""
+        """Call `before_use`: its weights are about to be needed."""
         if self._before_use is not None:
             self._before_use()
 
     def renderer_for(self, prompt: str | list[dict]) -> Renderer:
-        """How it reads a rollout of `prompt`."""
+        """The renderer for a rollout of `prompt`."""
         chat = not isinstance(prompt, str)
         if chat not in self._renderers:
             self._renderers[chat] = self._make_renderer(chat)
@@ -93,14 +87,14 @@ class Speaker:
 
     def speak(self, contexts: list[list[int]], beginnings: Sequence[tuple[int, ...]] | None = None) -> list[Message]:
         """
-        Sample one message for each context with the present weights.
+        Sample one message for each context with the current weights.
 
         Args:
-            contexts (`list[list[int]]`): Token ids. Every process calls this together; one may bring none.
+            contexts (`list[list[int]]`): Token ids. All processes call this together; one may pass none.
             beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
         """
         ends, limit = set(self.eos_token_ids), self.sampling.max_completion_length
-        ids = list(beginnings) if beginnings is not None else [()] * len(contexts)
+        ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
         unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
         if union(self.policy.accelerator, {True} if unfinished else set()):
             self.use()
@@ -119,7 +113,7 @@ class Speaker:
     def view_batch(self, views: Sequence[View]) -> dict[str, torch.Tensor]:
         """
         Its `views` of rollouts as padded tensors on its device ([`stack_views`]), for scoring. Views in which it never
-        spoke are ended by a masked dummy.
+        spoke get a masked dummy.
         """
         pad_token_id = self.tokenizer.pad_token_id
         for view in views:
@@ -129,11 +123,11 @@ class Speaker:
 
     def token_logps(self, batch: dict[str, torch.Tensor], batch_size: int | None = None) -> torch.Tensor:
         """
-        Log-probabilities of the tokens of whole views under the present weights, at its temperature.
+        Log-probabilities of the tokens of whole views under the current weights, at its temperature.
 
         Args:
             batch (`dict`): What [`~Speaker.view_batch`] returns, or a batch of its trainer.
-            batch_size (`int`, *optional*): Rows of a forward pass; all of them if not given.
+            batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
 
         Returns:
             `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`loss_mask`].
@@ -141,15 +135,8 @@ class Speaker:
         return self.policy.token_logps(*sequence(batch), batch_size=batch_size)
 
 
-def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end a message: the tokenizer's, and those of the model's generation config."""
-    own = model.generation_config.eos_token_id
-    ids = [own] if isinstance(own, int) else list(own or [])
-    return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
-
-
 def _find_max_view_length(policy: Policy, max_context_length: int | None) -> int:
-    # Not every family has it, and some by another name, which only the attribute knows
+    # Not every model family has it, and some configs map the attribute to another name
     limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     limits = [length for length in (max_context_length, limit) if length is not None]
     return min(limits) if limits else sys.maxsize

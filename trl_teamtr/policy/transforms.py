@@ -1,4 +1,4 @@
-"""What `generate` does to the logits between a model and a token."""
+"""The transforms that `generate` applies to logits before it samples."""
 
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
@@ -6,7 +6,7 @@ from ..agents.settings import SamplingSettings
 
 
 def sampling_transforms(sampling: SamplingSettings) -> LogitsProcessorList:
-    """What `generate` does to logits after their division by the temperature, in its order."""
+    """The transforms that `generate` applies after the temperature, in its order."""
     transforms = LogitsProcessorList()
     if sampling.top_k:
         transforms.append(TopKLogitsWarper(sampling.top_k))

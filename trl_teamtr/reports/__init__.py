@@ -1,4 +1,4 @@
-"""What a run shows: metrics, a progress bar, the model card."""
+"""Reports of a run: metrics, a progress bar, the model card."""
 
 from .eval_metrics import add_history, name_by_dataset
 from .model_card import describe_team

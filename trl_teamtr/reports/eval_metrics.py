@@ -1,4 +1,4 @@
-"""What is logged of an evaluation beside TRL's metrics, and under which names."""
+"""The metrics of an evaluation beside TRL's, and their names."""
 
 from transformers import TrainerState
 
@@ -10,19 +10,19 @@ PREFIX = "eval_"
 
 def add_history(metrics: dict[str, list[float]], prefix: str, state: TrainerState):
     """
-    Add what the evaluations so far come to, this one included, from the second one on: `stability`, the standard
+    Add statistics of the evaluations so far, this one included, from the second one on: `stability`, the standard
     deviation of the last six, and `team/regression_rate`, the share of the changes that are negative.
 
     Args:
         metrics (`dict[str, list[float]]`): TRL's, of this evaluation; changed in place.
         prefix (`str`): The `metric_key_prefix` of the evaluation.
-        state ([`~transformers.TrainerState`]): For the evaluations before.
+        state ([`~transformers.TrainerState`]): For its log of the previous evaluations.
     """
     if "reward" not in metrics:
         return
     key = f"{prefix}_reward"
     by_step = {log["step"]: log[key] for log in state.log_history if key in log}
-    # The same weights evaluated again, as before and at the start of a training, are no change
+    # Another evaluation of the same weights, as before and at the start of a training, is not a change
     by_step[state.global_step] = sum(metrics["reward"]) / len(metrics["reward"])
     evaluations = list(by_step.values())
     if len(evaluations) > 1:
@@ -32,8 +32,8 @@ def add_history(metrics: dict[str, list[float]], prefix: str, state: TrainerStat
 
 def name_by_dataset(metrics: dict[str, list[float]], prefix: str):
     """
-    Put the dataset's name in front of what TRL is about to log as `eval_{name}`, as transformers does with its own: with
-    `eval_dataset={"easy": ...}`, `eval_easy_reward`. Otherwise the last dataset's reward would stand for all of them.
+    Prefix the metrics that TRL logs as `eval_{name}` with the dataset's name, as transformers does with its own: with
+    `eval_dataset={"easy": ...}`, `eval_easy_reward`. Otherwise all datasets would be logged under the same names.
 
     Args:
         metrics (`dict[str, list[float]]`): TRL's, of an evaluation; changed in place.

@@ -26,7 +26,7 @@ agents = load_team(snapshot_download("{repository}"))
 
 
 def describe_team(path: str, speakers: Sequence[Speaker], repository: str | None):
-    """Put the team into the card at `path` that TRL wrote, in place of the quick start of a single model."""
+    """Replace the quick start of a single model, in the card that TRL wrote to `path`, by the team."""
     card = ModelCard.load(path)
     lines = []
     for speaker in speakers:

@@ -1,4 +1,4 @@
-"""A progress bar that says what a team's training is about."""
+"""A progress bar with the metrics of a team's training."""
 
 from transformers.trainer_callback import ProgressCallback
 
@@ -13,5 +13,5 @@ class TeamProgressCallback(ProgressCallback):
         shown |= {key.split("/")[1] + " KL": value for key, value in logs.items() if key.endswith("/kl")}
         self.training_bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items() if value is not None})
 
-    def on_prediction_step(self, args, state, control, **kwargs):
-        pass  # an evaluation is a few batches: a second bar within the first says nothing
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        pass  # an evaluation is a few batches, too short for a second bar

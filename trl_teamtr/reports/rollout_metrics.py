@@ -1,4 +1,4 @@
-"""What a batch of rollouts cost, and how long an agent's messages were, under TRL's names where it has one."""
+"""The cost of a batch of rollouts and the length of an agent's messages, under TRL's names where it has them."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from ..rollouts.rollouts import Rollouts
 @dataclass
 class RolloutMetrics:
     """
-    Figures of rollouts, over all processes.
+    Metrics of rollouts, over all processes.
 
     Args:
         values (`dict[str, float]`): Metrics by their logged names.
-        num_tokens (`int`): Number of tokens of all messages, and of what the agent read before its first one.
+        num_tokens (`int`): Number of tokens of all messages, and of the context of the agent's first one.
     """
 
     values: dict[str, float]
@@ -24,7 +24,7 @@ class RolloutMetrics:
 
 def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) -> RolloutMetrics:
     """
-    The figures of `rollouts`.
+    The metrics of `rollouts`.
 
     Args:
         rollouts (`Rollouts`): Of this process. Views in which the agent never spoke may be ended already.

@@ -1,4 +1,4 @@
-"""A run whose W&B server cannot be reached goes on, with its logs on disk."""
+"""If the W&B server cannot be reached, a run continues with its logs on disk."""
 
 import os
 import warnings
@@ -9,22 +9,22 @@ from transformers.trainer_callback import CallbackHandler
 
 class OfflineWandbCallback(WandbCallback):
     """
-    [`~transformers.integrations.WandbCallback`] that logs to disk where the server cannot be reached.
+    [`~transformers.integrations.WandbCallback`] that logs to disk if the server cannot be reached.
 
-    How long it tries is W&B's own setting, e.g. the environment variable `WANDB_INIT_TIMEOUT`, in seconds.
+    W&B's own settings control how long it tries, e.g. the environment variable `WANDB_INIT_TIMEOUT`, in seconds.
     """
 
     def setup(self, args, state, model, **kwargs):
         try:
             super().setup(args, state, model, **kwargs)
         except self._wandb.errors.CommError as error:
-            # A run that is there already is the one that `setup` goes on with
+            # `setup` uses the run that exists already
             run = self._wandb.init(
                 project=os.getenv("WANDB_PROJECT", "huggingface"), name=args.run_name, mode="offline"
             )
             folder = run.settings.sync_dir
             warnings.warn(
-                f"W&B cannot be reached ({error}). Training goes on, and its logs are kept in {folder!r}; send them "
+                f"W&B cannot be reached ({error}). Training continues, and its logs are kept in {folder!r}; send them "
                 f"later with `wandb sync {folder}`.",
                 stacklevel=2,
             )
@@ -32,7 +32,7 @@ class OfflineWandbCallback(WandbCallback):
 
 
 def go_offline_without_server(handler: CallbackHandler):
-    """Put an [`OfflineWandbCallback`] in the place of a plain W&B callback, if there is one among the callbacks."""
+    """Replace a plain W&B callback, if the callbacks contain one, by an [`OfflineWandbCallback`]."""
     handler.callbacks = [
         OfflineWandbCallback() if type(callback) is WandbCallback else callback for callback in handler.callbacks
     ]

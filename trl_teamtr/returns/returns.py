@@ -1,4 +1,4 @@
-"""The returns of a team's rollouts: what reward functions read of them, and the sum of what they answer."""
+"""The returns of a team's rollouts: the inputs of reward functions, and the weighted sum of their rewards."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from ..conversation.transcript import Transcript
 
 
 def answers(transcripts: Sequence[Transcript]) -> list[list[dict[str, str]]] | list[str]:
-    """The last message of each rollout, as reward functions get it: conversational where the prompts are."""
+    """The last message of each rollout, as reward functions get it: conversational if the prompts are."""
     if isinstance(transcripts[0].prompt, str):
         return [transcript.final_text for transcript in transcripts]
     empty = [{"role": "assistant", "content": ""}]
@@ -22,7 +22,7 @@ def answer_ids(transcripts: Sequence[Transcript]) -> list[list[int]]:
 
 
 def reward_inputs(rows: Sequence[dict[str, Any]], transcripts: Sequence[Transcript]) -> list[dict[str, Any]]:
-    """The rows of the dataset with the column `transcripts`, which reward functions may read."""
+    """The rows of the dataset with the column `transcripts`, for reward functions."""
     return [{**row, "transcripts": t.as_dicts()} for row, t in zip(rows, transcripts, strict=True)]
 
 

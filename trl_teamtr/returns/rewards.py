@@ -1,4 +1,4 @@
-"""Reward functions that answer wrongly, raise or hang are stopped at once, by name."""
+"""Checks of reward functions: one that returns invalid rewards, raises or hangs is reported by name."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ def check_rewards(rewards: list, name: str, completions: list) -> list:
 
     Raises:
         `ValueError`: If their number is wrong, or one of them is NaN or infinite.
-        `TypeError`: If one of them is no number.
+        `TypeError`: If one of them is not a number.
     """
     if not isinstance(rewards, Iterable) or isinstance(rewards, str):
         raise TypeError(f"The reward function {name!r} returned {rewards!r}; it must return a list of numbers.")
@@ -49,7 +49,7 @@ def check_rewards(rewards: list, name: str, completions: list) -> list:
 
 def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
     """
-    Wrap a sync or async reward function so that its answers go through [`check_rewards`], and its errors name it.
+    Wrap a sync or async reward function so that its rewards go through [`check_rewards`], and its errors name it.
 
     Args:
         reward_func (`Callable`): The function.
@@ -60,26 +60,29 @@ def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
         `TimeoutError`: From the call, if it takes longer than `timeout`.
     """
     name = get_callable_name(reward_func)
+    call: Callable
     if is_async_callable(reward_func):
 
-        async def call(*args, **kwargs):
+        async def call_async(*args, **kwargs):
             # The task is not cancelled and awaited, as `asyncio.wait_for` does: it may refuse to end
             task = asyncio.ensure_future(reward_func(*args, **kwargs))
             done, _ = await asyncio.wait([task], timeout=timeout)
-            if not done:
+            if timeout is not None and not done:
                 task.cancel()
                 raise _timed_out(name, timeout)
             return check_rewards(_result(task.result, name), name, kwargs["completions"])
 
+        call = call_async
     else:
 
-        def call(*args, **kwargs):
+        def call_sync(*args, **kwargs):
             def ask():
                 return reward_func(*args, **kwargs)
 
             answer = ask if timeout is None else _in_thread(ask, name, timeout)
             return check_rewards(_result(answer, name), name, kwargs["completions"])
 
+        call = call_sync
     call.__name__ = name  # TRL names the reward's metrics after it
     return call
 
@@ -89,7 +92,7 @@ def _result(answer: Callable[[], Any], name: str) -> Any:
         return answer()
     except Exception as error:
         raise RuntimeError(
-            f"The reward function {name!r} raised {type(error).__name__}: {error}. Mend it and resume the run from its "
+            f"The reward function {name!r} raised {type(error).__name__}: {error}. Fix it and resume the run from its "
             "last checkpoint."
         ) from error
 
@@ -101,7 +104,7 @@ def _in_thread(ask: Callable[[], Any], name: str, timeout: float) -> Callable[[]
     def run():
         try:
             result.set_result(ask())
-        except BaseException as error:  # raised again in the calling thread
+        except BaseException as error:  # re-raised in the calling thread
             result.set_exception(error)
 
     threading.Thread(target=run, name=f"reward {name}", daemon=True).start()
@@ -112,7 +115,7 @@ def _in_thread(ask: Callable[[], Any], name: str, timeout: float) -> Callable[[]
 
 def _timed_out(name: str, timeout: float) -> TimeoutError:
     return TimeoutError(
-        f"The reward function {name!r} has not answered within `reward_timeout` ({timeout} seconds). Mend it or raise "
+        f"The reward function {name!r} has not answered within `reward_timeout` ({timeout} seconds). Fix it or raise "
         "the timeout, and resume the run from its last checkpoint."
     )
 
@@ -123,10 +126,10 @@ def check_model_rewards(rewards: torch.Tensor, reward_funcs: Sequence, names: Se
 
     Args:
         rewards (`torch.Tensor` of shape `(rows, functions)`): The rewards.
-        reward_funcs, names: The reward functions and models, and what to call them.
+        reward_funcs, names: The reward functions and models, and their names.
 
     Raises:
-        `ValueError`: Naming the model and the row.
+        `ValueError`: Names the model and the row.
     """
     for i, (func, name) in enumerate(zip(reward_funcs, names, strict=True)):
         if isinstance(func, nn.Module) and not rewards[:, i].isfinite().all():
@@ -135,7 +138,7 @@ def check_model_rewards(rewards: torch.Tensor, reward_funcs: Sequence, names: Se
 
 
 def check_reward_funcs(reward_funcs: Any, timeout: float | None = None) -> list:
-    """The rewards as a list, in which functions are [`checked`]; models and their paths are left as they are."""
+    """The rewards as a list, in which functions are [`checked`]; models and their paths are unchanged."""
     if not isinstance(reward_funcs, list | tuple):
         reward_funcs = [] if reward_funcs is None else [reward_funcs]
     return [func if isinstance(func, str | nn.Module) else checked(func, timeout) for func in reward_funcs]
@@ -143,10 +146,10 @@ def check_reward_funcs(reward_funcs: Any, timeout: float | None = None) -> list:
 
 def check_trust(reward_funcs: list, processing_classes: Any, lead: Agent, args: TeamTRConfig):
     """
-    Raise if TRL would load a reward model, or its tokenizer, with a trust in remote code that is the lead's alone.
+    Raise if TRL would load a reward model, or its tokenizer, with the `trust_remote_code` of the lead agent.
 
     Raises:
-        `ValueError`: Naming the reward model.
+        `ValueError`: Names the reward model.
     """
     if args.trust_remote_code or not lead.trust_remote_code:
         return

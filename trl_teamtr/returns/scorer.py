@@ -1,4 +1,4 @@
-"""Rewards of rollouts where nobody is trained."""
+"""Rewards of rollouts, without a trainer."""
 
 import asyncio
 import atexit
@@ -26,8 +26,8 @@ from .rewards import check_model_rewards
 
 class RewardScorer:
     """
-    Asks reward functions and reward models as [`~trl.GRPOTrainer`] does, without a trainer. What functions log by
-    `log_extra` and `log_metric` is dropped.
+    Calls reward functions and reward models as [`~trl.GRPOTrainer`] does, without a trainer. What functions log with
+    `log_extra` and `log_metric` is discarded.
 
     Args:
         reward_funcs (`list`): Functions ([`checked`]), models, and paths of models.
@@ -65,26 +65,27 @@ class RewardScorer:
         self._weights = torch.tensor(weights if weights is not None else [1.0] * len(reward_funcs))
         self.reward_funcs: list = []
         self._tokenizers: list[PreTrainedTokenizerBase | None] = []
+        self._names: list[str] = []
         for func, tokenizer in zip(reward_funcs, classes, strict=True):
             if isinstance(func, str | nn.Module):
                 func, tokenizer = _load(func, tokenizer, model_init_kwargs or {})
                 func = accelerator.prepare_model(func, evaluation_mode=True, device_placement=True)
+                name = get_config_model_id(func.config)
+            else:
+                name = get_callable_name(func)
             self.reward_funcs.append(func)
             self._tokenizers.append(tokenizer)
-        self._names = [
-            get_config_model_id(func.config) if isinstance(func, nn.Module) else get_callable_name(func)
-            for func in self.reward_funcs
-        ]
+            self._names.append(name)
         self._chat_template_kwargs = chat_template_kwargs or {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def score(self, rows: Sequence[dict[str, Any]], transcripts: Sequence[Transcript]) -> torch.Tensor:
         """
-        The weighted sum of the rewards of each rollout. Every process calls this together.
+        The weighted sum of the rewards of each rollout. All processes call this together.
 
         Args:
             rows (`list[dict]`): Rows of the dataset, of this process.
-            transcripts (`list[Transcript]`): The rollouts of them.
+            transcripts (`list[Transcript]`): Their rollouts.
 
         Returns:
             `torch.Tensor` of shape `(rows of all processes,)`, float32; NaN where no function returned a reward.
@@ -107,7 +108,7 @@ class RewardScorer:
         return weigh_rewards(rewards, self._weights)
 
     def _ask(self, number: int, arguments: dict[str, Any]) -> Any:
-        """The rewards of one function or model; of an async function, which others need not wait for, their future."""
+        """The rewards of one function or model; for an async function their future, so that others run meanwhile."""
         func, tokenizer = self.reward_funcs[number], self._tokenizers[number]
         if isinstance(func, nn.Module):
             assert tokenizer is not None  # loaded with the model
@@ -134,7 +135,7 @@ _OWN_ARGUMENTS = ("prompt", "completion", "completion_ids")
 
 
 def _drop(*args, **kwargs):
-    """What a function logs belongs to no training."""
+    """Discard what a function logs: there is no training run."""
 
 
 def _load(model: Any, tokenizer: Any, init_kwargs: dict[str, Any]) -> tuple[nn.Module, PreTrainedTokenizerBase]:

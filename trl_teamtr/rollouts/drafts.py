@@ -1,4 +1,4 @@
-"""What becomes of a team's rollouts when one of its agents has been updated: which messages stand, and which are checked."""
+"""Reuse of a team's rollouts after an update of one agent: which messages are kept, and which are verified."""
 
 from ..conversation.transcript import Message, Transcript
 from ..policy.processes import union
@@ -8,7 +8,7 @@ from .rollouts import Rollouts
 from .verification import Draft, check_drafts, count_scored
 
 
-# Messages that stay whole, and beginnings of messages, each by row
+# Messages that are kept whole, and beginnings of messages, each by row
 Kept = tuple[dict[int, Message], dict[int, tuple[int, ...]]]
 
 
@@ -16,20 +16,21 @@ class Drafts:
     """
     The rollouts of the team before its last update.
 
-    Messages before the updated agent's first turn have the law of the updated team as they stand. Later ones are decoded
-    anew or, with `speculative`, are drafts: block verification keeps as much of each as the new law allows, and what
-    follows a cut is drawn anew. A message whose author and context are both unchanged stands without a look.
+    Messages before the updated agent's first turn already have the distribution of the updated team. Later ones are
+    generated again or, with `speculative`, are drafts: block verification keeps as much of each as the new
+    distribution allows, and what follows a cut is resampled. A message whose author and context are both unchanged is
+    kept without verification.
 
-    Each message has the law of its author's weights and context at its last verification. Those of the agent that was
-    updated since are in `snapshot`; all other weights are the present ones, and the contexts are in `rollouts`.
+    Each message has the distribution of its author's weights and context at its last verification. For the updated
+    agent these weights are in `snapshot`, for others they are the current ones. The contexts are in `rollouts`.
 
     Args:
-        rollouts (`Rollouts`): What the team wrote before the update.
-        updated (`str`, *optional*): The agent that was updated; `None` if the team is what it was.
+        rollouts (`Rollouts`): The team's rollouts before the update.
+        updated (`str`, *optional*): The agent that was updated; `None` if the team is unchanged.
         snapshot (`Snapshot`, *optional*): Its policy before the update, for verification.
-        speculative (`bool`): Whether to verify messages, rather than to decode them anew.
-        standing (`list[int]`, *optional*): How many messages each rollout keeps without a look; those before the updated
-            agent's first turn if not given.
+        speculative (`bool`): Whether to verify messages instead of generating them again.
+        standing (`list[int]`, *optional*): How many messages each rollout keeps without verification; those before the
+            updated agent's first turn if not given.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class Drafts:
         self._changed: set[int] = set()
 
     def unchanged(self, row: int) -> bool:
-        """Whether the row is, so far, what it was."""
+        """Whether the row is unchanged so far."""
         return row not in self._changed
 
     def author(self, row: int, transcript: Transcript) -> str | None:
-        """Who spoke next in a row that is unchanged so far; `None` where the rollout ended."""
+        """Who spoke next in a row that is unchanged so far; `None` if the rollout ended."""
         messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
         return messages[turn].agent if turn < len(messages) else None
 
@@ -64,12 +65,12 @@ class Drafts:
 
     def verify(self, speaker: Speaker, contexts: dict[int, list[int]], rollouts: Rollouts) -> Kept:
         """
-        What stays of the drafts of this turn: for each row that has one, the message, or the beginning of it.
+        What is kept of the drafts of this turn: for each row that has one, the message or its beginning.
 
         Args:
             speaker (`Speaker`): Who speaks. All processes call this together.
-            contexts (`dict[int, list[int]]`): For each row in which it speaks, the ids that it reads now.
-            rollouts (`Rollouts`): The new rollouts, whose counters are brought up to date.
+            contexts (`dict[int, list[int]]`): For each row in which it speaks, the ids of its current context.
+            rollouts (`Rollouts`): The new rollouts, whose counters are updated.
         """
         kept: dict[int, Message] = {}
         begun: dict[int, tuple[int, ...]] = {}
@@ -88,12 +89,12 @@ class Drafts:
             whole, begun = self._check(speaker, to_check, contexts, rollouts)
             kept |= whole
         rollouts.tokens_kept += sum(len(message.ids) for message in kept.values())
-        rollouts.tokens_kept += sum(len(ids) - 1 for ids in begun.values())  # the last one is drawn
+        rollouts.tokens_kept += sum(len(ids) - 1 for ids in begun.values())  # the last one is sampled
         rollouts.tokens_decoded += len(begun)
         return kept, begun
 
     def _draft(self, name: str, row: int, transcript: Transcript) -> Message | None:
-        """The old message of this turn, if the same agent wrote it and it may stand or serve as a draft."""
+        """The old message of this turn, if it is by the same agent and may be kept or serve as a draft."""
         messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
         if turn >= len(messages) or messages[turn].agent != name:
             return None
@@ -102,7 +103,7 @@ class Drafts:
     def _check(
         self, speaker: Speaker, messages: dict[int, Message], contexts: dict[int, list[int]], rollouts: Rollouts
     ) -> Kept:
-        """Block verification of `messages`, in as many chunks on every process."""
+        """Block verification of `messages`, in equally many chunks on every process."""
         kept: dict[int, Message] = {}
         begun: dict[int, tuple[int, ...]] = {}
         drafts = [

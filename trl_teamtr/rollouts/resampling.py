@@ -1,4 +1,4 @@
-"""Whose rollouts each update of a stage is made on: wholly fresh, resampled from where they changed, or stale."""
+"""Which rollouts each update of a stage is made on: fresh, resampled from the first change on, or stale."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,21 +18,23 @@ from .stage_weights import ScoredView, StageWeights
 from .turn_loop import TurnLoop
 
 
-# Modes that write only what an update has changed
+# Modes that generate only what an update has changed
 RESAMPLED = ("suffix", "speculative")
+# Modes that keep a stage's first rollouts
+KEPT = ("stale", "joint", "importance")
 
 
 @dataclass
 class StageRollouts:
     """
-    What is known of the rollouts of the stage in progress.
+    The rollouts of the current stage.
 
     Args:
         rollouts (`Rollouts`, *optional*): Those that the last update was made on.
-        num_served (`int`): Updates of the stage so far that got rollouts.
-        updated (`str`, *optional*): The agent whose law has changed since they were written.
+        num_served (`int`): Number of updates of the stage that got rollouts so far.
+        updated (`str`, *optional*): The agent that was updated since they were generated.
         snapshot (`Snapshot`, *optional*): Its policy before that.
-        weights (`StageWeights`, *optional*): How probable the present team finds them.
+        weights (`StageWeights`, *optional*): Their log-ratios under the current team.
     """
 
     rollouts: Rollouts | None = None
@@ -46,22 +48,25 @@ class Resampler:
     """
     Provides the rollouts of each update of a stage in one of the modes of `resampling`. A stage begins with fresh ones.
 
-    After an update, `"full"` writes all rollouts anew (with `resample_every`, only after every so many updates);
-    `"suffix"` keeps what was said before the updated agent's first turn and decodes on from there; `"speculative"` also
-    verifies what follows, and draws anew only where the updated team would have said something else ([`Drafts`]);
-    `"stale"` and `"joint"` keep the stage's first rollouts; `"importance"` keeps and weights them. An update that was
-    undone, or made no step, has changed no law: then only `"full"` writes anything.
+    After an update, `"full"` generates all rollouts again (with `resample_every`, only after that many updates);
+    `"suffix"` keeps the messages before the updated agent's first turn and generates the rest; `"speculative"` also
+    verifies the rest, and resamples only what is rejected ([`Drafts`]); `"stale"` and `"joint"` keep the stage's first
+    rollouts; `"importance"` keeps and weights them. An update that was reverted, or made no step, has changed no
+    distribution: then only `"full"` generates anything.
 
     Args:
         turn_loop ([`TurnLoop`]): The team's.
         mode (`str`): One of `RESAMPLINGS`.
-        every (`int`): With `"full"`: updates from one rollout to the next.
+        every (`int`): With `"full"`: number of updates per rollout.
         importance_clip (`float`, *optional*): With `"importance"`: largest weight.
-        batch_size (`int`): Rows of a forward pass that scores rollouts.
-        log (`Callable[[str, float], None]`): Takes a metric.
+        batch_size (`int`): Rows per forward pass that scores rollouts.
+        log (`Callable[[str, float], None]`): Logs a metric.
 
     Attributes:
-        stage ([`StageRollouts`]): What is kept of the stage in progress.
+        stage ([`StageRollouts`]): The rollouts of the current stage.
+
+    Raises:
+        `ValueError`: If there is no such mode.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class Resampler:
     ):
         self._turn_loop, self.mode, self._every, self._clip = turn_loop, mode, every, importance_clip
         self._batch_size, self._log = batch_size, log
+        if mode not in ("full", *RESAMPLED, *KEPT):
+            raise ValueError(f"There is no `resampling` mode {mode!r}.")
         self.start_stage()
 
     @property
@@ -83,7 +90,7 @@ class Resampler:
         return self.mode in ("speculative", "importance")
 
     def start_stage(self):
-        """Forget the rollouts of the stage before."""
+        """Discard the rollouts of the previous stage."""
         self.stage = StageRollouts()
 
     def rollouts(self, rows: list[dict[str, Any]]) -> Rollouts:
@@ -103,7 +110,7 @@ class Resampler:
         return rollouts
 
     def agent_was_updated(self, speaker: Speaker, report: UpdateReport, before: Snapshot | None):
-        """Note whose law has changed since the last rollouts; `before` is its policy before the update."""
+        """Note that `speaker` was updated since the last rollouts; `before` is its policy before the update."""
         if report.inner_steps == 0 or report.rejected:
             return
         stage = self.stage

@@ -1,4 +1,4 @@
-"""Rollouts: what a team said for a batch of rows, and how each of its members read it."""
+"""Rollouts: what a team generated for a batch of rows, and each member's views of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from ..policy.speaker import Speaker
 @dataclass
 class Rollouts:
     """
-    What a team wrote for a batch of rows.
+    What a team generated for a batch of rows.
 
     Args:
         transcripts (`list[Transcript]`): One per row.
@@ -21,8 +21,8 @@ class Rollouts:
         full (`set[int]`): Rows that ended because the next speaker's context was full.
         tokens_decoded (`int`): Number of tokens that were sampled for them.
         tokens_scored (`int`): Number of tokens, contexts included, that went through a forward pass to verify drafts.
-        tokens_kept (`int`): Number of tokens of their messages that were there already.
-        weights (`torch.Tensor` of shape `(rows,)`, *optional*): Importance weights, if they are of another team.
+        tokens_kept (`int`): Number of tokens of their messages that were reused.
+        weights (`torch.Tensor` of shape `(rows,)`, *optional*): Importance weights, if they are stale.
     """
 
     transcripts: list[Transcript]
@@ -35,11 +35,11 @@ class Rollouts:
 
     @property
     def num_cut(self) -> int:
-        """Number of messages that some view left out for want of room."""
+        """Number of messages that some view left out for lack of room."""
         return sum(view.num_cut for views in self.views.values() for view in views)
 
     def read(self, speaker: Speaker, row: int) -> bool:
-        """Let `speaker` read what is new to it in a row; `False` if it has no room to answer."""
+        """Update the view of `speaker` in a row; `False` if it has no room to answer."""
         transcript = self.transcripts[row]
         return self.views[speaker.name][row].read(transcript, speaker.renderer_for(transcript.prompt), speaker.room)
 
@@ -51,11 +51,10 @@ class Rollouts:
 
 def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollouts:
     """
-    `transcripts` with every author's view of the messages that are there, as the turn loop would have left them.
+    Rollouts of `transcripts` with every author's view of their messages, as the turn loop would have made them.
 
     Raises:
-        `ValueError`: If an author is not of the team, has not enough room for what it is said to have read, or if a
-            message has no token ids.
+        `ValueError`: If an author is not in the team or has no room for its context, or a message has no token ids.
     """
     rollouts = Rollouts(transcripts, {speaker.name: [View() for _ in transcripts] for speaker in speakers})
     authors = {speaker.name: speaker for speaker in speakers}

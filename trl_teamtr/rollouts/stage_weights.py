@@ -1,4 +1,4 @@
-"""How probable the present team finds the first rollouts of its stage, message by message."""
+"""Log-ratios of a stage's first rollouts under the current team, message by message."""
 
 import torch
 
@@ -17,13 +17,13 @@ class ScoredView:
             policy before the update.
         mask (`torch.Tensor` of shape `(rows, length)`): 1 on the tokens of its own messages.
         log_ratios (`torch.Tensor` of shape `(rows, length)`): log π_new - log π_cur of each of them; 0 elsewhere.
-        numbers (`torch.Tensor` of shape `(rows, length)`, int64): Which of its own messages a token is of; -1 for none.
+        numbers (`torch.Tensor` of shape `(rows, length)`, int64): Own message that a token belongs to; -1 for none.
 
     Args:
         speaker ([`Speaker`]): The agent, with its weights after the update.
         rollouts (`Rollouts`): Of this process.
         snapshot (`Snapshot`): Its policy before the update.
-        batch_size (`int`): Rows of a forward pass.
+        batch_size (`int`): Rows per forward pass.
     """
 
     def __init__(self, speaker: Speaker, rollouts: Rollouts, snapshot: Snapshot, batch_size: int):
@@ -48,7 +48,7 @@ class StageWeights:
     r"""
     $\log \pi_{now}(m|s) - \log \pi_{start}(m|s)$ of each message $m$ of the rollouts at the start of a stage.
 
-    Exact for sampling without truncation: with top-p, top-k or min-p the messages come from another law.
+    Exact for sampling without truncation: with top-p, top-k or min-p the distribution is another.
 
     Args:
         rollouts (`Rollouts`): The stage's first rollouts, of this process.
@@ -64,7 +64,7 @@ class StageWeights:
         self.log_ratios = torch.zeros(len(rollouts.transcripts), turns, dtype=torch.float64)
 
     def add(self, name: str, scored: ScoredView):
-        """Take in an update of agent `name`, from its view of the rollouts, scored before and after it."""
+        """Add an update of agent `name`, from its view of the rollouts, scored before and after it."""
         by_message, speaks = scored.by_message(scored.log_ratios).cpu(), self.turns_of(name)
         for row, turns in enumerate(speaks):
             self.log_ratios[row, turns] += by_message[row, : int(turns.sum())]

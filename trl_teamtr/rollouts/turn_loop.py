@@ -1,4 +1,4 @@
-"""The turn loop: a team writes its transcripts, all rollouts of a turn in one batch per agent."""
+"""The turn loop: a team generates its transcripts turn by turn, in one batch per agent."""
 
 import dataclasses
 import random
@@ -17,7 +17,7 @@ from .rollouts import Rollouts, replay
 
 class TurnLoop:
     """
-    Lets speakers take turns by the rules.
+    Lets speakers take turns according to the rules.
 
     All processes enter every generation together, those without a row for the speaker with a dummy row, since
     generation under ZeRO-3 is a collective.
@@ -39,8 +39,8 @@ class TurnLoop:
         self, rows: Sequence[dict[str, Any]], said: Sequence[Sequence[Message]] | None = None
     ) -> list[Transcript]:
         """
-        Transcripts for rows of a dataset (`prompt`, and `agent_prompts` if there are private prompts), each with a seed
-        of its own, that begin with the messages `said`.
+        Transcripts for rows of a dataset (`prompt`, and `agent_prompts` if there are private prompts), each with its
+        own seed, that begin with the messages `said`.
         """
         said = said if said is not None else [()] * len(rows)
         return [
@@ -50,11 +50,11 @@ class TurnLoop:
 
     def run(self, transcripts: list[Transcript], drafts: Drafts | None = None) -> Rollouts:
         """
-        Let the team, with its present weights, write each of `transcripts` to its end, from wherever it stands.
+        Let the team, with its current weights, continue each of `transcripts` to its end.
 
         Args:
-            transcripts (`list[Transcript]`): One per row of this process. Messages that are there already are kept.
-            drafts (`Drafts`, *optional*): Rollouts of the team before its last update, of which messages may stay.
+            transcripts (`list[Transcript]`): One per row of this process. Messages that they already have are kept.
+            drafts (`Drafts`, *optional*): Rollouts of the team before its last update, whose messages may be kept.
         """
         rollouts = replay(transcripts, self.speakers)
         while True:
@@ -68,7 +68,7 @@ class TurnLoop:
                     _take_turn(speaker, rows, rollouts, drafts)
 
     def resample(self, drafts: Drafts) -> Rollouts:
-        """The rollouts of `drafts` as the present team writes them: what may stay stays."""
+        """Resample the rollouts of `drafts` with the current team, keeping what may be kept."""
         empty = [dataclasses.replace(transcript, messages=[]) for transcript in drafts.rollouts.transcripts]
         return self.run(empty, drafts)
 
@@ -77,7 +77,7 @@ class TurnLoop:
         if row in rollouts.full:
             return None
         if drafts is not None and drafts.unchanged(row):
-            # Not asked again: a router that draws at random would draw otherwise, and skew what is kept
+            # Not asked again: a random router would choose otherwise, and bias what is kept
             if drafts.ended_for_length(row, transcript):
                 rollouts.full.add(row)
             return drafts.author(row, transcript)
@@ -90,7 +90,7 @@ def private_prompts(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _take_turn(speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None):
-    """Let `speaker` write one message in each of `rows` where it has room to."""
+    """Let `speaker` generate one message in each of `rows` in which it has room to."""
     ready = []
     for row in rows:
         if rollouts.read(speaker, row):
@@ -98,7 +98,8 @@ def _take_turn(speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Dr
         else:
             rollouts.full.add(row)
     views = rollouts.views[speaker.name]
-    kept, begun = {}, {}
+    kept: dict[int, Message] = {}
+    begun: dict[int, tuple[int, ...]] = {}
     if drafts is not None:
         kept, begun = drafts.verify(speaker, {row: views[row].context for row in ready}, rollouts)
     to_speak = [row for row in ready if row not in kept]

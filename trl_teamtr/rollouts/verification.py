@@ -14,8 +14,8 @@ from ..policy.transforms import sampling_transforms
 from ..trust_region.snapshot import Snapshot
 
 
-# Most log-probabilities of one law that verification holds at a time: 128 MiB in float32. Of a message that has more
-# than these, the logits of both laws are held in the model's dtype.
+# Maximum number of log-probabilities of one distribution in memory at a time: 128 MiB in float32. For a message that
+# has more, the logits of both distributions are in memory in the model's dtype.
 LOGITS_PER_CHUNK = 2**25
 
 
@@ -25,8 +25,8 @@ class Draft:
     A message to verify.
 
     Args:
-        old_context (`list[int]`): What it was sampled in.
-        new_context (`list[int]`): What its author reads now.
+        old_context (`list[int]`): The context that it was sampled in.
+        new_context (`list[int]`): Its author's current context.
         ids (`list[int]`): The message.
     """
 
@@ -45,12 +45,12 @@ def check_drafts(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | Non
     Verify messages of `speaker`.
 
     Args:
-        speaker ([`Speaker`]): The author. All processes call this together; one may bring nothing.
+        speaker ([`Speaker`]): The author. All processes call this together; one may pass no drafts.
         drafts (`list[Draft]`): The messages.
-        snapshot (`Snapshot`, *optional*): The policy that wrote them, if it is not the present one.
+        snapshot (`Snapshot`, *optional*): The policy that sampled them, if it is not the current one.
 
     Returns:
-        `list[tuple[int, int]]`: For each draft the number of ids that stay, and the one that follows where it was cut.
+        `list[tuple[int, int]]`: For each draft the number of ids kept, and the one that follows if it was cut.
     """
     speaker.use()
     accelerator = speaker.policy.accelerator
@@ -71,7 +71,7 @@ def _check_chunk(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | Non
     device, pad_id = speaker.policy.accelerator.device, speaker.tokenizer.pad_token_id
     lengths = torch.tensor([len(draft.ids) for draft in drafts], device=device)
     tokens = pad([torch.tensor(draft.ids) for draft in drafts], padding_value=pad_id, padding_side="right").to(device)
-    # One width for both: what is equal in the two passes is computed equally, to the bit
+    # One width for both passes, so that equal inputs give bitwise equal results
     width = max(len(context) for draft in drafts for context in (draft.old_context, draft.new_context))
     new_law = _law(speaker, [draft.new_context for draft in drafts], tokens, lengths, width)
     with contextlib.nullcontext() if snapshot is None else snapshot.current_policy():

@@ -1,4 +1,4 @@
-"""What is kept of a run: its plan, its checkpoints, and how it ends and resumes."""
+"""The plan of a run, its checkpoints, and how it ends and resumes."""
 
 from .checkpoint import prepare_resume, save_member, save_run_state
 from .checkpoint_files import put_checkpoint, recover

@@ -1,8 +1,9 @@
-"""What a checkpoint of a team holds beside the weights, and how it is read back."""
+"""The state in a team's checkpoint beside the weights, and how it is loaded."""
 
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
@@ -21,28 +22,28 @@ MEMBER_STATE = "teamtr_state.json"
 
 
 def prepare_resume(
-    trainer: GRPOTrainer, agents: Sequence[Agent], resume_from_checkpoint: str | bool | None
+    trainer: run_state.Run, agents: Sequence[Agent], resume_from_checkpoint: str | bool | None
 ) -> str | None:
     """
-    The checkpoint to resume from, if any, after a look at whether it is whole and of such a run.
+    Check that the checkpoint to resume from is whole and fits this run, and return it; `None` if there is none.
 
     Args:
-        trainer ([`~trl.GRPOTrainer`]): The lead of the team.
+        trainer ([`Run`]): The lead of the team.
         agents (`Sequence[Agent]`): The team.
-        resume_from_checkpoint (`str` or `bool`, *optional*): What `train` was given; `True` for the last one.
+        resume_from_checkpoint (`str` or `bool`, *optional*): The argument of `train`; `True` for the last checkpoint.
 
     Raises:
         `FileNotFoundError`: If there is no such checkpoint.
         `ValueError`: If it is damaged, of another team, or of a run of another shape.
     """
-    run_dir = trainer.args.output_dir
+    run_dir = str(trainer.args.output_dir)
     if trainer.args.should_save:
         recover(run_dir)
     trainer.accelerator.wait_for_everyone()
     if resume_from_checkpoint is None or resume_from_checkpoint is False:
         return None
     last = get_last_checkpoint(run_dir) if os.path.isdir(run_dir) else None
-    folder = last if resume_from_checkpoint is True else resume_from_checkpoint
+    folder = last if isinstance(resume_from_checkpoint, bool) else resume_from_checkpoint
     if folder is None or not os.path.isdir(folder):
         raise FileNotFoundError(
             (f"There is no checkpoint in {run_dir!r}" if folder is None else f"There is no checkpoint {folder!r}")
@@ -61,7 +62,7 @@ def prepare_resume(
 
 
 def save_member(member: GRPOTrainer, controller: KLController, folder: str, only_model: bool):
-    """Write an agent's optimizer, schedule, β and entropy controller beside its weights."""
+    """Save an agent's optimizer, schedule, β and entropy controller beside its weights."""
     if not only_model:
         member._save_optimizer_and_scheduler(folder)
         member._save_scaler(folder)
@@ -77,38 +78,39 @@ def save_member(member: GRPOTrainer, controller: KLController, folder: str, only
 
 
 def load_member_state(member: GRPOTrainer, controller: KLController, folder: str):
-    """Read back what [`save_member`] wrote beside the optimizer."""
+    """Load what [`save_member`] saved beside the optimizer."""
     with open(os.path.join(folder, MEMBER_STATE), encoding="utf-8") as file:
         state = json.load(file)
     controller.coef = state["kl_coef"]
     member.entropy_coef, member._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
 
 
-def save_run_state(trainer: GRPOTrainer, trained: Sequence[str], folder: str, final: str):
+def save_run_state(trainer: run_state.Run, trained: Sequence[str], folder: str, final: str):
     """
-    Write the random states and the state of the run.
+    Save the random states and the state of the run.
 
     Args:
-        trainer ([`~trl.GRPOTrainer`]): The lead of the team.
+        trainer ([`Run`]): The lead of the team.
         trained (`Sequence[str]`): Names of the trained agents.
-        folder (`str`): Where to.
+        folder (`str`): Folder to write to.
         final (`str`): The checkpoint's path, once it is whole.
     """
     if not trainer.args.save_only_model:
         trainer._save_rng_state(folder)
-    state = trainer.state
+    state: Any = trainer.state
     if state.best_global_step:  # on every process, since all of them load the best team at the end
         best = os.path.join(os.path.dirname(final), f"checkpoint-{state.best_global_step}")
         if best == final or os.path.isdir(best):
             state.best_model_checkpoint = best
     if not trainer.args.should_save:
         return
+    exported = state.stateful_callbacks
     for callback in [*trainer.callback_handler.callbacks, trainer.control]:
         if isinstance(callback, ExportableState):
             name = type(callback).__name__
-            if isinstance(state.stateful_callbacks[name], list):
-                state.stateful_callbacks[name].append(callback.state())
+            if isinstance(exported[name], list):
+                exported[name].append(callback.state())
             else:
-                state.stateful_callbacks[name] = callback.state()
+                exported[name] = callback.state()
     state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
     run_state.write(trainer, trained, folder)

@@ -1,4 +1,4 @@
-"""How a checkpoint gets to its place on disk: whole, or not at all."""
+"""Writes a checkpoint to disk atomically: whole, or not at all."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
 from .manifest import flush, write_manifest
 
 
-REPLACED = "tmp-replaced-"  # what a checkpoint is called while one of the same number takes its place
-REMOVED = "tmp-removed-"  # and while it is removed
+REPLACED = "tmp-replaced-"  # prefix of a checkpoint's name while one of the same number replaces it
+REMOVED = "tmp-removed-"  # and while it is deleted
 
 
 def put_checkpoint(
@@ -22,17 +22,17 @@ def put_checkpoint(
 ):
     """
     Let `write` fill a folder, and rename it to `final` when it is whole, so that neither a kill nor a full disk leaves
-    half a checkpoint. Then remove the oldest ones, as `save_total_limit` says.
+    half a checkpoint. Then delete the oldest ones beyond `save_total_limit`.
 
     Args:
         final (`str`): The checkpoint's path.
-        write (`Callable[[str], None]`): Writes what belongs to it into the folder that it is given.
-        args ([`~transformers.TrainingArguments`]): Of the run.
-        state ([`~transformers.TrainerState`]): Of the run: its best checkpoint is never removed.
+        write (`Callable[[str], None]`): Writes the checkpoint's files to the given folder.
+        args ([`~transformers.TrainingArguments`]): The run's.
+        state ([`~transformers.TrainerState`]): The run's. Its best checkpoint is never deleted.
         accelerator ([`~accelerate.Accelerator`]): Every process calls this together.
 
     Raises:
-        `OSError` or `RuntimeError`: If it cannot be written; what there is of it is removed, and the last one is whole.
+        `OSError` or `RuntimeError`: If it cannot be written. The incomplete one is deleted, and the last one is whole.
     """
     run_dir, name = os.path.split(final)
     folder = os.path.join(run_dir, f"tmp-{name}")
@@ -65,7 +65,7 @@ def _describe_failure(run_dir: str, final: str, error: Exception) -> str:
 
 
 def _put_in_place(folder: str, final: str):
-    """Rename; a checkpoint of the same number is moved aside first and removed last, so that one of them is there."""
+    """Rename; a checkpoint of the same number is moved aside first and deleted last, so that one of them exists."""
     run_dir, name = os.path.split(final)
     aside = os.path.join(run_dir, f"{REPLACED}{name}")
     if os.path.isdir(final):
@@ -78,9 +78,9 @@ def _put_in_place(folder: str, final: str):
 
 def _rotate(run_dir: str, limit: int | None, best: str | None):
     """
-    Remove the oldest checkpoints but `limit`, never the last or the best one, as `rotate_checkpoints` does. That one
-    removes a checkpoint under its own name: killed at it, it leaves a part of one that has just been modified, counts
-    as the newest, and is kept in the next rotation in the place of a whole one.
+    Delete the oldest checkpoints beyond `limit`, never the last or the best one, as `rotate_checkpoints` does. That
+    function deletes a checkpoint under its own name. If it is killed, a part of the checkpoint is left. This part was
+    modified last, so the next rotation counts it as the newest, and keeps it in place of a whole one.
     """
     checkpoints = sort_checkpoints(run_dir, use_mtime=True)
     kept = {checkpoints[-1], *([str(Path(best))] if best is not None else [])}
@@ -93,7 +93,7 @@ def _rotate(run_dir: str, limit: int | None, best: str | None):
 
 
 def recover(run_dir: str):
-    """Tidy up after a run that was killed while it saved: a checkpoint that was moved aside gets its name back."""
+    """Clean up after a run that was killed while it saved: a checkpoint that was moved aside is renamed back."""
     if not os.path.isdir(run_dir):
         return
     for name in os.listdir(run_dir):

@@ -1,29 +1,31 @@
-"""Pushing a team to the hub while it trains."""
+"""Pushes a team to the hub during training."""
 
 import os
+from typing import Any
 
 from huggingface_hub import upload_folder
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils.hub import PushInProgress
-from trl import GRPOTrainer
 
 
-def push(trainer: GRPOTrainer, checkpoint: str):
+def push(trainer: Any, checkpoint: str):
     """
     Upload the saved team and, if `hub_strategy` says so, the checkpoint, in the background.
 
     Args:
-        trainer ([`~trl.GRPOTrainer`]): The lead of the team. Its output directory holds the team.
-        checkpoint (`str`): The checkpoint just written.
+        trainer ([`~transformers.Trainer`], untyped, since it declares attributes as `None`): The lead of the team.
+        checkpoint (`str`): The checkpoint just written. The team is in the output directory.
     """
-    args = trainer.args
+    args, before = trainer.args, trainer.push_in_progress
     if not trainer.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
         return
-    busy = trainer.push_in_progress is not None and not trainer.push_in_progress.is_done()
+    busy = before is not None and not before.is_done()
     if busy and not args.hub_always_push:
         return
     trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
-    uploads = [(args.output_dir, None, ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "tmp-*"])]
+    uploads: list[tuple[str, str | None, list[str] | None]] = [
+        (args.output_dir, None, ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "tmp-*"])
+    ]
     if args.hub_strategy == HubStrategy.CHECKPOINT:
         uploads.append((checkpoint, "last-checkpoint", None))
     elif args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
@@ -41,4 +43,5 @@ def push(trainer: GRPOTrainer, checkpoint: str):
         )
         for folder, target, ignored in uploads
     ]
-    trainer.push_in_progress = PushInProgress((trainer.push_in_progress.jobs if busy else []) + jobs)
+    all_jobs: Any = (before.jobs if busy else []) + jobs  # declared as one job, and used as a list
+    trainer.push_in_progress = PushInProgress(all_jobs)

@@ -1,4 +1,4 @@
-"""Size and hash of every file of a checkpoint, by which a damaged one is found before anything is loaded from it."""
+"""Size and hash of every file of a checkpoint, which detect damage before anything is loaded from it."""
 
 import hashlib
 import json
@@ -21,8 +21,8 @@ def write_manifest(folder: str, accelerator: Accelerator):
     Flush every file of `folder` to disk, and write `manifest.json`. The processes share the work, on one file system.
 
     Args:
-        folder (`str`): A folder in which every process has written what it has to write.
-        accelerator ([`~accelerate.Accelerator`]): Of the run; every process calls this together.
+        folder (`str`): A folder to which every process has written its files.
+        accelerator ([`~accelerate.Accelerator`]): The run's. All processes call this together.
     """
     files = _from_main([str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()])
     share = sorted({*files} - {MANIFEST})[accelerator.process_index :: accelerator.num_processes]
@@ -40,19 +40,19 @@ def write_manifest(folder: str, accelerator: Accelerator):
 
 def verify(folder: str, accelerator: Accelerator):
     """
-    Compare `folder` with its manifest. A checkpoint without one, of an older version, is accepted with a warning.
+    Compare `folder` with its manifest. A checkpoint of an older version, without one, is accepted with a warning.
 
     Args:
         folder (`str`): A checkpoint.
-        accelerator ([`~accelerate.Accelerator`]): Of the run; every process calls this together.
+        accelerator ([`~accelerate.Accelerator`]): The run's. All processes call this together.
 
     Raises:
-        `ValueError`: On all processes, if a file is missing, cut off or altered.
+        `ValueError`: On all processes, if a file is missing, truncated or altered.
     """
     if _from_main(not any(os.path.isfile(os.path.join(folder, name)) for name in (MANIFEST, RUN_STATE))):
         if accelerator.is_main_process:
             warnings.warn(
-                f"{folder!r} has no {MANIFEST}, since an older version has written it. Its files cannot be verified.",
+                f"{folder!r} has no {MANIFEST}, since an older version wrote it. Its files cannot be verified.",
                 stacklevel=2,
             )
         return
@@ -69,7 +69,7 @@ def verify(folder: str, accelerator: Accelerator):
 
 
 def find_damage(folder: str, accelerator: Accelerator) -> list[str]:
-    """What is wrong with the files of `folder`, in words, the same list on all processes."""
+    """Descriptions of the damaged files of `folder`, the same list on all processes."""
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
             manifest, damage = json.load(file), []
@@ -102,7 +102,7 @@ def _other_checkpoints(folder: str) -> list[str]:
 
 
 def _measure(path: str, flush: bool = False) -> tuple[int, str]:
-    """Size and SHA-256 of a file, which is flushed to disk if asked for."""
+    """Size and SHA-256 of a file, which is flushed to disk if `flush` is set."""
     size, digest = 0, hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -114,7 +114,7 @@ def _measure(path: str, flush: bool = False) -> tuple[int, str]:
 
 
 def flush(path: str):
-    """Make a file, or the names in a directory, survive a loss of power."""
+    """Flush a file, or the names in a directory, to disk, so that it survives a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -123,5 +123,5 @@ def flush(path: str):
 
 
 def _from_main(value):
-    """The main process's `value`, on all processes: another node may see a shared disk later."""
+    """The main process's `value`, on all processes: another node may see changes of a shared disk later."""
     return broadcast_object_list([value])[0]

@@ -1,7 +1,8 @@
-"""What a run does when its machine is taken away: on SIGTERM it ends the update, saves a checkpoint and stops."""
+"""Preemption of a run: on SIGTERM it finishes the update, saves a checkpoint and stops."""
 
 import signal
 import threading
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,13 +15,13 @@ logger = get_logger(__name__)
 
 class PreemptionCallback(TrainerCallback):
     """
-    On SIGTERM, lets the update in progress end, asks for a checkpoint, whatever `save_strategy` says, and stops.
+    On SIGTERM, finishes the update in progress, requests a checkpoint whatever the `save_strategy`, and stops.
 
-    The processes agree at the end of each update, so that one that got the signal stops all. What the signal did
-    before training is what it does after it.
+    The processes agree at the end of each update, so that a signal to one of them stops all. After training the
+    previous signal handler is restored.
 
     Args:
-        accelerator ([`~accelerate.Accelerator`]): Of the run.
+        accelerator ([`~accelerate.Accelerator`]): The run's.
 
     Attributes:
         stopped_at (`int` or `None`): Number of updates at which this run was stopped.
@@ -30,18 +31,18 @@ class PreemptionCallback(TrainerCallback):
         self.accelerator = accelerator
         self.stopped_at: int | None = None
         self._signalled = False
-        self._previous = None
+        self._previous: Any = None  # the handler from before training
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.stopped_at, self._signalled = None, False
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
             self._previous = signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, signum, frame):
         self._signalled = True
 
     def restore(self):
-        """Give SIGTERM back to whoever had it before training."""
+        """Restore the handler of SIGTERM from before training."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None
@@ -62,5 +63,5 @@ class PreemptionCallback(TrainerCallback):
         if self.stopped_at is not None:
             logger.warning(
                 f"Preempted by SIGTERM after update {self.stopped_at} of {state.max_steps}. The run is saved in "
-                f"{args.output_dir!r} and goes on from there with `resume_from_checkpoint=True`."
+                f"{args.output_dir!r}. Resume it with `resume_from_checkpoint=True`."
             )

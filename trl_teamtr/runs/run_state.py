@@ -1,13 +1,12 @@
-"""What a resumed run needs of the interrupted one, beside the agents: its shape, and what it had not logged yet."""
+"""What a resumed run needs from the interrupted one beside the agents: its shape, and metrics not logged yet."""
 
 import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from trl import GRPOTrainer
 
 
 RUN_STATE = "teamtr_run.json"
@@ -15,12 +14,31 @@ RUN_STATE = "teamtr_run.json"
 DEEPSPEED = "DistributedType.DEEPSPEED"
 
 
-def begin(trainer: GRPOTrainer, checkpoint: str | None) -> float:
-    """
-    Set the counters between two logs to 0 or, after a resume, to what they were; returns when the run started.
+class Run(Protocol):
+    """What a checkpoint needs of the lead of a team: attributes of `Trainer` and `GRPOTrainer`."""
 
-    A resumed run counts on, so that its logs are those of a run that was never stopped: the loss and the speed in the
-    last log are of the whole run, and the time between a stop and its resume does not count.
+    args: Any
+    state: Any
+    control: Any
+    accelerator: Any
+    callback_handler: Any
+    _metrics: dict[str, Any]
+    _tr_loss: Any
+    _total_loss_scalar: float
+    _globalstep_last_logged: int
+    _initial_num_input_tokens_seen: int
+    _initial_global_step: int
+    _start_time: float
+
+    def _save_rng_state(self, output_dir: str) -> None: ...
+
+
+def begin(trainer: Run, checkpoint: str | None) -> float:
+    """
+    Set the counters between two logs to 0 or, after a resume, to their saved values. Returns the run's start time.
+
+    A resumed run continues the counters, so that its logs are those of an uninterrupted run: the loss and the speed in
+    the last log are of the whole run, without the time between a stop and its resume.
     """
     trainer._tr_loss, trainer._total_loss_scalar = torch.tensor(0.0, device=trainer.args.device), 0.0
     trainer._initial_num_input_tokens_seen = trainer.state.num_input_tokens_seen
@@ -39,8 +57,8 @@ def begin(trainer: GRPOTrainer, checkpoint: str | None) -> float:
     return trainer._start_time
 
 
-def write(trainer: GRPOTrainer, trained: Sequence[str], folder: str):
-    """Write what [`begin`] and [`check`] read."""
+def write(trainer: Run, trained: Sequence[str], folder: str):
+    """Save what [`begin`] and [`check`] read."""
     state = {
         "num_processes": trainer.accelerator.num_processes,
         "distributed_type": str(trainer.accelerator.distributed_type),
@@ -60,7 +78,7 @@ def write(trainer: GRPOTrainer, trained: Sequence[str], folder: str):
 
 
 def read(folder: str) -> dict[str, Any] | None:
-    """What [`write`] wrote; `None` for a checkpoint of an older version."""
+    """Load what [`write`] saved; `None` for a checkpoint of an older version."""
     path = os.path.join(folder, RUN_STATE)
     if not os.path.isfile(path):
         return None
@@ -68,9 +86,9 @@ def read(folder: str) -> dict[str, Any] | None:
         return json.load(file)
 
 
-def check(trainer: GRPOTrainer, trained: Sequence[str], folder: str):
+def check(trainer: Run, trained: Sequence[str], folder: str):
     """
-    Raise unless `trainer`, of the agents `trained`, can go on from the checkpoint `folder`.
+    Raise unless `trainer`, which trains the agents `trained`, can resume from the checkpoint `folder`.
 
     Raises:
         `ValueError`: If other agents are trained, a stage has another number of prompts, or DeepSpeed's partitions are for
@@ -92,7 +110,7 @@ def _check_trained(here: list[str], folder: str, saved: dict[str, Any]):
         )
 
 
-def _check_batch(trainer: GRPOTrainer, folder: str, saved: dict[str, Any]):
+def _check_batch(trainer: Run, folder: str, saved: dict[str, Any]):
     args, processes = trainer.args, trainer.accelerator.num_processes
     batch, group = saved["generation_batch_size"], saved["num_generations"]
     if (args.generation_batch_size, args.num_generations) == (batch, group):
@@ -112,7 +130,7 @@ def _check_batch(trainer: GRPOTrainer, folder: str, saved: dict[str, Any]):
     )
 
 
-def _check_engine(trainer: GRPOTrainer, folder: str, saved: dict[str, Any]):
+def _check_engine(trainer: Run, folder: str, saved: dict[str, Any]):
     there = (saved["distributed_type"], saved["num_processes"])
     here = (str(trainer.accelerator.distributed_type), trainer.accelerator.num_processes)
     if there == here or DEEPSPEED not in (there[0], here[0]):

@@ -1,4 +1,4 @@
-"""What a checkpoint in the middle of a stage holds of the stage's rollouts."""
+"""The rollouts of a stage, in a checkpoint that is saved in the middle of it."""
 
 import dataclasses
 import json
@@ -24,13 +24,13 @@ ROLLOUTS = "rollouts.json"
 
 def save_stage(stage: StageRollouts, folder: str, accelerator: Accelerator, should_save: bool):
     """
-    Write what the next update of a stage needs.
+    Save what the next update of a stage needs.
 
     Args:
         stage ([`StageRollouts`]): The stage.
         folder (`str`): The checkpoint.
-        accelerator ([`~accelerate.Accelerator`]): Every process calls this together.
-        should_save (`bool`): Whether this process writes what all have.
+        accelerator ([`~accelerate.Accelerator`]): All processes call this together.
+        should_save (`bool`): Whether this process writes what is the same on all.
     """
     if stage.rollouts is None:
         return
@@ -50,13 +50,13 @@ def load_stage(
     folder: str, turn_loop: TurnLoop, num_served: int, restore: Callable[[str, list[torch.Tensor]], Snapshot]
 ) -> StageRollouts:
     """
-    Read back what [`save_stage`] wrote; nothing, for a checkpoint at a stage's end.
+    Load what [`save_stage`] saved; an empty stage for a checkpoint at a stage's end.
 
     Args:
         folder (`str`): The checkpoint.
         turn_loop ([`TurnLoop`]): The team's.
-        num_served (`int`): Updates of the stage that were made before.
-        restore (`Callable[[str, list[torch.Tensor]], Snapshot]`): Makes the snapshot of an agent of weights of it.
+        num_served (`int`): Number of updates of the stage made before the checkpoint.
+        restore (`Callable[[str, list[torch.Tensor]], Snapshot]`): Makes the snapshot of an agent from its weights.
     """
     path, accelerator = os.path.join(folder, ROLLOUTS), turn_loop.accelerator
     if not os.path.isfile(path):

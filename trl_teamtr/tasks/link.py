@@ -1,8 +1,8 @@
 """
 LINK: a chain of agents that must agree on a code.
 
-Each of n agents has a private digit in 0..5 that only it sees. In team order, each writes two symbols: its reading of
-the previous agent's digit, and its own digit as a code letter. The reward is the share of the n - 1 links that were
+Each of n agents has a private digit in 0..5 that only it sees. In team order, each writes two symbols: the previous
+agent's digit as it reads it, and its own digit as a code letter. The reward is the share of the n - 1 links that were
 read correctly. Two dialects exist: in A, digit d is the d-th letter; in B, the letters are swapped in pairs. A freshly
 warmed-up agent writes A and reads B most of the time, so that a team understands itself about three times in ten until
 its members settle on one dialect. One agent's drift is another's misreading.
@@ -60,11 +60,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     """One token per character, and one per role of the chat template."""
     special = ["<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
     vocab = {token: i for i, token in enumerate([*special, *"012345", *LETTERS, *NAMES, *": \n?"])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<|unk|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<|unk|>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=backend,
         pad_token="<|pad|>",
         unk_token="<|unk|>",
         eos_token="<|end|>",

@@ -17,7 +17,7 @@ from . import link, reasoning_gym
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
 
-REWARDS = {
+REWARDS: dict[str, Callable[..., Any]] = {
     "accuracy_reward": accuracy_reward,
     "reasoning_accuracy_reward": reasoning_accuracy_reward,
     "think_format_reward": think_format_reward,
@@ -85,7 +85,7 @@ def default_reward(dataset_name: str) -> str | None:
 
 def load_reward(name: str) -> Callable[..., Any]:
     """
-    A reward function by its name in `REWARDS`, or by the dotted path of a function of one's own.
+    A reward function by its name in `REWARDS`, or a custom one by its dotted path.
 
     Raises:
         `ValueError`: If `name` is neither.
@@ -95,11 +95,11 @@ def load_reward(name: str) -> Callable[..., Any]:
 
 def load_function(path: str, what: str = "function", others: str = "") -> Callable[..., Any]:
     """
-    A function by its dotted path, seen from the working directory too.
+    A function by its dotted path, which may start in the working directory.
 
     Args:
         path (`str`): The dotted path.
-        what, others (`str`): For the message: what is looked for, and what else there is.
+        what, others (`str`): For the message: what is missing, and the alternatives.
 
     Raises:
         `ValueError`: If there is none.

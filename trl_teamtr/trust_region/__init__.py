@@ -1,4 +1,4 @@
-"""How far an update may go: its KL, its radius, and the way back."""
+"""How far an update may go: its KL, its radius, and backtracking."""
 
 from .engines import PlainEngine, ZeroEngine
 from .monitor import split_off_monitor

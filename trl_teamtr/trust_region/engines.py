@@ -1,4 +1,4 @@
-"""What an update needs from the engine under an agent: plain PyTorch and DDP, or DeepSpeed's ZeRO stages 1 to 3."""
+"""What an update needs from an agent's engine: plain PyTorch and DDP, or DeepSpeed's ZeRO stages 1 to 3."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ class PlainEngine:
     """
 
     def __init__(self, trainer: Trainer):
+        assert trainer.model is not None  # an agent's trainer is given a model
         self._trainer = trainer
         self._params = [param for param in trainer.model.parameters() if param.requires_grad]
         self.grad_norm = 0.0
@@ -26,36 +27,38 @@ class PlainEngine:
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that holds the moments."""
-        return self._trainer.optimizer
+        optimizer = self._trainer.optimizer
+        assert optimizer is not None  # it is made before the first update
+        return optimizer
 
     @property
     def weights(self) -> list[torch.Tensor]:
-        """What decides the policy, as far as this process holds it: the trainable weights in their full precision."""
+        """The trainable weights that this process holds, in their full precision."""
         return [param.detach() for param in self._params]
 
     def publish(self):
-        """Let the policy follow a change of `weights`. Every process calls this together."""
+        """Apply a change of `weights` to the model. All processes call this together."""
 
     def clip_gradients(self):
-        """Clip the accumulated gradient, where [`step`] does not do it."""
+        """Clip the accumulated gradient, unless [`step`] does it."""
         trainer = self._trainer
         norm = trainer._clip_grad_norm(trainer.model_wrapped) if trainer.args.max_grad_norm > 0 else None
         self.grad_norm = float(trainer._get_grad_norm(trainer.model_wrapped, grad_norm=norm))
 
     def step(self):
-        """Apply the accumulated gradient and forget it. `grad_norm` is its norm before clipping then."""
-        self._trainer.optimizer.step()
+        """Apply and discard the accumulated gradient. `grad_norm` is then its norm before clipping."""
+        self.optimizer.step()
         self.discard_gradients()
 
     def discard_gradients(self):
-        """Forget the accumulated gradient."""
+        """Discard the accumulated gradient."""
         self._trainer.model_wrapped.zero_grad()
 
     def unlink_moments(self):
-        """Let go of all views of the moments, which are about to leave the device."""
+        """Release all views of the moments before they leave the device."""
 
     def link_moments(self):
-        """The moments are back."""
+        """Restore the views after the moments are back."""
 
 
 class ZeroEngine:
@@ -67,10 +70,10 @@ class ZeroEngine:
     """
 
     def __init__(self, trainer: Trainer):
-        self._engine = trainer.model_wrapped
+        self._engine: Any = trainer.model_wrapped  # a DeepSpeed engine
         self._zero: Any = self._engine.optimizer
         self.grad_norm = 0.0
-        # accelerate steps as soon as the last micro-batch is through, but the trust region decides first
+        # accelerate steps right after the last micro-batch, but the trust region must decide first
         trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
 
     @property
@@ -161,17 +164,17 @@ def make_engine(trainer: Trainer, name: str) -> PlainEngine | ZeroEngine:
     kind = type(trainer.model_wrapped.optimizer)
     if kind not in kinds:
         raise NotImplementedError(
-            f"DeepSpeed made a {kind.__name__} for agent {name!r}, but the trust region knows how to take back "
-            "a step of ZeRO stages 1, 2 and 3 only. Use one of accelerate_configs/zero1.yaml, zero2.yaml, zero3.yaml."
+            f"DeepSpeed made a {kind.__name__} for agent {name!r}, but the trust region can revert a step of "
+            "ZeRO stages 1, 2 and 3 only. Use one of accelerate_configs/zero1.yaml, zero2.yaml, zero3.yaml."
         )
     return kinds[kind](trainer)
 
 
 @contextlib.contextmanager
 def loading_runs_no_code(trainer: Trainer) -> Iterator[None]:
-    """Within it DeepSpeed, which unpickles whatever a checkpoint holds, loads tensors and its own records only."""
+    """Context in which DeepSpeed, which unpickles what a checkpoint holds, loads only tensors and its own records."""
     if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
-        yield  # there transformers loads weights only
+        yield  # transformers loads weights only
         return
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -183,7 +186,8 @@ def loading_runs_no_code(trainer: Trainer) -> Iterator[None]:
 
 
 def prepare_frozen(trainer: Trainer):
-    """Put the model of an agent that only speaks where the engine wants it: under ZeRO-3 in partitions."""
+    """Prepare the model of a frozen agent for the engine: under ZeRO-3 it is partitioned."""
     if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+        assert trainer.model is not None  # an agent's trainer is given a model
         trainer.model_wrapped = trainer.deepspeed = prepare_deepspeed(trainer.model, trainer.accelerator)
         trainer.accelerator.deepspeed_config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config

@@ -1,4 +1,4 @@
-"""Rollouts on which the KL is measured only: an update is not fitted to them, so that they do not flatter it."""
+"""Held-out rollouts that measure the KL: an update is not fitted to them, so they do not underestimate it."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def split_off_monitor(
 
 
 def _take(batch: dict[str, Any], rows: slice) -> dict[str, Any]:
-    """The given rows of everything that has rows."""
+    """The given rows of all values that have rows."""
     return {
         name: value[rows] if isinstance(value, list) or (value is not None and value.ndim > 0) else value
         for name, value in batch.items()

@@ -1,4 +1,4 @@
-"""The KL of an agent's policy before an update and after it, over the full vocabulary."""
+"""The KL between an agent's policies before and after an update, over the full vocabulary."""
 
 import torch
 
@@ -8,7 +8,7 @@ from ..policy.scoring import rows_per_chunk, sequence
 from .snapshot import Snapshot
 
 
-# Most logits of one policy that the exact KL holds at a time: 256 MiB in float32.
+# Maximum number of logits of one policy in memory at a time: 256 MiB in float32.
 LOGITS_PER_CHUNK = 2**26
 
 
@@ -22,7 +22,7 @@ def exact_token_kl(policy: Policy, inputs: dict, snapshot: Snapshot, temperature
         policy ([`Policy`]): π_new. All processes call this together.
         inputs (`dict`): Whole views, as padded tensors.
         snapshot ([`Snapshot`]): π_cur.
-        temperature (`float`): At which both are compared.
+        temperature (`float`): Temperature of both.
 
     Returns:
         `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`loss_mask`].

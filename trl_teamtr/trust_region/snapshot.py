@@ -1,4 +1,4 @@
-"""The policy before an update, and the ways back to it."""
+"""The policy before an update, and how to return to it."""
 
 import contextlib
 import copy
@@ -15,7 +15,7 @@ class Snapshot:
     The policy π_cur at the start of an update: its trainable weights, and the state of its optimizer.
 
     Under ZeRO each process keeps its own partition of the float32 master weights, so that no precision is lost and
-    nothing is gathered. The optimizer's state, which only a rejection needs, is kept in the memory of the CPU.
+    nothing is gathered. The optimizer's state, which only a rejection needs, is kept in CPU memory.
 
     Args:
         engine (`PlainEngine` or `ZeroEngine`): The engine of the agent.
@@ -40,14 +40,14 @@ class Snapshot:
         self._engine.publish()
 
     def restore(self):
-        """Put the weights, and the optimizer if its state was kept, back to where the update began."""
+        """Reset the weights, and the optimizer if its state was kept, to the start of the update."""
         self._write(self.weights)
         if self._optimizer_state is not None:
             restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
 
     @contextlib.contextmanager
     def current_policy(self) -> Iterator[None]:
-        """Within it the model is π_cur; after it, what it was before, to the bit."""
+        """Context in which the model is π_cur; afterwards its weights are restored bitwise."""
         weights = [tensor.clone() for tensor in self._engine.weights]
         self._write(self.weights)
         try:
@@ -62,7 +62,7 @@ class Snapshot:
 
 
 def copy_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict, list[dict]]:
-    """The moments by parameter, and the settings of the groups, in the memory of the CPU."""
+    """The moments by parameter, and the settings of the groups, in CPU memory."""
     state = {param: {key: _copy(value) for key, value in values.items()} for param, values in optimizer.state.items()}
     groups = [{k: copy.deepcopy(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     return state, groups
@@ -73,7 +73,7 @@ def restore_optimizer_state(optimizer: torch.optim.Optimizer, saved: tuple[dict,
     state, groups = saved
     for param in list(optimizer.state):
         if param not in state:
-            del optimizer.state[param]  # the first step of a run made it
+            del optimizer.state[param]  # made by the first step of a run
     for param, values in state.items():
         for key, value in values.items():
             if isinstance(value, torch.Tensor):

@@ -24,8 +24,12 @@ class TurnRadii:
 
     def __init__(self, radius: float | None, radii: Sequence[float] | None = None):
         self.radii = radii
-        # δ / δ_u: what KL at a turn counts in d̂, and in the penalty
-        self.weights = torch.tensor([radius / own for own in radii] if radii is not None else [1.0])
+        # δ / δ_u: the weight of a turn's KL in d̂ and in the penalty
+        weights = [1.0]
+        if radii is not None:
+            assert radius is not None  # radii for turns are made from the agent's radius
+            weights = [radius / own for own in radii]
+        self.weights = torch.tensor(weights)
 
     def by_turn(self, kl: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """
@@ -33,7 +37,7 @@ class TurnRadii:
 
         Args:
             kl (`torch.Tensor` of shape `(rows, length)`): In nats; 0 on what the agent read.
-            inputs (`dict`): The batch, of whose `message_numbers` radii for each turn make use.
+            inputs (`dict`): The batch; radii for each turn need its `message_numbers`.
 
         Returns:
             `torch.Tensor` of shape `(turns,)`, one turn if there is one radius.

@@ -2,8 +2,8 @@ r"""
 The trust region of one update: estimators of $\mathrm{KL}(\pi_{cur}\|\pi_{new})$ (eq. 11), the controller of its
 penalty, and the backtracking that keeps every accepted update inside the radius.
 
-The direction is KL(π_cur ‖ π_new), estimated on samples of π_cur. TRL's `beta` term is the other direction, against a
-fixed reference, and has nothing to do with it.
+The direction is KL(π_cur ‖ π_new), estimated on samples of π_cur. TRL's `beta` term is unrelated: it is the other
+direction, against a fixed reference.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from .snapshot import Snapshot
 
 class KLController:
     r"""
-    Coefficient β of the KL penalty, moved towards the radius after each update by the proportional rule of Ziegler et
+    Coefficient β of the KL penalty, adapted to the radius after each update by the proportional rule of Ziegler et
     al. (2019): $\beta \leftarrow \beta (1 + g\,\mathrm{clip}(\hat d/\delta - 1, -0.2, 0.2))$.
 
     Args:
         coef (`float`): Initial β. 0 stays 0.
         radius (`float`, *optional*): Target δ in nats per message. Without one, β is fixed.
         gain (`float`): Gain g.
-        adaptive (`bool`): Whether β moves at all.
+        adaptive (`bool`): Whether β is adapted.
     """
 
-    # β stays within this factor of where it began, so that many calm stages do not take the penalty away for good.
+    # β stays within this factor of its initial value, so that many small updates do not remove the penalty forever.
     MAX_FACTOR = 1e3
 
     def __init__(self, coef: float, radius: float | None, gain: float = 1.0, adaptive: bool = True):
@@ -35,8 +35,8 @@ class KLController:
         self._range = (coef / self.MAX_FACTOR, coef * self.MAX_FACTOR)
 
     def step(self, kl: float):
-        """Move β after an update whose KL was `kl` (nats per message) before any backtracking."""
-        if self.adaptive:
+        """Adapt β after an update whose KL was `kl` (nats per message) before any backtracking."""
+        if self.adaptive and self.radius is not None:
             error = max(-0.2, min(0.2, kl / self.radius - 1))
             low, high = self._range
             self.coef = max(low, min(high, self.coef * (1 + self.gain * error)))
@@ -45,15 +45,15 @@ class KLController:
 @dataclass
 class UpdateReport:
     """
-    What one update did.
+    The result of one update.
 
     Args:
         inner_steps (`int`): Optimizer steps taken.
         kl (`float`): d̂ of the accepted update, in nats per message; 0 if it was rejected or made no step.
         kl_proposed (`float`): d̂ before backtracking.
         kl_last_pass (`float`): k3 estimate at the start of the last inner iteration, measured at no cost.
-        backtracks (`int`): Halvings.
-        rejected (`bool`): Whether the update was undone.
+        backtracks (`int`): Number of halvings.
+        rejected (`bool`): Whether the update was reverted.
         loss (`float`): Mean loss over the inner steps.
         grad_norm (`float`): Gradient norm before clipping, in the last inner step.
         num_messages (`int`): Number of messages of the agent, over all processes.
@@ -88,14 +88,14 @@ def backtrack(
     snapshot: Snapshot, measure: Callable[[], float], radius: float, max_backtracks: int, report: UpdateReport
 ):
     """
-    Move the policy back towards π_cur until its KL is within `radius`; undo the update if that never happens.
+    Move the policy back towards π_cur until its KL is within `radius`; revert the update if that never happens.
 
     Args:
         snapshot (`Snapshot`): π_cur.
-        measure (`Callable[[], float]`): d̂ of the present weights, in nats per message, equal on all processes.
+        measure (`Callable[[], float]`): d̂ of the current weights, in nats per message, equal on all processes.
         radius (`float`): δ, in nats per message.
-        max_backtracks (`int`): Halvings before the update is rejected.
-        report (`UpdateReport`): Gets `kl`, `backtracks` and `rejected`; its `kl_proposed` is d̂ at the start.
+        max_backtracks (`int`): Number of halvings before the update is rejected.
+        report (`UpdateReport`): Its `kl`, `backtracks` and `rejected` are set; `kl_proposed` is d̂ at the start.
     """
     report.kl = report.kl_proposed
     # The negation also catches a KL that is NaN

@@ -1,0 +1,26 @@
+"""What the training script refuses before it makes anything."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from trl_teamtr.cli.train import make_parser, make_trainer
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ([], "Set `dataset_name`"),
+        (["--dataset_name", "link:2"], "Set `agents` in the YAML file, or `--model_name_or_path`"),
+    ],
+)
+def test_what_is_missing_is_said(tmp_path, line, message):
+    command = [*line, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+    with pytest.raises(ValueError, match=message):
+        make_trainer(*make_parser().parse_args_and_config([*command, "--dataset_size", "4", "--eval_size", "1"]))
+
+
+def test_it_can_be_a_command_of_another_parser():
+    asked = {}
+    parsers = SimpleNamespace(add_parser=lambda name, **kwargs: asked.update({name: kwargs}) or "parser")
+    assert make_parser(parsers) == "parser" and len(asked["teamtr"]["dataclass_types"]) == 3

@@ -1,0 +1,38 @@
+"""The plain backend: ids up to the end of a message, contexts of uneven lengths, nothing that outlasts a call."""
+
+import torch
+from accelerate import Accelerator
+from tiny import make_model, make_tokenizer
+
+from trl_teamtr.agents.settings import SamplingSettings
+from trl_teamtr.policy.backend import PlainBackend
+from trl_teamtr.policy.policy import Policy
+
+
+def make_backend(eos_token_ids=(1,), **fields):
+    model = make_model()
+    policy = Policy(model, Accelerator())
+    return model, PlainBackend(policy, make_tokenizer(), list(eos_token_ids), SamplingSettings(**fields))
+
+
+def test_messages_end_with_the_first_id_that_ends_one():
+    _, backend = make_backend(eos_token_ids=(1, 2))
+    torch.manual_seed(0)
+    found = backend.generate([[0], [0, 2, 0], [2, 2]] * 20, 4)
+    assert len(found) == 60 and all(1 <= len(ids) <= 4 for ids in found)
+    assert all(token not in (1, 2) for ids in found for token in ids[:-1])
+    assert {1, 2} & {ids[-1] for ids in found}
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    _, backend = make_backend(top_k=1)
+    contexts = [[0], [0, 2, 0, 2], [2, 2]]
+    together = backend.generate(contexts, 5)
+    assert together == [backend.generate([context], 5)[0] for context in contexts]
+
+
+def test_a_limit_is_for_one_call():
+    model, backend = make_backend(top_k=1, max_completion_length=7)
+    own = model.generation_config.to_dict()
+    assert all(len(ids) <= 2 for ids in backend.generate([[0], [2]], 2))
+    assert backend.config.max_new_tokens == 7 and model.generation_config.to_dict() == own

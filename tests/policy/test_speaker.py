@@ -1,0 +1,137 @@
+"""A speaker without a trainer samples and scores as TRL's `GRPOTrainer` does, to the bit."""
+
+import copy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from tiny import PROMPTS, make_config, make_model, make_team, make_tokenizer, make_trainer
+from trl import GRPOConfig, GRPOTrainer
+
+from trl_teamtr import Agent
+from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
+from trl_teamtr.policy.making import make_speakers
+
+
+CONTEXTS = [[2], [0, 2], [2, 2, 0, 2], [0], [2, 0]]
+SAMPLING = {
+    "plain": {},
+    "temperature": {"temperature": 0.6},
+    "truncated": {"temperature": 1.3, "top_k": 2, "top_p": 0.9, "min_p": 0.05},
+    "penalty": {"repetition_penalty": 1.2},
+    "generation_kwargs": {"generation_kwargs": {"no_repeat_ngram_size": 2}},
+    "padded": {"pad_to_multiple_of": 8},
+}
+
+
+def adapter():
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights=False)
+    torch.manual_seed(3)
+    return get_peft_model(make_model(), config)
+
+
+def make_pair(folder, model, **fields):
+    """TRL's own trainer, and a speaker that knows nothing of it."""
+    args = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none"}
+    args |= {
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 6,
+        "disable_dropout": True,
+    }
+    trainer = GRPOTrainer(
+        copy.deepcopy(model),
+        lambda completions, **kwargs: [0.0] * len(completions),
+        GRPOConfig(str(folder), **args, **fields),
+        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        processing_class=make_tokenizer(),
+    )
+    agent = Agent("x", model, processing_class=make_tokenizer())
+    pad_to = fields.pop("pad_to_multiple_of", None)
+    sampling = SamplingSettings(max_completion_length=6, **fields)
+    (speaker,) = make_speakers([agent], SpeakingSettings(sampling, pad_to_multiple_of=pad_to), Accelerator())
+    return trainer, speaker
+
+
+@pytest.mark.parametrize("make", [make_model, adapter], ids=["model", "adapter"])
+@pytest.mark.parametrize("fields", SAMPLING.values(), ids=list(SAMPLING))
+def test_samples_are_those_of_grpo(tmp_path, make, fields):
+    trainer, speaker = make_pair(tmp_path, make(), **fields)
+    assert speaker.eos_token_ids == trainer.eos_token_ids
+    assert speaker.backend.config.to_dict() == trainer.generation_config.to_dict()
+    torch.manual_seed(5)
+    theirs, _ = trainer._generate_single_turn(CONTEXTS, None, {}, 1)
+    torch.manual_seed(5)
+    ours = speaker.speak(CONTEXTS)
+    assert [list(message.ids) for message in ours] == theirs
+    assert len({message.ids for message in ours}) > 1
+
+
+@pytest.mark.parametrize("make", [make_model, adapter], ids=["model", "adapter"])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_log_probabilities_are_those_of_grpo(tmp_path, make, batch_size):
+    trainer, speaker = make_pair(tmp_path, make(), temperature=0.7)
+    ids = torch.tensor([[1, 1, 2, 0, 2, 1], [0, 2, 2, 0, 0, 2], [1, 2, 0, 2, 1, 1]])
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0]])
+    with torch.no_grad():
+        theirs, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, 4, batch_size)
+    batch = {
+        "prompt_ids": ids[:, :2],
+        "prompt_mask": mask[:, :2],
+        "completion_ids": ids[:, 2:],
+        "completion_mask": mask[:, 2:],
+    }
+    ours = speaker.token_logps(batch, batch_size)
+    assert torch.equal(ours, theirs) and (ours[:, :3] < 0).all()
+    assert not ours.requires_grad
+
+
+def test_members_in_training_sample_with_the_config_that_trl_has_made(tmp_path):
+    team = make_team(2)
+    team[1].generation_kwargs = {"temperature": 0.5, "max_new_tokens": 1}
+    trainer = make_trainer(tmp_path, team, top_k=2, kl_estimator="exact")
+    for member in trainer.members:
+        assert member.speaker.backend.config.to_dict() == member.generation_config.to_dict()
+        assert member.speaker.eos_token_ids == member.eos_token_ids
+        assert member.speaker.sampling.max_completion_length == member.max_completion_length
+    assert [member.speaker.sampling.temperature for member in trainer.members] == [1.0, 0.5]
+
+
+def test_a_models_own_weights_serve_and_its_modules_are_left_alone():
+    model = adapter()
+    forward, state = vars(model).get("forward"), model.training
+    (speaker,) = make_speakers(
+        [Agent("x", model, processing_class=make_tokenizer())], SpeakingSettings(), Accelerator()
+    )
+    own, theirs = dict(speaker.policy.model.named_parameters()), dict(model.named_parameters())
+    assert speaker.policy.model is not model and all(own[name] is theirs[name] for name in theirs)
+    assert vars(model).get("forward") is forward and model.training == state
+
+
+def test_agents_may_share_one_model():
+    model = make_model()
+    agents = [Agent(name, model, processing_class=make_tokenizer()) for name in "xy"]
+    first, second = make_speakers(agents, SpeakingSettings(), Accelerator())
+    assert first.policy.model is not second.policy.model
+    assert next(first.policy.model.parameters()) is next(second.policy.model.parameters())
+
+
+def test_messages_continue_from_their_beginnings(tmp_path):
+    speaker = make_trainer(tmp_path, make_team(1), max_completion_length=3).speaker
+    whole, cut, fresh = speaker.speak([[2], [2], [2]], [(0, 1), (2,), ()])
+    assert whole.ids == (0, 1) and whole.finished
+    assert cut.ids[0] == 2 and 1 < len(cut.ids) <= 3 and 1 <= len(fresh.ids) <= 3
+    assert speaker.speak([]) == []
+
+
+def test_room_leaves_place_for_a_message(tmp_path):
+    args = {"max_context_length": 20, "max_completion_length": 3}
+    assert make_trainer(tmp_path, make_team(1), **args).speaker.room == 17
+    assert make_trainer(tmp_path, make_team(1), max_completion_length=3).speaker.room == 128 - 3
+
+
+def test_continuous_batching_is_refused():
+    with pytest.raises(ValueError, match="`use_transformers_continuous_batching=True` is not supported"):
+        make_config("x", use_transformers_continuous_batching=True)

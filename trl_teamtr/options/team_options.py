@@ -1,0 +1,136 @@
+"""The options that a team adds to those of TRL: their choices, and which of them go together."""
+
+from typing import Any
+
+from .checking import check
+
+
+# The choices of each option; the error for another value lists them.
+UPDATE_ORDERS = ("sequential", "reversed", "random")
+RESAMPLINGS = ("full", "suffix", "speculative", "stale", "joint", "importance")
+ROUTERS = ("round_robin", "random")
+KL_CONTROLLERS = ("adaptive", "fixed")
+KL_ESTIMATORS = ("k3", "exact")
+RADIUS_SCHEDULES = ("uniform", "horizon")
+
+
+def check_radius(radius: float | None, owner: str):
+    """Raise unless `radius` is a trust-region radius: `None`, or a positive number of nats per message."""
+    check(
+        radius is None or radius > 0,
+        f"`trust_region_radius` of {owner} is {radius}, but a radius is a positive KL in nats per message (the paper "
+        "uses 0.01). Pass a positive number, or `None` for no trust region.",
+    )
+
+
+def check_team_options(args: Any):
+    """
+    Check the options of a team.
+
+    Args:
+        args ([`TeamTRConfig`]): The options.
+
+    Raises:
+        `ValueError`: Naming the option, what was given and what is allowed.
+    """
+    _check_stages(args)
+    check_rollout_options(args)
+    _check_trust_region(args)
+    _check_diagnostics(args)
+    check(
+        not (args.offload_idle_agents and args.deepspeed_plugin is not None),
+        "`offload_idle_agents=True` is not supported with DeepSpeed, which keeps the weights in its own buffers. "
+        "Leave it `False` and use accelerate_configs/zero3_offload.yaml.",
+    )
+
+
+def _check_stages(args: Any):
+    check(
+        args.num_stages is None or args.max_steps <= 0,
+        f"Both `num_stages` ({args.num_stages}) and `max_steps` ({args.max_steps}) are set. `max_steps` counts "
+        "updates, of which a stage has one for each trainable agent: set one of the two.",
+    )
+    check(args.num_stages is None or args.num_stages >= 1, f"`num_stages` must be at least 1, got {args.num_stages}.")
+    check(args.num_iterations >= 1, f"`num_iterations` must be at least 1, got {args.num_iterations}.")
+    _check_choice(args, "update_order", UPDATE_ORDERS)
+
+
+def check_rollout_options(args: Any):
+    """Check how rollouts are generated: by the options of a team, or of an agent that has settings of its own."""
+    for name in ("num_agents", "max_turns", "max_context_length"):
+        value = getattr(args, name)
+        check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
+    check(args.num_rounds >= 1, f"`num_rounds` must be at least 1, got {args.num_rounds}.")
+    check(
+        args.max_completion_length is not None and args.max_completion_length >= 1,
+        f"`max_completion_length` must be a number of at least 1, got {args.max_completion_length}: a message has to leave "
+        "room for the answers to it. TRL's default is 512.",
+    )
+    check(
+        args.reward_timeout is None or args.reward_timeout > 0,
+        f"`reward_timeout` must be a positive number of seconds, or `None` to wait forever, got "
+        f"{args.reward_timeout}.",
+    )
+    _check_choice(args, "router", ROUTERS)
+    if args.resampling is not None:
+        _check_choice(args, "resampling", RESAMPLINGS)
+    check(
+        args.resample_every == 1 or (args.resample_every > 1 and args.resampling in (None, "full")),
+        f"`resample_every` is {args.resample_every} with `resampling={args.resampling!r}`. It must be at least 1, "
+        "and above 1 it is the baseline that resamples all rollouts, but less often: use `resampling='full'`.",
+    )
+    check(
+        args.importance_clip is None or args.importance_clip > 0,
+        f"`importance_clip` must be positive or `None`, got {args.importance_clip}.",
+    )
+    check(
+        args.resampling != "speculative" or args.disable_dropout,
+        "`resampling='speculative'` compares the distributions of a policy before and after its update, and "
+        "dropout changes them. Leave `disable_dropout=True`, or use `resampling='suffix'`.",
+    )
+
+
+def _check_trust_region(args: Any):
+    check_radius(args.trust_region_radius, "the config")
+    _check_choice(args, "radius_schedule", RADIUS_SCHEDULES)
+    _check_choice(args, "kl_estimator", KL_ESTIMATORS)
+    _check_choice(args, "kl_controller", KL_CONTROLLERS)
+    check(args.kl_coef >= 0, f"`kl_coef` must be at least 0, got {args.kl_coef}.")
+    check(
+        0 <= args.monitor_fraction < 1,
+        f"`monitor_fraction` is a share of the rollouts, from 0 up to but not 1, got {args.monitor_fraction}.",
+    )
+    rows = args.per_device_train_batch_size
+    check(
+        args.monitor_fraction == 0 or 0 < round(args.monitor_fraction * rows) < rows,
+        f"`monitor_fraction={args.monitor_fraction}` of the {rows} rollouts of a micro-batch "
+        f"(`per_device_train_batch_size`) is {round(args.monitor_fraction * rows)}: at least one must be monitored, "
+        "and one trained on. Use larger micro-batches, or another share.",
+    )
+    check(args.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {args.max_backtracks}.")
+    check(
+        args.advantage_clip is None or args.advantage_clip > 0,
+        f"`advantage_clip` must be positive or `None`, got {args.advantage_clip}.",
+    )
+    check(args.advantage_epsilon > 0, f"`advantage_epsilon` must be positive, got {args.advantage_epsilon}.")
+
+
+def _check_diagnostics(args: Any):
+    for name, unit in (("diagnostics_every", "stage"), ("certificate_prompts", "prompt")):
+        value = getattr(args, name)
+        check(value >= 1, f"`{name}` must be at least 1 {unit}, got {value}.")
+    gamma = args.certificate_gamma
+    check(
+        gamma is None or 0 <= gamma < 1,
+        f"`certificate_gamma` is {gamma}, but the discounted bound is infinite at 1: pass a discount from 0 up to but "
+        "not 1, or `None` for the finite-horizon bound alone.",
+    )
+    check(
+        args.advantage_bound > 0,
+        f"`advantage_bound` must be positive, the largest difference of two returns, got {args.advantage_bound}.",
+    )
+
+
+def _check_choice(args: Any, name: str, choices: tuple[str, ...]):
+    value = getattr(args, name)
+    check(value in choices, f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
