@@ -27,11 +27,12 @@ from .reports.rollout_metrics import measure_rollouts
 from .returns.returns import answer_ids, answers, weigh_rewards
 from .returns.rewards import check_model_rewards
 from .rollouts.rollouts import Rollouts
+from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import exact_token_kl
-from .trust_region.snapshot import Snapshot
+from .trust_region.snapshot import Snapshot, all_or_nothing
 from .trust_region.turn_radii import TurnRadii
 from .trust_region.update import KLController, UpdateReport, backtrack
 
@@ -65,6 +66,7 @@ class AgentTrainer(GRPOTrainer):
     - `_prepare_inputs` returns micro-batches as they are, since [`~AgentTrainer.update`] makes the passes over them.
     - `_inner_training_loop` prepares the model and the optimizer and leaves the loop to the lead.
     - `_prepare_for_training` then determines the engine (DDP, ZeRO), on which an update depends.
+    - `_load_from_checkpoint` loads all weights or raises.
     - `_build_accelerator_args` lets all members share the lead's DeepSpeed plugin.
 
     Args:
@@ -264,6 +266,9 @@ class AgentTrainer(GRPOTrainer):
         self.speaker.policy.module = self.model_wrapped
         return output
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None):
+        load_weights(self.model if model is None else model, resume_from_checkpoint)
+
     def _build_accelerator_args(self, **kwargs):
         arguments = super()._build_accelerator_args(**kwargs)
         if self.lead is not self:
@@ -284,7 +289,8 @@ class AgentTrainer(GRPOTrainer):
             before ([`Snapshot`], *optional*): π_cur, with its optimizer if there is a radius. By default made here.
 
         Raises:
-            `FloatingPointError`: If the loss of a pass is NaN or infinite; that pass is not applied.
+            `FloatingPointError`: If the loss of a pass is NaN or infinite. With a radius, whatever ends an update early
+                reverts it.
         """
         num_messages = int(batch["num_messages_in_batch"])
         report = UpdateReport(num_messages=num_messages, num_tokens=int(batch["num_items_in_batch"]))
@@ -294,15 +300,22 @@ class AgentTrainer(GRPOTrainer):
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
         for held_out in monitored:
-            held_out["old_per_token_logps"] = self._token_logps(held_out)
+            held_out["old_per_token_logps"] = self.speaker.token_logps(held_out, self.args.per_device_train_batch_size)
         if self.radius is None:
             self._fit(micro_batches, report)
             return report
         before = before if before is not None else Snapshot(self.engine)
-        stopped = self._fit(micro_batches, report)
+        with all_or_nothing(before, self.engine):
+            self._fit_inside(self.radius, before, micro_batches, monitored, report)
+        self.controller.step(report.kl_proposed)
+        return report
+
+    def _fit_inside(self, radius: float, before: Snapshot, trained: list, monitored: list, report: UpdateReport):
+        """The passes over `trained`, and the backtracking to the radius, measured on `monitored` rollouts too."""
+        stopped = self._fit(trained, report)
 
         def measure() -> float:
-            parts = (micro_batches, monitored) if monitored else (micro_batches,)
+            parts = (trained, monitored) if monitored else (trained,)
             found = [self.measure_kl(part, before) for part in parts]
             return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's `max`, NaN if one is NaN
 
@@ -310,9 +323,7 @@ class AgentTrainer(GRPOTrainer):
         known = stopped and self.args.kl_estimator == "k3" and not monitored
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
-            backtrack(before, measure, self.radius, self.args.max_backtracks, report)
-        self.controller.step(report.kl_proposed)
-        return report
+            backtrack(before, measure, radius, self.args.max_backtracks, report)
 
     def _fit(self, micro_batches: list[dict], report: UpdateReport) -> bool:
         """The passes over `micro_batches`. Returns whether they stopped early, because the KL exceeded the radius."""
@@ -387,6 +398,3 @@ class AgentTrainer(GRPOTrainer):
             by_turn = self.turn_radii.by_turn(kl * loss_mask(inputs), inputs)
             total += torch.stack([by_turn, self.turn_radii.count(inputs)])
         return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))
-
-    def _token_logps(self, batch: dict) -> torch.Tensor:
-        return self.speaker.token_logps(batch, self.args.per_device_train_batch_size)

@@ -9,7 +9,6 @@ from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -30,9 +29,11 @@ from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
 from .runs import checkpoint, hub
+from .runs.agent_folders import folder_beside, put_agent, recover_agent
 from .runs.checkpoint_files import put_checkpoint
 from .runs.preemption import PreemptionCallback
 from .runs.stage_state import save_stage
+from .runs.weights import load_weights
 from .team import Team
 from .teamtr_config import TeamTRConfig
 from .trust_region.engines import prepare_frozen
@@ -188,8 +189,14 @@ class LeadTrainer(AgentTrainer):
         preflight.check_eval_engine(self.is_deepspeed_enabled, self.deepspeed)
         if isinstance(eval_dataset, Dataset | IterableDataset):
             preflight.check_columns(eval_dataset, self.team.names, metric_key_prefix)
+        self._catch_up()
         with evaluating([member.model for member in self.members]):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def _catch_up(self):
+        """After an update that an error has ended, the models follow the reverted weights."""
+        for member in self.trained_members:
+            member.engine.catch_up()
 
     # Saving and loading
 
@@ -210,12 +217,25 @@ class LeadTrainer(AgentTrainer):
             output_dir (`str`, *optional*): Directory to save to; defaults to `args.output_dir`.
         """
         output_dir = output_dir if output_dir is not None else self._output_dir
+        self._catch_up()
         for member in self.members:
-            super(AgentTrainer, member).save_model(os.path.join(output_dir, member.name), _internal_call=True)
+            self._save_member(member, os.path.join(output_dir, member.name))
         if self.args.should_save:
             write_team_files(output_dir, [member.agent for member in self.members], self.args)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_member(self, member: AgentTrainer, folder: str):
+        """Write the model of a member beside `folder`, then let it take the place of what is there."""
+        written = folder_beside(folder)
+        if self.args.should_save:
+            recover_agent(folder)
+        self.accelerator.wait_for_everyone()
+        super(AgentTrainer, member).save_model(written, _internal_call=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            put_agent(written, folder)
+        self.accelerator.wait_for_everyone()  # the processes may write more into it
 
     def create_model_card(self, *args, **kwargs):
         super().create_model_card(*args, **kwargs)
@@ -255,7 +275,7 @@ class LeadTrainer(AgentTrainer):
         for member in self.members:
             folder = os.path.join(best, member.name)
             if not self.is_deepspeed_enabled:
-                Trainer._load_from_checkpoint(member, folder, member.model)
+                load_weights(member.model, folder)
             elif member.agent.trainable:  # frozen agents have no DeepSpeed checkpoint, and have not changed
                 deepspeed_load_checkpoint(member.model_wrapped, folder, not isinstance(member.model, PeftModel))
 

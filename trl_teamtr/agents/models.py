@@ -1,6 +1,7 @@
 """Models of the members: adapters are loaded onto their base, which agents share if possible."""
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
 
     Raises:
         `FileNotFoundError`: If a path is not a directory.
+        `ValueError`: If a directory holds an adapter and whole weights.
     """
     bases = _Bases(settings)
     for agent in agents:
@@ -32,6 +34,7 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
             if not os.path.isdir(model):  # a hub id has at most one slash
                 raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
         if isinstance(model, str) and find_adapter_config_file(model) is not None:
+            _refuse_two_models(model, agent)
             peft_config = PeftConfig.from_pretrained(model)
             base = peft_config.base_model_name_or_path
             agent.model = PeftModel.from_pretrained(
@@ -44,6 +47,17 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
                 )
         elif agent.peft_config is not None and not isinstance(model, PeftModel):
             agent.model = bases.give(model, agent.peft_config, agent)
+
+
+def _refuse_two_models(folder: str, agent: Agent):
+    """Raise `ValueError` if a folder holds whole weights beside an adapter: one of them is of another training."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    whole = [name for name in names if re.fullmatch(r"(pytorch_)?model([.-].*)?\.(safetensors|bin)", name)]
+    if whole:
+        raise ValueError(
+            f"Agent {agent.name!r}: {folder!r} holds an adapter (adapter_config.json) and whole weights ({', '.join(whole)}). "
+            "One of them was left by another training. Remove the files of the one that is not wanted."
+        )
 
 
 def load_whole_model(path: str, agent: Agent, settings: SpeakingSettings) -> PreTrainedModel:

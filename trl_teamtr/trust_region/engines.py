@@ -9,6 +9,8 @@ from accelerate.utils import DistributedType, patch_environment
 from transformers import Trainer
 from trl.models.utils import prepare_deepspeed
 
+from ..policy.processes import union
+
 
 class PlainEngine:
     """
@@ -16,6 +18,9 @@ class PlainEngine:
 
     Args:
         trainer ([`~transformers.Trainer`]): The agent's. Its optimizer may be made later.
+
+    Attributes:
+        is_behind (`bool`): Whether `weights` were changed without [`publish`].
     """
 
     def __init__(self, trainer: Trainer):
@@ -23,6 +28,7 @@ class PlainEngine:
         self._trainer = trainer
         self._params = [param for param in trainer.model.parameters() if param.requires_grad]
         self.grad_norm = 0.0
+        self.is_behind = False
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -38,6 +44,10 @@ class PlainEngine:
 
     def publish(self):
         """Apply a change of `weights` to the model. All processes call this together."""
+
+    def catch_up(self):
+        """[`publish`] if any process is behind. All processes call this together."""
+        self.is_behind = False  # the model has the weights themselves
 
     def clip_gradients(self):
         """Clip the accumulated gradient, unless [`step`] does it."""
@@ -72,7 +82,9 @@ class ZeroEngine:
     def __init__(self, trainer: Trainer):
         self._engine: Any = trainer.model_wrapped  # a DeepSpeed engine
         self._zero: Any = self._engine.optimizer
+        self._accelerator = trainer.accelerator
         self.grad_norm = 0.0
+        self.is_behind = False
         # accelerate steps right after the last micro-batch, but the trust region must decide first
         trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
 
@@ -86,6 +98,11 @@ class ZeroEngine:
 
     def publish(self):
         self._zero.update_lp_params()
+
+    def catch_up(self):
+        if union(self._accelerator, {True} if self.is_behind else set()):
+            self.publish()
+        self.is_behind = False
 
     def clip_gradients(self):
         pass  # DeepSpeed's step does

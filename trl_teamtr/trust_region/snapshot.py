@@ -39,9 +39,15 @@ class Snapshot:
             now.lerp_(then, 0.5)
         self._engine.publish()
 
-    def restore(self):
-        """Reset the weights, and the optimizer if its state was kept, to the start of the update."""
-        self._write(self.weights)
+    def restore(self, alone: bool = False):
+        """
+        Reset the weights, and the optimizer if its state was kept, to the start of the update.
+
+        Args:
+            alone (`bool`): Whether other processes may not restore now: then the policy follows at the next
+                [`~PlainEngine.catch_up`], which all processes call together.
+        """
+        self._write(self.weights, alone)
         if self._optimizer_state is not None:
             restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
 
@@ -55,10 +61,32 @@ class Snapshot:
         finally:
             self._write(weights)
 
-    def _write(self, weights: list[torch.Tensor]):
+    def _write(self, weights: list[torch.Tensor], alone: bool = False):
         for now, then in zip(self._engine.weights, weights, strict=True):
             now.copy_(then)
-        self._engine.publish()
+        if alone:
+            self._engine.is_behind = True
+        else:
+            self._engine.publish()
+
+
+@contextlib.contextmanager
+def all_or_nothing(before: Snapshot, engine: PlainEngine | ZeroEngine) -> Iterator[None]:
+    """
+    Context of an update: if anything ends it early, an error, an exception in a callback or Ctrl-C, the update is
+    reverted, and its gradients are discarded.
+
+    Args:
+        before ([`Snapshot`]): π_cur, with its optimizer.
+        engine (`PlainEngine` or `ZeroEngine`): The engine of the agent.
+    """
+    try:
+        yield
+    except BaseException:
+        # Other processes may be anywhere: a collective call here could wait for them forever, and hide the error
+        before.restore(alone=True)
+        engine.discard_gradients()
+        raise
 
 
 def copy_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict, list[dict]]:
