@@ -15,9 +15,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
 from .agents.member_args import grpo_arguments
+from .agents.models import check_trainable_weights
 from .agents.team_file import write_team_files
 from .checks import preflight
 from .checks.sampling_checks import choose_resampling
+from .checks.silence import SilenceWatch
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
@@ -82,6 +84,8 @@ class LeadTrainer(AgentTrainer):
         for agent in agents:
             arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=num_trained)
             self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
+        for member in self.members:
+            check_trainable_weights(member.model, member.agent)
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 
@@ -100,6 +104,7 @@ class LeadTrainer(AgentTrainer):
             args.per_device_train_batch_size,
             self.log_metric,
         )
+        self.silence = SilenceWatch()
         self.active = ActiveUpdate(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)

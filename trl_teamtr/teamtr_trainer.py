@@ -193,6 +193,7 @@ class TeamTRTrainer(LeadTrainer):
             self._begin_update(agent, rows)
             # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
             rollouts = self.resampler.rollouts(rows)
+            self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i

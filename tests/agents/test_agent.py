@@ -61,3 +61,20 @@ def test_repeated_names_raise_and_are_listed():
 def test_team_of_frozen_agents_raises():
     with pytest.raises(ValueError, match="No agent of the team is trainable"):
         check_trainable([Agent("a", "model", trainable=False), Agent("b", "model", trainable=False)])
+
+
+@pytest.mark.parametrize("name", ["rollouts.json", "rng_state.pth", "rng_state_0.pth", "before_update_1.safetensors"])
+def test_names_of_a_checkpoints_own_files_are_taken(name):
+    with pytest.raises(ValueError, match="is taken by another part"):
+        Agent(name, "model")
+
+
+def test_a_name_fits_into_a_file_name():
+    Agent("x" * 200, "model")
+    with pytest.raises(ValueError, match="has at most 200 characters, .* has 201"):
+        Agent("x" * 201, "model")
+
+
+def test_names_that_differ_in_case_alone_are_refused():
+    with pytest.raises(ValueError, match="The agent names Solver, solver differ in upper and lower case only"):
+        check_names([Agent("Solver", "m"), Agent("solver", "m"), Agent("judge", "m")])

@@ -156,3 +156,9 @@ def test_base_is_lost_where_the_base_has_no_path(model, adapter_path):
 def test_missing_model_directory_is_named():
     with pytest.raises(FileNotFoundError, match="Agent 'a': there is no model directory './no/such'"):
         load_models([Agent("a", "./no/such")], SpeakingSettings())
+
+
+def test_an_adapter_of_another_name_is_refused(model):
+    adapter = get_peft_model(model, lora(), adapter_name="mine")
+    with pytest.raises(ValueError, match="Agent 'a': the active adapter of its `PeftModel` is 'mine', but TRL trains"):
+        load_models([Agent("a", adapter)], SpeakingSettings())

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, answer_reward, make_config, make_model, make_team, make_tokenizer, make_trainer
+from transformers import T5Config, T5ForConditionalGeneration
 from trl import GRPOConfig
 
 from trl_teamtr import Agent, TeamTRTrainer
@@ -121,7 +122,7 @@ def test_team_without_config_is_checked_too():
 
 
 def test_missing_dataset(tmp_path):
-    with pytest.raises(ValueError, match="train dataset is empty"):
+    with pytest.raises(ValueError, match="A train dataset is required"):
         TeamTRTrainer(make_team(2), answer_reward, make_config(tmp_path))
 
 
@@ -329,3 +330,75 @@ def test_unknown_name_in_a_late_answer_of_the_router(tmp_path):
     trainer.team.rules.router = lambda t: "nobody"
     with pytest.raises(ValueError, match="router answered 'nobody'"):
         trainer.train()
+
+
+# Found late once
+
+
+def test_a_frozen_adapter_is_nothing_to_train(tmp_path):
+    model = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="Agent 'x' is trainable, but none of the weights of its model are"):
+        make_trainer(tmp_path, [Agent("x", model, processing_class=make_tokenizer())])
+    make_trainer(tmp_path, [*make_team(1), Agent("y", model, processing_class=make_tokenizer(), trainable=False)])
+
+
+@pytest.mark.parametrize("added", ["word", "pad token", "of the template"])
+def test_ids_beyond_the_embeddings_are_refused(tmp_path, added):
+    tokenizer = make_tokenizer(3)
+    tokenizer.add_tokens(["<more>"], special_tokens=added != "word")
+    if added == "pad token":
+        tokenizer.pad_token = "<more>"
+    if added == "of the template":
+        tokenizer.chat_template = str(tokenizer.chat_template) + "<more>"
+    with pytest.raises(
+        ValueError, match="tokenizer of agent 'x' has ids up to 3, but the embeddings .* have 3 entries"
+    ):
+        make_trainer(tmp_path, [Agent("x", make_model(3), processing_class=tokenizer)])
+
+
+def test_a_control_token_beyond_the_embeddings_that_no_conversation_contains_is_none(tmp_path):
+    tokenizer = make_tokenizer(3)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    make_trainer(tmp_path, [Agent("x", make_model(3), processing_class=tokenizer)])
+
+
+def test_an_encoder_decoder_is_no_agent(tmp_path):
+    config = T5Config(vocab_size=3, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    model = T5ForConditionalGeneration(config)
+    with pytest.raises(ValueError, match="agent 'x' is an encoder-decoder .T5ForConditionalGeneration."):
+        make_trainer(tmp_path, [Agent("x", model, processing_class=make_tokenizer())])
+
+
+def test_a_dict_of_models_is_no_team(tmp_path):
+    with pytest.raises(TypeError, match="`model` is a dict. A team is a list of agents"):
+        make_trainer(tmp_path, {"x": make_model()})
+
+
+@pytest.mark.parametrize(
+    "base, error, message",
+    [
+        (None, ValueError, "does not say of which base model it is"),
+        ("/moved/base", FileNotFoundError, "the base model '/moved/base' of the adapter .* is not there"),
+    ],
+)
+def test_an_adapter_without_its_base_names_agent_and_base(tmp_path, base, error, message):
+    model = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+    with pytest.raises(error, match=f"Agent 'x': .*{message}"):
+        make_trainer(tmp_path, [Agent("x", str(tmp_path / "adapter"), processing_class=make_tokenizer())])
+
+
+def test_a_column_of_transcripts_would_be_shadowed(tmp_path):
+    with pytest.raises(ValueError, match="train dataset has a 'transcripts' column"):
+        make_trainer(tmp_path, make_team(1), dataset=rows("a", "u", transcripts=["x", "y"]))
+
+
+def test_a_checkpoint_of_a_single_model_is_no_teams(tmp_path):
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    trainer = make_trainer(tmp_path, make_team(2))
+    with pytest.raises(ValueError, match="is a checkpoint of a single model, for example of a `GRPOTrainer`"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, make_config, make_model, make_tokenizer, make_trainer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from trl_teamtr import Agent, Team, TeamTRTrainer, load_team
+from trl_teamtr import Agent, Team, TeamTRTrainer
 from trl_teamtr.agents.models import load_models
 from trl_teamtr.agents.settings import SpeakingSettings
 from trl_teamtr.runs import agent_folders
@@ -39,19 +39,17 @@ def train(agents, folder, **fields):
     return [logits(member.model) for member in trainer.members]
 
 
-def assert_saved(folder, expected):
+def assert_saved(folder, expected, plain=True):
     """By every way of reading it."""
-    agents = load_team(str(folder))
-    load_models(agents, SpeakingSettings())
     trainer = TeamTRTrainer(
         str(folder), lambda completions, **kwargs: [0.0] * len(completions), make_config(folder), make_rows()
     )
     found = [
-        [AutoModelForCausalLM.from_pretrained(os.path.join(folder, agent.name)) for agent in agents],
+        [AutoModelForCausalLM.from_pretrained(os.path.join(folder, name)) for name in trainer.team.names if plain],
         [member.model for member in trainer.members],
         [speaker.policy.model for speaker in Team.from_pretrained(str(folder)).speakers],
     ]
-    for models in found:
+    for models in filter(None, found):
         for model, logits_of_it in zip(models, expected, strict=True):
             torch.testing.assert_close(logits(model), logits_of_it, atol=0, rtol=0)
 
@@ -77,6 +75,44 @@ def test_a_team_in_another_form_takes_the_place_of_the_one_before(tmp_path, base
     after = train(second(base), tmp_path / "run", num_stages=2)
     assert not torch.equal(before[0], after[0])
     assert_saved(tmp_path / "run", after)
+
+
+FORMS = {
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "modules_to_save": {"modules_to_save": ["lm_head"]},
+    "embeddings": {"modules_to_save": ["embed_tokens"]},
+    "trainable tokens": {"trainable_token_indices": [1, 2]},
+    "bias": {"bias": "lora_only"},
+}
+
+
+@pytest.mark.parametrize("fields", FORMS.values(), ids=list(FORMS))
+def test_every_form_of_adapter_is_read_back(tmp_path, base, fields):
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], **fields)
+    expected = train([Agent("x", base, peft_config=config)], tmp_path / "run", num_stages=2)
+    # transformers' own reading of an adapter directory does not know DoRA's magnitudes
+    assert_saved(tmp_path / "run", expected, plain=not fields.get("use_dora"))
+
+
+def tied(seed=0):
+    config = make_model().config.to_dict() | {"tie_word_embeddings": True}
+    torch.manual_seed(seed)
+    return Qwen3ForCausalLM(Qwen3Config(**config))
+
+
+def resized():
+    model = make_model()
+    model.resize_token_embeddings(4)
+    return model
+
+
+@pytest.mark.parametrize("make, size", [(tied, 3), (resized, 4)])
+def test_tied_and_resized_embeddings_are_read_back(tmp_path, make, size):
+    expected = train([Agent("x", make(), processing_class=make_tokenizer(size))], tmp_path / "run")
+    assert_saved(tmp_path / "run", expected)
 
 
 def test_sharded_weights_leave_no_shard_and_old_formats_no_file(tmp_path, base):

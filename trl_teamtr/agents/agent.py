@@ -19,7 +19,11 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 # Directories and files that a saved team or a checkpoint already uses.
 RESERVED_NAMES: tuple[str, ...] = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
-RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json")
+RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json", "rollouts.json", "tasks.json")
+RESERVED_PREFIXES = ("checkpoint-", "tmp-", "rng_state", "before_update_")
+
+# With what stands before it while it is written, the name of a folder has at most 255 bytes
+MAX_NAME = 200
 
 
 @dataclass
@@ -78,7 +82,12 @@ class Agent:
                 f"An agent's name must start with a letter or digit and contain only letters, digits, '_', '-' and "
                 f"'.', since the agent is saved in a directory of that name. Got {self.name!r}."
             )
-        if self.name in RESERVED_NAMES or self.name.startswith(("checkpoint-", "tmp-")):
+        if len(self.name) > MAX_NAME:
+            raise ValueError(
+                f"The name of an agent has at most {MAX_NAME} characters, since the agent is saved in a directory of that name. "
+                f"{self.name[:20] + '...'!r} has {len(self.name)}."
+            )
+        if self.name in RESERVED_NAMES or self.name.startswith(RESERVED_PREFIXES):
             raise ValueError(
                 f"The name {self.name!r} is taken by another part of a run's output directory. Choose another."
             )
@@ -110,3 +119,10 @@ def check_names(agents: Sequence[Agent]):
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(f"Agent names must be distinct, but these occur more than once: {', '.join(duplicates)}.")
+    folded = [name.lower() for name in names]
+    alike = [name for name in names if folded.count(name.lower()) > 1]
+    if alike:
+        raise ValueError(
+            f"The agent names {', '.join(alike)} differ in upper and lower case only, which not every file system tells "
+            "apart, and the agents are saved in directories of their names. Rename one."
+        )

@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 from trl.trainer.utils import create_model_from_path, get_config_model_id
@@ -25,11 +26,13 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
 
     Raises:
         `FileNotFoundError`: If a path is not a directory.
-        `ValueError`: If a directory holds an adapter and whole weights.
+        `ValueError`: If a directory holds an adapter and whole weights, or an adapter is not called "default".
     """
     bases = _Bases(settings)
     for agent in agents:
         model = agent.model
+        if isinstance(model, PeftModel):
+            _check_adapter_name(model, agent)
         if isinstance(model, str) and model.count("/") != 1 and os.path.dirname(model):
             if not os.path.isdir(model):  # a hub id has at most one slash
                 raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
@@ -37,6 +40,7 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
             _refuse_two_models(model, agent)
             peft_config = PeftConfig.from_pretrained(model)
             base = peft_config.base_model_name_or_path
+            _check_base(base, model, agent)
             agent.model = PeftModel.from_pretrained(
                 bases.give(base, peft_config, agent), model, is_trainable=agent.trainable
             )
@@ -47,6 +51,30 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
                 )
         elif agent.peft_config is not None and not isinstance(model, PeftModel):
             agent.model = bases.give(model, agent.peft_config, agent)
+
+
+def _check_adapter_name(model: PeftModel, agent: Agent):
+    """Raise `ValueError` unless the adapter is the one that TRL trains, and that is saved where it is looked for."""
+    if model.active_adapters != ["default"]:
+        raise ValueError(
+            f"Agent {agent.name!r}: the active adapter of its `PeftModel` is {', '.join(map(repr, model.active_adapters))}, but "
+            "TRL trains the one that is called 'default', and PEFT saves others in a folder within the agent's. Load it "
+            "under that name, which is PEFT's own: leave `adapter_name` out."
+        )
+
+
+def _check_base(base: str | None, path: str, agent: Agent):
+    """Raise unless the base of the adapter at `path` is named, and there if it is a directory."""
+    if base is None:
+        raise ValueError(
+            f"Agent {agent.name!r}: the adapter in {path!r} does not say of which base model it is "
+            "(`base_model_name_or_path` in adapter_config.json). Fill it in."
+        )
+    if base.count("/") != 1 and os.path.dirname(base) and not os.path.isdir(base):
+        raise FileNotFoundError(
+            f"Agent {agent.name!r}: the base model {base!r} of the adapter in {path!r} is not there. Put it back, or write "
+            "its new place into `base_model_name_or_path` in adapter_config.json."
+        )
 
 
 def _refuse_two_models(folder: str, agent: Agent):
@@ -67,6 +95,15 @@ def load_whole_model(path: str, agent: Agent, settings: SpeakingSettings) -> Pre
     if PartialState().distributed_type in (DistributedType.MULTI_GPU, DistributedType.DEEPSPEED):
         kwargs["device_map"] = None
     return create_model_from_path(path, **kwargs)
+
+
+def check_trainable_weights(model: nn.Module, agent: Agent):
+    """Raise `ValueError` if `agent` is to be trained, and its model has nothing to train."""
+    if agent.trainable and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"Agent {agent.name!r} is trainable, but none of the weights of its model are: all have `requires_grad=False`. "
+            "Load an adapter with `is_trainable=True` (as its path does), unfreeze the model, or set `trainable=False`."
+        )
 
 
 def base_is_lost(model: Any) -> bool:

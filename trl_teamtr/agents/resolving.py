@@ -50,6 +50,10 @@ def resolve_agents(
     if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
         warn_of_other_turns(model, turns)
         model = load_team(model)
+    if isinstance(model, dict):
+        raise TypeError(
+            "`model` is a dict. A team is a list of agents: `[Agent(name, model) for name, model in models.items()]`."
+        )
     model = [model] if isinstance(model, Agent) else model
     if isinstance(model, (list, tuple)):
         agents = [copy.copy(agent) for agent in model]

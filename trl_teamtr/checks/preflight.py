@@ -115,13 +115,20 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
             f"The {split} dataset is a {type(dataset).__name__}. Pass a `datasets.Dataset` (`Dataset.from_list(rows)` "
             "makes one) or an `IterableDataset`."
         )
-    first = next(iter(dataset), None) if dataset is not None else None
+    if dataset is None:
+        raise ValueError(f"A {split} dataset is required. Pass a `datasets.Dataset` with a 'prompt' column.")
+    first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"The {split} dataset is empty. It needs at least one row with a 'prompt'.")
     if "prompt" not in first:
         raise ValueError(
             f"The {split} dataset has no 'prompt' column; its columns are {', '.join(first)}. Rename yours with "
             "`dataset.rename_column('...', 'prompt')`."
+        )
+    if "transcripts" in first:
+        raise ValueError(
+            f"The {split} dataset has a 'transcripts' column, but reward functions get the rollouts' messages under that "
+            "name. Rename yours with `dataset.rename_column('transcripts', '...')`."
         )
     if "image" in first or "images" in first:
         raise ValueError(
@@ -151,6 +158,7 @@ def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[
     """
     if not isinstance(dataset, Dataset):
         return
+    fixed: dict[str, int] = {}
     for row, example in enumerate(dataset.select_columns([c for c in dataset.column_names if c in _READ])):
         if example["prompt"] is None:
             raise ValueError(
@@ -159,15 +167,18 @@ def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[
             )
         size = len(str(example).encode())
         for speaker in speakers:
-            if size < speaker.room // 2:
+            # What the template and the system prompt add to the first prompt, they add to all
+            if row > 0 and fixed[speaker.name] + size < speaker.room // 2:
                 continue
             transcript = Transcript(example["prompt"], (), private_prompts(example))
             length = len(speaker.renderer_for(example["prompt"]).opening(transcript, []))
+            fixed.setdefault(speaker.name, length)
             if length > speaker.room:
                 raise ValueError(
                     f"The prompt of row {row} of the {split} dataset takes {length} tokens in the view of agent "
                     f"{speaker.name!r}, which has room for {speaker.room}: {speaker.max_view_length} less "
-                    f"`max_completion_length` ({speaker.sampling.max_completion_length}). Drop or shorten such rows."
+                    f"`max_completion_length` ({speaker.sampling.max_completion_length}). Drop or shorten such rows, or the "
+                    "system prompt."
                 )
 
 

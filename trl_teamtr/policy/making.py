@@ -85,6 +85,7 @@ def make_speaker(
     """
     is_processor = isinstance(processing_class, ProcessorMixin)
     tokenizer = processing_class.tokenizer if is_processor else processing_class
+    check_model(policy.model, tokenizer, agent)
     agree_on_pad_token(policy.model, tokenizer)
     sampling, eos_token_ids = settings.sampling.with_own(agent), find_eos_token_ids(policy.model, tokenizer)
     config: Any = policy.model.config
@@ -114,6 +115,34 @@ def _load_processor(model: PreTrainedModel | PeftModel, agent: Agent, settings: 
         padding_side="left",
         trust_remote_code=settings.trusts(agent),
     )
+
+
+def check_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, agent: Agent):
+    """Raise `ValueError` unless `model` is a decoder that knows all ids that `tokenizer` can give it."""
+    config: Any = model.config
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"The model of agent {agent.name!r} is an encoder-decoder ({type(model).__name__}), but agents are causal language "
+            "models. Use another."
+        )
+    largest, size = _largest_id(tokenizer), config.get_text_config().vocab_size
+    if largest >= size:
+        raise ValueError(
+            f"The tokenizer of agent {agent.name!r} has ids up to {largest}, but the embeddings of its model have {size} "
+            "entries. Use the model's own tokenizer, or `model.resize_token_embeddings(len(tokenizer))`."
+        )
+
+
+def _largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """
+    The largest id that a conversation can contain. Control tokens that the template does not write are left out: Gemma 3
+    has one for images beyond the embeddings of its text models, and in a message its text is spelled out.
+    """
+    used = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    template = str(tokenizer.chat_template or "")
+    control = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    unused = {index for index, text in control.items() if index not in used and text not in template}
+    return max(set(tokenizer.get_vocab().values()) - unused)
 
 
 def agree_on_pad_token(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase):

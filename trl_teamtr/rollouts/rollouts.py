@@ -18,7 +18,7 @@ class Rollouts:
     Args:
         transcripts (`list[Transcript]`): One per row.
         views (`dict[str, list[View]]`): For each agent, its view of each row.
-        full (`set[int]`): Rows that ended because the next speaker's context was full.
+        full (`dict[int, str]`): Rows that ended because the next speaker's context was full, with its name.
         tokens_decoded (`int`): Number of tokens that were sampled for them.
         tokens_scored (`int`): Number of tokens, contexts included, that went through a forward pass to verify drafts.
         tokens_kept (`int`): Number of tokens of their messages that were reused.
@@ -27,7 +27,7 @@ class Rollouts:
 
     transcripts: list[Transcript]
     views: dict[str, list[View]]
-    full: set[int] = field(default_factory=set)
+    full: dict[int, str] = field(default_factory=dict)
     tokens_decoded: int = 0
     tokens_scored: int = 0
     tokens_kept: int = 0

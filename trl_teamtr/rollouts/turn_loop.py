@@ -79,7 +79,7 @@ class TurnLoop:
         if drafts is not None and drafts.unchanged(row):
             # Not asked again: a random router would choose otherwise, and bias what is kept
             if drafts.ended_for_length(row, transcript):
-                rollouts.full.add(row)
+                rollouts.full[row] = drafts.rollouts.full[row]
             return drafts.author(row, transcript)
         return self.rules.next_speaker(transcript)
 
@@ -96,7 +96,7 @@ def _take_turn(speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Dr
         if rollouts.read(speaker, row):
             ready.append(row)
         else:
-            rollouts.full.add(row)
+            rollouts.full[row] = speaker.name
     views = rollouts.views[speaker.name]
     kept: dict[int, Message] = {}
     begun: dict[int, tuple[int, ...]] = {}

@@ -11,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
 from ..agents.agent import Agent
-from ..agents.team_file import check_same_team
+from ..agents.team_file import TEAM_FILE, check_same_team
 from ..trust_region.update import KLController
 from . import run_state
 from .checkpoint_files import recover
@@ -54,6 +54,11 @@ def prepare_resume(
             f"{folder!r} is no checkpoint: it has no {TRAINER_STATE_NAME}. Checkpoints are the folders "
             f"`checkpoint-<updates>`{f', the last one {last!r}' if last else ''}; to train a saved team further, pass it as "
             "the trainer's `model`."
+        )
+    if not os.path.isfile(os.path.join(folder, TEAM_FILE)):
+        raise ValueError(
+            f"{folder!r} is a checkpoint of a single model, for example of a `GRPOTrainer`, not of a team: it has no {TEAM_FILE}. "
+            f"To start a new run from its weights, pass it as an agent's model: `Agent('...', {folder!r})`."
         )
     verify(folder, trainer.accelerator)
     check_same_team(folder, agents)

@@ -35,7 +35,7 @@ def save_stage(stage: StageRollouts, folder: str, accelerator: Accelerator, shou
     if stage.rollouts is None:
         return
     transcripts = gather_object([dataclasses.asdict(transcript) for transcript in stage.rollouts.transcripts])
-    full = gather_object([row in stage.rollouts.full for row in range(len(stage.rollouts.transcripts))])
+    full = gather_object([stage.rollouts.full.get(row) for row in range(len(stage.rollouts.transcripts))])
     log_ratios = gather_object(stage.weights.log_ratios.tolist()) if stage.weights is not None else None
     if should_save:
         state = {"updated": stage.updated, "transcripts": transcripts, "full": full, "log_ratios": log_ratios}
@@ -66,7 +66,7 @@ def load_stage(
     count = len(state["transcripts"]) // accelerator.num_processes
     own = slice(accelerator.process_index * count, (accelerator.process_index + 1) * count)
     rollouts = replay([_from_dict(entry) for entry in state["transcripts"][own]], turn_loop.speakers)
-    rollouts.full = {row for row, full in enumerate(state["full"][own]) if full}
+    rollouts.full = {row: str(name) for row, name in enumerate(state["full"][own]) if name}
     stage = StageRollouts(rollouts, num_served, state["updated"])
     if state["log_ratios"] is not None:
         stage.weights = StageWeights(rollouts)
