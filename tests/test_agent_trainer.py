@@ -3,7 +3,11 @@ import torch
 from tiny import enumerate_rollouts, make_team, make_trainer, replay
 
 from trl_teamtr.maths.advantages import group_advantages
+from trl_teamtr.maths.kl import k3_kl
 from trl_teamtr.policy.scoring import loss_mask, sequence
+from trl_teamtr.rollouts.rollouts import Rollouts
+from trl_teamtr.trust_region.policy_kl import exact_token_kl
+from trl_teamtr.trust_region.snapshot import Snapshot
 
 
 ROWS = [{"prompt": p} for p in ("a", "ua") for _ in range(4)]
@@ -191,7 +195,41 @@ def test_truncated_messages_can_be_masked(tmp_path):
     finished = [t.messages[-1].finished for t in rollouts.transcripts]
     batch = trainer._generate_and_score_completions(ROWS * 4, rollouts)
     assert {True, False} == set(finished)
-    assert batch["num_messages"].tolist() == [int(f) for f in finished]
+    assert (loss_mask(batch).sum(1) > 0).tolist() == finished
+
+
+@pytest.mark.parametrize("estimator", ["k3", "exact"])
+def test_truncated_messages_that_the_loss_leaves_out_count_in_the_radius(tmp_path, estimator):
+    """The KL of an accepted update is that of all its messages, as it is without the mask, and within the radius."""
+    fields = {"mask_truncated_completions": True, "kl_estimator": estimator, "trust_region_radius": 0.05}
+    trainer = prepare(make_trainer(tmp_path, make_team(1), **fields, learning_rate=3e-2, max_completion_length=2))
+    rollouts = trainer.team.collect(ROWS * 4)
+    batch = trainer._generate_and_score_completions(ROWS * 4, rollouts)
+    assert {True, False} == {t.messages[-1].finished for t in rollouts.transcripts}
+    before, speaker = Snapshot(trainer.engine), trainer.speaker
+    everything = speaker.view_batch(rollouts.views["x"])
+    old = speaker.token_logps(everything)
+    report = trainer.update(batch, before)
+    assert not report.rejected and report.num_messages == len(rollouts.transcripts)
+    if estimator == "exact":
+        kl = exact_token_kl(speaker.policy, everything, before, trainer.temperature)
+    else:
+        kl = k3_kl(old, speaker.token_logps(everything))
+    expected = (kl * loss_mask(everything)).sum().item() / len(rollouts.transcripts)
+    assert 0 < expected <= 0.05 and report.kl == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_update_without_a_finished_message_does_nothing(tmp_path):
+    trainer = prepare(make_trainer(tmp_path, make_team(1), mask_truncated_completions=True, max_completion_length=1))
+    rows = ROWS * 4
+    rollouts = trainer.team.collect(rows)
+    rows = [row for row, t in zip(rows, rollouts.transcripts, strict=True) if not t.messages[-1].finished][:4]
+    kept = [i for i, t in enumerate(rollouts.transcripts) if not t.messages[-1].finished][:4]
+    chosen = Rollouts([rollouts.transcripts[i] for i in kept], {"x": [rollouts.views["x"][i] for i in kept]})
+    weights = [p.clone() for p in trainer.model.parameters()]
+    report = trainer.update(trainer._generate_and_score_completions(rows, chosen))
+    assert report.num_messages == 4 and report.inner_steps == 0
+    assert all(torch.equal(p, w) for p, w in zip(trainer.model.parameters(), weights, strict=True))
 
 
 def test_generation_that_drops_a_message_is_an_error(tmp_path, monkeypatch):

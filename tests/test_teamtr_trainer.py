@@ -364,9 +364,12 @@ def test_epochs_log_evaluate_and_save(tmp_path, max_steps):
 
 def test_model_that_was_best_at_the_end_of_an_epoch_is_loaded(tmp_path):
     by_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    fields = {"num_stages": None, "num_train_epochs": 2, "metric_for_best_model": "eval_reward"}
-    trainer = make_trainer(tmp_path, make_team(2), **by_epoch, **fields)
+    fields = {"num_stages": None, "num_train_epochs": 2}
+    with pytest.warns(UserWarning, match="the best team is that of the largest `eval_reward`"):
+        trainer = make_trainer(tmp_path, make_team(2), **by_epoch, **fields)
     trainer.train()
+    rewards = [log["eval_reward"] for log in trainer.state.log_history if "eval_reward" in log]
+    assert trainer.args.greater_is_better and trainer.state.best_metric == max(rewards)
     assert trainer.state.best_model_checkpoint is not None
 
 

@@ -10,18 +10,19 @@ from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, TrainerControl
 from transformers.trainer_callback import CallbackHandler
 from trl import GRPOTrainer
-from trl.trainer.utils import pad, shuffle_sequence_dict, split_tensor_dict
+from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from .agents.agent import Agent
 from .agents.settings import SpeakingSettings
 from .conversation.transcript import Transcript
+from .conversation.view import stack_views
 from .maths.advantages import group_advantages
 from .maths.kl import k3_kl
 from .policy.making import make_speaker
 from .policy.plain_sampling import silence_dropout
 from .policy.policy import Policy
 from .policy.residency import Residency
-from .policy.scoring import loss_mask
+from .policy.scoring import message_mask
 from .policy.speaker import Speaker
 from .reports.rollout_metrics import measure_rollouts
 from .returns.returns import answer_ids, answers, weigh_rewards
@@ -103,6 +104,7 @@ class AgentTrainer(GRPOTrainer):
         # which the first pass yields at no cost, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
         self.speaker = self._make_speaker(team_size)
+        self.eos_token_ids = self.speaker.eos_token_ids  # TRL's own leave out those of `generation_kwargs`
         self.radius = agent.radius_in(self.args)
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
@@ -143,12 +145,10 @@ class AgentTrainer(GRPOTrainer):
         self.speaker.use()
         output = super()._generate_and_score_completions(rows)
         self._rollouts = None
-        views, device = rollouts.views[self.name], self.accelerator.device
-        num_messages = torch.tensor([view.num_messages for view in views], device=device)
-        # Rows without a loss (`mask_truncated_completions`) are excluded from the KL too
-        output["num_messages"] = num_messages * (loss_mask(output).sum(dim=1) > 0)
-        numbers = [torch.tensor(view.message_numbers()) for view in views]
-        output["message_numbers"] = pad(numbers, -1, "right", self.pad_to_multiple_of).to(device)
+        own = stack_views(rollouts.views[self.name], self._tokenizer.pad_token_id, self.pad_to_multiple_of)
+        # `mask_truncated_completions` leaves rows out of the loss (`tool_mask`); the KL counts all messages (eq. 11)
+        for name in ("completion_mask", "message_numbers", "num_messages"):
+            output[name] = own[name].to(self.accelerator.device)
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
         if rollouts.weights is not None:
@@ -247,7 +247,7 @@ class AgentTrainer(GRPOTrainer):
             # The first pass: π_new is still π_cur, so the KL and its gradient are 0
             inputs["old_per_token_logps"] = logps.detach()
             return loss
-        kl = self.turn_radii.by_turn(k3_kl(inputs["old_per_token_logps"], logps) * loss_mask(inputs), inputs)
+        kl = self.turn_radii.by_turn(k3_kl(inputs["old_per_token_logps"], logps) * message_mask(inputs), inputs)
         inputs["kl_by_turn"] = kl.detach()
         kl = (kl * self.turn_radii.weights.to(kl)).sum()
         # DDP averages gradients over processes, and the KL is a sum over all of them
@@ -292,9 +292,9 @@ class AgentTrainer(GRPOTrainer):
             `FloatingPointError`: If the loss of a pass is NaN or infinite. With a radius, whatever ends an update early
                 reverts it.
         """
-        num_messages = int(batch["num_messages_in_batch"])
-        report = UpdateReport(num_messages=num_messages, num_tokens=int(batch["num_items_in_batch"]))
-        if num_messages == 0:
+        num_tokens = self.accelerator.reduce(message_mask(batch).sum(), reduction="sum")
+        report = UpdateReport(num_messages=int(batch["num_messages_in_batch"]), num_tokens=int(num_tokens))
+        if batch["num_items_in_batch"] == 0:
             return report
         shuffled = cast(dict[str, Any], shuffle_sequence_dict(batch))
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
@@ -395,6 +395,6 @@ class AgentTrainer(GRPOTrainer):
                 kl = exact_token_kl(self.speaker.policy, inputs, snapshot, self.temperature)
             else:
                 kl = k3_kl(inputs["old_per_token_logps"], self.speaker.token_logps(inputs))
-            by_turn = self.turn_radii.by_turn(kl * loss_mask(inputs), inputs)
+            by_turn = self.turn_radii.by_turn(kl * message_mask(inputs), inputs)
             total += torch.stack([by_turn, self.turn_radii.count(inputs)])
         return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))

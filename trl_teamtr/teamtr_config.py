@@ -1,5 +1,6 @@
 """The configuration of a team run: every field of TRL's `GRPOConfig`, and those that a team adds."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -266,6 +267,14 @@ class TeamTRConfig(GRPOConfig):
     )
 
     def __post_init__(self):
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            # `Trainer` would choose the loss, which is near 0 for every policy
+            self.metric_for_best_model = "eval_reward"
+            warnings.warn(
+                "`load_best_model_at_end` without `metric_for_best_model`: the best team is that of the largest "
+                "`eval_reward`.",
+                stacklevel=3,
+            )
         super().__post_init__()
         # TRL's default would make several optimizer steps per pass; here a pass is one step
         if self.gradient_accumulation_steps == 1:

@@ -1,5 +1,6 @@
 """The plain backend: ids up to the end of a message, contexts of uneven lengths, nothing that outlasts a call."""
 
+import pytest
 import torch
 from accelerate import Accelerator
 from tiny import make_model, make_tokenizer
@@ -36,3 +37,8 @@ def test_a_limit_is_for_one_call():
     own = model.generation_config.to_dict()
     assert all(len(ids) <= 2 for ids in backend.generate([[0], [2]], 2))
     assert backend.config.max_new_tokens == 7 and model.generation_config.to_dict() == own
+
+
+def test_strings_that_stop_are_refused_when_the_backend_is_made():
+    with pytest.raises(ValueError, match="`stop_strings` is not supported .* Give its id as `eos_token_id`"):
+        make_backend(generation_kwargs={"stop_strings": ["."]})

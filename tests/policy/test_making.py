@@ -1,5 +1,6 @@
 """Speakers of models on disk, of adapters, and of what is loaded already."""
 
+import pytest
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig
@@ -51,3 +52,18 @@ def test_an_agents_own_settings_go_before_the_teams():
     settings = SpeakingSettings(SamplingSettings(temperature=0.9, max_completion_length=3))
     (speaker,) = make_speakers([agent], settings, Accelerator())
     assert speaker.sampling == SamplingSettings(temperature=0.5, top_k=1, max_completion_length=3)
+
+
+@pytest.mark.parametrize("given, ends", [(None, [1]), (2, [2]), ([2, 0], [2, 0])])
+def test_ids_that_end_a_message_come_from_one_place(given, ends):
+    """Sampling, cutting, rendering and the counts of finished messages agree, and nothing after the end is kept."""
+    agent = Agent("x", make_model(), processing_class=make_tokenizer())
+    agent.generation_kwargs = None if given is None else {"eos_token_id": given}
+    settings = SpeakingSettings(SamplingSettings(max_completion_length=6))
+    (speaker,) = make_speakers([agent], settings, Accelerator())
+    assert speaker.eos_token_ids == ends and speaker.backend.config.eos_token_id == ends
+    torch.manual_seed(0)
+    found = speaker.backend.generate([[0, 2]] * 64, 6)
+    assert all(token not in ends for ids in found for token in ids[:-1])
+    assert all(len(ids) == 6 or ids[-1] in ends for ids in found)
+    assert any(len(ids) < 6 for ids in found)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from tiny import answer_reward, make_team, make_trainer
 
 from trl_teamtr.returns.rewards import check_rewards, checked
@@ -168,3 +169,39 @@ def test_run_is_resumed_with_a_mended_reward_and_ends_as_if_nothing_had_happened
     whole.train()
     for a, b in zip(resumed.members, whole.members, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_a_reward_changes_is_seen_by_no_other_function_and_no_later_update(tmp_path, kind, timeout):
+    """A chat prompt, an answer and a column are changed in place; the second function and the next stage read the old."""
+    seen = []
+
+    def spoil(prompts, completions, transcripts, column, **kwargs):
+        for conversation in (*prompts, *completions, *transcripts):
+            conversation[0]["content"] = "spoiled"
+        for entry in column:
+            entry.append("spoiled")
+        prompts.clear()
+        return [0.0] * len(completions)
+
+    async def spoil_later(**kwargs):
+        return spoil(**kwargs)
+
+    def look(prompts, completions, transcripts, column, **kwargs):
+        seen.append(repr((prompts, completions, transcripts, column)))
+        return [float(len(answer[0]["content"])) for answer in completions]
+
+    dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": "a"}], "column": ["b"]}] * 4)
+    team = make_team(2)
+    for agent in team:
+        agent.processing_class.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    trainer = make_trainer(
+        *(tmp_path, team),
+        dataset=dataset,
+        num_stages=2,
+        reward_timeout=timeout,
+        reward_funcs=[spoil if kind == "sync" else spoil_later, look],
+    )
+    trainer.train()
+    assert len(seen) == 4 and not any("spoiled" in text for text in seen)

@@ -14,7 +14,7 @@ NO_TRANSFORMS = (
     *("prefill_chunk_size", "pad_token_id", "max_new_tokens"),
 )
 # Keys for when it stops: drafts are not verified against these, but the tokens until then come from the policy
-STOPS = ("eos_token_id", "stop_strings")
+STOPS = ("eos_token_id",)
 
 
 def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):

@@ -99,9 +99,11 @@ class View:
             self.prompt_ids, self.completion_ids, self.mask = [dummy_id], [dummy_id], [0]
 
 
-def stack_views(views: Sequence[View], pad_token_id: int) -> dict[str, torch.Tensor]:
+def stack_views(
+    views: Sequence[View], pad_token_id: int, pad_to_multiple_of: int | None = None
+) -> dict[str, torch.Tensor]:
     """
-    Ended views as padded tensors.
+    Ended views as padded tensors, in lengths that are a multiple of `pad_to_multiple_of`, if given.
 
     Returns:
         `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `completion_mask`, `tool_mask` and
@@ -109,7 +111,7 @@ def stack_views(views: Sequence[View], pad_token_id: int) -> dict[str, torch.Ten
     """
 
     def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
-        return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+        return pad([torch.tensor(row) for row in rows], value, side, pad_to_multiple_of)
 
     return {
         "prompt_ids": stack([view.prompt_ids for view in views], pad_token_id, "left"),

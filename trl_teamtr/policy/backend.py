@@ -35,6 +35,9 @@ class PlainBackend:
 
     Attributes:
         config ([`~transformers.GenerationConfig`]): What is passed to `generate`.
+
+    Raises:
+        `ValueError`: If `generation_kwargs` has `stop_strings`.
     """
 
     def __init__(
@@ -53,7 +56,6 @@ class PlainBackend:
             "do_sample": True,
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": eos_token_ids,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
@@ -62,7 +64,13 @@ class PlainBackend:
             "cache_implementation": sampling.cache_implementation,
             **({"suppress_tokens": suppressed} if suppressed else {}),
             **(sampling.generation_kwargs or {}),
+            "eos_token_id": eos_token_ids,
         }
+        if "stop_strings" in self._kwargs:
+            raise ValueError(
+                "`stop_strings` is not supported in `generation_kwargs`: a message ends with a token. Give its id as "
+                "`eos_token_id`; `stop_string` of the config ends the whole rollout after a message that contains it."
+            )
         self.config = self._make_config(self._kwargs["max_new_tokens"])
 
     def generate(self, contexts: list[list[int]], max_new_tokens: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ from trl.trainer.utils import get_config_model_id
 from ..agents.agent import Agent
 from ..agents.model_copies import clone_sharing_weights
 from ..agents.models import load_models, load_whole_model
-from ..agents.settings import SpeakingSettings
+from ..agents.settings import SamplingSettings, SpeakingSettings
 from .backend import PlainBackend
 from .plain_sampling import drop_sampling_defaults
 from .policy import Policy, add_scoring_head
@@ -87,7 +87,8 @@ def make_speaker(
     tokenizer = processing_class.tokenizer if is_processor else processing_class
     check_model(policy.model, tokenizer, agent)
     agree_on_pad_token(policy.model, tokenizer)
-    sampling, eos_token_ids = settings.sampling.with_own(agent), find_eos_token_ids(policy.model, tokenizer)
+    sampling = settings.sampling.with_own(agent)
+    eos_token_ids = find_eos_token_ids(policy.model, tokenizer, sampling)
     config: Any = policy.model.config
     suppressed = [config.image_token_id] if is_processor else []  # an image token would have no image
     backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of)
@@ -153,8 +154,14 @@ def agree_on_pad_token(model: PreTrainedModel | PeftModel, tokenizer: PreTrained
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end a message: the tokenizer's, and those of the model's generation config."""
-    own = model.generation_config.eos_token_id
+def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase, sampling: SamplingSettings) -> list[int]:
+    """
+    Ids that end a message: those of `generation_kwargs` if it has some; else the tokenizer's, and those of the model's
+    generation config.
+    """
+    given = (sampling.generation_kwargs or {}).get("eos_token_id")
+    own = model.generation_config.eos_token_id if given is None else given
     ids = [own] if isinstance(own, int) else list(own or [])
+    if given is not None:
+        return ids
     return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]

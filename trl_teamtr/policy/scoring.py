@@ -6,8 +6,13 @@ from .policy import Policy
 
 
 def loss_mask(inputs: dict) -> torch.Tensor:
-    """1 on the tokens of the agent's own messages; shape `(rows, completion length)`."""
+    """1 on the tokens that the loss counts: of the agent's own messages; shape `(rows, completion length)`."""
     return inputs["completion_mask"] * inputs["tool_mask"]
+
+
+def message_mask(inputs: dict) -> torch.Tensor:
+    """1 on the tokens of the agent's own messages, those that the loss leaves out included; shape as [`loss_mask`]."""
+    return (inputs["message_numbers"] >= 0).long()
 
 
 def sequence(inputs: dict) -> tuple[torch.Tensor, torch.Tensor, int]:

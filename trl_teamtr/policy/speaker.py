@@ -130,7 +130,7 @@ class Speaker:
             batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
 
         Returns:
-            `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`loss_mask`].
+            `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
         """
         return self.policy.token_logps(*sequence(batch), batch_size=batch_size)
 

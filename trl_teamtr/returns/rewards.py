@@ -1,6 +1,7 @@
 """Checks of reward functions: one that returns invalid rewards, raises or hangs is reported by name."""
 
 import asyncio
+import copy
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +50,8 @@ def check_rewards(rewards: list, name: str, completions: list) -> list:
 
 def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
     """
-    Wrap a sync or async reward function so that its rewards go through [`check_rewards`], and its errors name it.
+    Wrap a sync or async reward function so that its rewards go through [`check_rewards`], and its errors name it. It gets
+    copies of the lists, so that what it changes in them is seen by no other function and no later update.
 
     Args:
         reward_func (`Callable`): The function.
@@ -65,7 +67,7 @@ def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
 
         async def call_async(*args, **kwargs):
             # The task is not cancelled and awaited, as `asyncio.wait_for` does: it may refuse to end
-            task = asyncio.ensure_future(reward_func(*args, **kwargs))
+            task = asyncio.ensure_future(reward_func(*args, **_copied(kwargs)))
             done, _ = await asyncio.wait([task], timeout=timeout)
             if timeout is not None and not done:
                 task.cancel()
@@ -77,7 +79,7 @@ def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
 
         def call_sync(*args, **kwargs):
             def ask():
-                return reward_func(*args, **kwargs)
+                return reward_func(*args, **_copied(kwargs))
 
             answer = ask if timeout is None else _in_thread(ask, name, timeout)
             return check_rewards(_result(answer, name), name, kwargs["completions"])
@@ -85,6 +87,11 @@ def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
         call = call_sync
     call.__name__ = name  # TRL names the reward's metrics after it
     return call
+
+
+def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """`kwargs` with deep copies of its lists: prompts, completions, transcripts, and columns of the dataset."""
+    return {key: copy.deepcopy(value) if isinstance(value, list) else value for key, value in kwargs.items()}
 
 
 def _result(answer: Callable[[], Any], name: str) -> Any:

@@ -25,7 +25,7 @@ def exact_token_kl(policy: Policy, inputs: dict, snapshot: Snapshot, temperature
         temperature (`float`): Temperature of both.
 
     Returns:
-        `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`loss_mask`].
+        `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
     """
     input_ids, attention_mask, keep = sequence(inputs)
     size, chunks = rows_per_chunk(policy, keep + 1, LOGITS_PER_CHUNK), []
