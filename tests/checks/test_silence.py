@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from datasets import Dataset
 from tiny import make_team, make_trainer
 
 from trl_teamtr.checks.silence import SilenceWatch
@@ -53,6 +54,4 @@ def test_a_system_prompt_that_leaves_no_room_is_refused_before_training(tmp_path
         make_trainer(tmp_path, team)
     team[1].system_prompt = "u" * 60
     with pytest.raises(ValueError, match="row 3 of the train dataset takes .* in the view of agent 'y'"):
-        from datasets import Dataset
-
         make_trainer(tmp_path, team, dataset=Dataset.from_dict({"prompt": ["a", "a", "a", "a" * 62]}))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset, IterableDataset
-from trl.data_utils import is_conversational
 
 from ..agents.models import base_is_lost
+from ..conversation.prompts import check_prompt
 from ..conversation.router import RandomRouter, find_silent_agents
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Transcript
@@ -135,8 +135,7 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
             f"The {split} dataset has an image column, but teams read text only. Remove the column with "
             "`dataset.remove_columns(...)`."
         )
-    if is_conversational(first) and not all(isinstance(turn["content"], str) for turn in first["prompt"]):
-        raise ValueError(f"The {split} dataset's prompts have structured content, but teams read text only.")
+    _check_row(first["prompt"], 0, split)
     private = first.get("agent_prompts")
     if private is not None and not isinstance(private, dict):
         raise ValueError(
@@ -151,27 +150,29 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
 
 def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[Speaker], split: str):
     """
-    Raise `ValueError` if a prompt of a map-style `dataset` is missing or, with room for one message, exceeds an agent's
-    context.
+    Raise `ValueError` if a prompt of a map-style `dataset` is none, is refused by an agent's chat template or, with room
+    for one message, exceeds its context.
 
-    Prompts with fewer bytes than the agent has room for tokens need no tokenizing, which makes this cheap.
+    Prompts with fewer bytes than the agent has room for tokens need no tokenizing, unless their roles are new to the
+    template, which makes this cheap.
     """
     if not isinstance(dataset, Dataset):
         return
     fixed: dict[str, int] = {}
+    seen: set[tuple[str, ...]] = set()
     for row, example in enumerate(dataset.select_columns([c for c in dataset.column_names if c in _READ])):
-        if example["prompt"] is None:
-            raise ValueError(
-                f"Row {row} of the {split} dataset has no prompt. Drop such rows with "
-                "`dataset.filter(lambda row: row['prompt'] is not None)`."
-            )
+        _check_row(example["prompt"], row, split)
+        roles = _roles(example["prompt"])
         size = len(str(example).encode())
         for speaker in speakers:
             # What the template and the system prompt add to the first prompt, they add to all
-            if row > 0 and fixed[speaker.name] + size < speaker.room // 2:
+            if roles in seen and fixed[speaker.name] + size < speaker.room // 2:
                 continue
             transcript = Transcript(example["prompt"], (), private_prompts(example))
-            length = len(speaker.renderer_for(example["prompt"]).opening(transcript, []))
+            try:
+                length = len(speaker.renderer_for(example["prompt"]).opening(transcript, []))
+            except ValueError as error:
+                raise ValueError(f"Row {row} of the {split} dataset: {error}") from error
             fixed.setdefault(speaker.name, length)
             if length > speaker.room:
                 raise ValueError(
@@ -180,6 +181,18 @@ def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[
                     f"`max_completion_length` ({speaker.sampling.max_completion_length}). Drop or shorten such rows, or the "
                     "system prompt."
                 )
+        seen.add(roles)
+
+
+def _check_row(prompt: Any, row: int, split: str):
+    try:
+        check_prompt(prompt)
+    except ValueError as error:
+        raise ValueError(f"Row {row} of the {split} dataset: {error} `dataset.filter` drops such rows.") from error
+
+
+def _roles(prompt: str | list[dict[str, str]]) -> tuple[str, ...]:
+    return () if isinstance(prompt, str) else tuple(turn["role"] for turn in prompt)
 
 
 _READ = ("prompt", "agent_prompts")

@@ -161,7 +161,7 @@ class ChatRenderer:
         turns = json.loads(prompt)
         add_to_last_user_turn(turns, [private, *lines])
         self._add_system_prompt(turns)
-        return self._render(turns)
+        return self._render_prompt(turns)
 
     def _encode_between(self, said: Said, last_id: int) -> list[int]:
         lines, untrusted = _quote(said)
@@ -190,6 +190,17 @@ class ChatRenderer:
                 f"The chat template of agent {self.name!r} cannot take other agents' turns: it leaves out a user turn "
                 "after an assistant turn. Use another template, or one round."
             )
+
+    def _render_prompt(self, turns: list[dict]) -> str:
+        """Raise `ValueError` if the template refuses the turns, else render them."""
+        try:
+            return self._render(turns)
+        except TemplateError as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise ValueError(
+                f"The chat template of agent {self.name!r} refuses the prompt, whose turns in the agent's view are {roles}: "
+                f"«{error}». Change the prompt, or set `processing_class` to a tokenizer whose template takes it."
+            ) from error
 
     def _render(self, turns: list[dict]) -> str:
         rendered: Any = self.tokenizer.apply_chat_template(

@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ..conversation.prompts import check_prompt
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Message, Transcript
 from ..policy.processes import union
@@ -41,7 +42,16 @@ class TurnLoop:
         """
         Transcripts for rows of a dataset (`prompt`, and `agent_prompts` if there are private prompts), each with its
         own seed, that begin with the messages `said`.
+
+        Raises:
+            `ValueError`: If a row has no prompt that a team can continue; for rows of a stream, which is not checked
+                before.
         """
+        for number, row in enumerate(rows):
+            try:
+                check_prompt(row["prompt"])
+            except ValueError as error:
+                raise ValueError(f"Row {number} of a batch of {len(rows)}: {error}") from error
         said = said if said is not None else [()] * len(rows)
         return [
             Transcript(row["prompt"], self.names, private_prompts(row), random.getrandbits(32), list(messages))
