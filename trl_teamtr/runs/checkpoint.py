@@ -14,6 +14,7 @@ from ..agents.agent import Agent
 from ..agents.team_file import TEAM_FILE, check_same_team
 from ..trust_region.update import KLController
 from . import run_state
+from .changed_settings import check_settings
 from .checkpoint_files import recover
 from .manifest import MANIFEST, verify
 
@@ -63,6 +64,7 @@ def prepare_resume(
     verify(folder, trainer.accelerator)
     check_same_team(folder, agents)
     run_state.check(trainer, [agent.name for agent in agents if agent.trainable], folder)
+    check_settings(trainer.args, agents, folder, tell=trainer.accelerator.is_main_process)
     return folder
 
 
