@@ -4,12 +4,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo test test-fast soak lint format benchmarks clean
+.PHONY: help venv quickstart demo test test-all test-fast soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
 	@echo "make demo         train two LoRA agents on SmolLM2-135M-Instruct (about an hour on two cores)"
 	@echo "make test         run the test suite with coverage"
+	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed"
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make lint         check style, types and the floors of ARCHITECTURE.md; make format to fix style"
@@ -38,10 +39,13 @@ demo: .venv/.demo
 # One thread per process: on two cores, more slow each other down
 # `loadscope`: what a module launches on two processes is launched once
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95 -m "not nightly"
+
+test-all: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 test-fast: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load -m "not slow and not nightly"
 
 # `set -o pipefail`: the exit status of the script, not of tee
 soak: SHELL := bash

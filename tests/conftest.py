@@ -42,12 +42,22 @@ SLOW = (
     "test_what_a_run_leaves.py",
 )
 
+# Whole launches of DeepSpeed between two that `make test` keeps: only `make test-all` runs them
+NIGHTLY = (
+    ("distributed/test_runs.py", "[zero2"),
+    ("distributed/test_engines.py", "[zero1"),
+    ("distributed/test_engines.py", "[zero3_offload"),
+)
+
 
 def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     for item in items:
-        if f"{item.path.relative_to(here).as_posix()}::{item.name}".startswith(SLOW):
+        file = item.path.relative_to(here).as_posix()
+        if f"{file}::{item.name}".startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if any(file == where and engine in item.name for where, engine in NIGHTLY):
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(autouse=True)
