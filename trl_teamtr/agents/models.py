@@ -33,9 +33,8 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
         model = agent.model
         if isinstance(model, PeftModel):
             _check_adapter_name(model, agent)
-        if isinstance(model, str) and model.count("/") != 1 and os.path.dirname(model):
-            if not os.path.isdir(model):  # a hub id has at most one slash
-                raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
+        if isinstance(model, str) and _is_lost(model):
+            raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
         if isinstance(model, str) and find_adapter_config_file(model) is not None:
             _refuse_two_models(model, agent)
             peft_config = PeftConfig.from_pretrained(model)
@@ -51,6 +50,11 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
                 )
         elif agent.peft_config is not None and not isinstance(model, PeftModel):
             agent.model = bases.give(model, agent.peft_config, agent)
+
+
+def _is_lost(path: str) -> bool:
+    """Whether `path` can only be a directory, since a hub id has at most one slash, and there is none."""
+    return path.count("/") != 1 and bool(os.path.dirname(path)) and not os.path.isdir(path)
 
 
 def _check_adapter_name(model: PeftModel, agent: Agent):
@@ -70,7 +74,7 @@ def _check_base(base: str | None, path: str, agent: Agent):
             f"Agent {agent.name!r}: the adapter in {path!r} does not say of which base model it is "
             "(`base_model_name_or_path` in adapter_config.json). Fill it in."
         )
-    if base.count("/") != 1 and os.path.dirname(base) and not os.path.isdir(base):
+    if _is_lost(base):
         raise FileNotFoundError(
             f"Agent {agent.name!r}: the base model {base!r} of the adapter in {path!r} is not there. Put it back, or write "
             "its new place into `base_model_name_or_path` in adapter_config.json."

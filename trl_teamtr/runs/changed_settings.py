@@ -37,9 +37,13 @@ def check_settings(args: Any, agents: Sequence[Agent], folder: str, tell: bool):
     with open(path, encoding="utf-8") as file:
         there = json.load(file)
     here = json.loads(json.dumps(args.to_dict(), default=str))
-    changed = [f"`{key}` {there[key]!r} → {here[key]!r}" for key in sorted(here) if _differ(here, there, key)]
+    changed = {
+        key: f"`{key}` {there[key]!r} → {here[key]!r}"
+        for key in sorted(here)
+        if key not in _PLACES and key in there and here[key] != there[key]
+    }
     restored = OF_CONTROLLERS if there.get("save_only_model") else OF_CONTROLLERS + OF_OPTIMIZERS
-    lost = [f"`{key}` {there[key]!r} → {here[key]!r}" for key in restored if _differ(here, there, key)]
+    lost = [changed[key] for key in restored if key in changed]
     own = {entry["name"]: entry.get("learning_rate") for entry in read_team_file(folder)["agents"]}
     if "learning_rate" in restored:
         lost += [
@@ -56,10 +60,6 @@ def check_settings(args: Any, agents: Sequence[Agent], folder: str, tell: bool):
     if changed and tell:
         warnings.warn(
             f"These settings differ from those that {folder!r} was saved with, and take effect from here on: "
-            f"{'; '.join(changed)}.",
+            f"{'; '.join(changed.values())}.",
             stacklevel=2,
         )
-
-
-def _differ(here: dict[str, Any], there: dict[str, Any], key: str) -> bool:
-    return key not in _PLACES and key in there and here[key] != there[key]
