@@ -69,6 +69,7 @@ FAMILIES = {
         "kv_lora_rank": 8,
         "q_lora_rank": 8,
         "qk_rope_head_dim": 4,
+        "head_dim": 4,
         "qk_nope_head_dim": 4,
         "v_head_dim": 8,
         "n_group": 1,
@@ -86,6 +87,18 @@ FAMILIES = {
     },
     "recurrent_gemma": {"lru_width": 16, "num_hidden_layers": 3},
     "lfm2": {"full_attn_idxs": [1], "block_multiple_of": 8},
+}
+
+# Rotary embeddings that are scaled once a row is longer than `original_max_position_embeddings`
+LONGROPE = {
+    "original_max_position_embeddings": 16,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 16,
+    },
 }
 
 

@@ -1,4 +1,7 @@
-"""A speaker without a trainer samples and scores as TRL's `GRPOTrainer` does, to the bit."""
+"""
+A speaker without a trainer samples and scores as TRL's `GRPOTrainer` does, to the bit; TRL scores with positions that it
+counts from the first column, or here from the mask.
+"""
 
 import copy
 
@@ -13,6 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl_teamtr import Agent
 from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
 from trl_teamtr.policy.making import make_speakers
+from trl_teamtr.policy.positions import count_positions_from_mask
 
 
 CONTEXTS = [[2], [0, 2], [2, 2, 0, 2], [0], [2, 0]]
@@ -73,6 +77,7 @@ def test_samples_are_those_of_grpo(tmp_path, make, fields):
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_log_probabilities_are_those_of_grpo(tmp_path, make, batch_size):
     trainer, speaker = make_pair(tmp_path, make(), temperature=0.7)
+    count_positions_from_mask(trainer.model)
     ids = torch.tensor([[1, 1, 2, 0, 2, 1], [0, 2, 2, 0, 0, 2], [1, 2, 0, 2, 1, 1]])
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0]])
     with torch.no_grad():
