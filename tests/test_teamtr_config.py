@@ -58,6 +58,7 @@ REFUSED = [
     ({"num_stages": 2, "max_steps": 3}, r"Both `num_stages` \(2\) and `max_steps` \(3\) are set"),
     ({"num_stages": 0}, "`num_stages` must be at least 1, got 0"),
     ({"num_iterations": 0}, "`num_iterations` must be at least 1, got 0"),
+    ({"max_idle_updates": 0}, "`max_idle_updates` must be at least 1, or `None` for no limit, got 0"),
     ({"update_order": "shuffled"}, "`update_order` is 'shuffled'; .* one of 'sequential', 'reversed', 'random'"),
     ({"num_agents": 0}, "`num_agents` must be at least 1 or `None`, got 0"),
     ({"max_turns": 0}, "`max_turns` must be at least 1 or `None`, got 0"),

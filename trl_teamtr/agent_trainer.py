@@ -31,6 +31,7 @@ from .rollouts.rollouts import Rollouts
 from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
+from .trust_region.fingerprint import fingerprint
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import exact_token_kl
 from .trust_region.snapshot import Snapshot, all_or_nothing
@@ -292,10 +293,18 @@ class AgentTrainer(GRPOTrainer):
             `FloatingPointError`: If the loss of a pass is NaN or infinite. With a radius, whatever ends an update early
                 reverts it.
         """
-        num_tokens = self.accelerator.reduce(message_mask(batch).sum(), reduction="sum")
-        report = UpdateReport(num_messages=int(batch["num_messages_in_batch"]), num_tokens=int(num_tokens))
-        if batch["num_items_in_batch"] == 0:
-            return report
+        found = torch.stack([message_mask(batch).sum(), batch["advantages"].count_nonzero()])
+        num_tokens, num_advantages = self.accelerator.reduce(found, reduction="sum").tolist()
+        report = UpdateReport(num_messages=int(batch["num_messages_in_batch"]), num_tokens=num_tokens)
+        start = fingerprint(self.engine.weights)
+        if batch["num_items_in_batch"] > 0:
+            self._update(batch, report, before)
+        moved = (fingerprint(self.engine.weights) != start).any().long().to(self.accelerator.device)
+        moved = self.accelerator.reduce(moved, reduction="sum").item() > 0
+        report.idle = min(num_advantages, report.num_messages) > 0 and not moved
+        return report
+
+    def _update(self, batch: dict[str, Any], report: UpdateReport, before: Snapshot | None):
         shuffled = cast(dict[str, Any], shuffle_sequence_dict(batch))
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
@@ -303,12 +312,11 @@ class AgentTrainer(GRPOTrainer):
             held_out["old_per_token_logps"] = self.speaker.token_logps(held_out, self.args.per_device_train_batch_size)
         if self.radius is None:
             self._fit(micro_batches, report)
-            return report
+            return
         before = before if before is not None else Snapshot(self.engine)
         with all_or_nothing(before, self.engine):
             self._fit_inside(self.radius, before, micro_batches, monitored, report)
         self.controller.step(report.kl_proposed)
-        return report
 
     def _fit_inside(self, radius: float, before: Snapshot, trained: list, monitored: list, report: UpdateReport):
         """The passes over `trained`, and the backtracking to the radius, measured on `monitored` rollouts too."""

@@ -18,6 +18,7 @@ from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
 from .agents.team_file import write_team_files
 from .checks import preflight
+from .checks.idle import IdleWatch
 from .checks.padding import check_padding
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
@@ -108,7 +109,7 @@ class LeadTrainer(AgentTrainer):
             args.per_device_train_batch_size,
             self.log_metric,
         )
-        self.silence = SilenceWatch()
+        self.silence, self.idleness = SilenceWatch(), IdleWatch(args.max_idle_updates)
         self.active = ActiveUpdate(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)

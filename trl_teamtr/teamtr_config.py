@@ -116,6 +116,10 @@ class TeamTRConfig(GRPOConfig):
             without a radius train on all.
         max_backtracks (`int`, *optional*, defaults to `10`):
             Number of times an update that is outside the radius is halved before it is rejected.
+        max_idle_updates (`int`, *optional*, defaults to `5`):
+            Number of idle updates of one agent in a row that end the run with an error: updates that were rejected, or
+            changed no weight, although some advantage was not 0. Each is logged as `agent/{name}/idle` and warned of.
+            `None` for no limit.
 
         > Parameters that control the advantages
 
@@ -242,6 +246,9 @@ class TeamTRConfig(GRPOConfig):
     )
     max_backtracks: int = field(
         default=10, metadata={"help": "Halvings of an update that is outside the radius, before it is rejected."}
+    )
+    max_idle_updates: int | None = field(
+        default=5, metadata={"help": "Updates in a row of one agent that change nothing before the run ends."}
     )
 
     # Parameters that control the advantages

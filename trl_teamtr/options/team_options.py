@@ -108,6 +108,8 @@ def _check_trust_region(args: Any):
         "and one trained on. Use larger micro-batches, or another share.",
     )
     check(args.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {args.max_backtracks}.")
+    idle = args.max_idle_updates
+    check(idle is None or idle >= 1, f"`max_idle_updates` must be at least 1, or `None` for no limit, got {idle}.")
     check(
         args.advantage_clip is None or args.advantage_clip > 0,
         f"`advantage_clip` must be positive or `None`, got {args.advantage_clip}.",
