@@ -16,7 +16,7 @@ from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
 from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
-from .agents.team_file import write_team_files
+from .agents.team_file import folder_of, own_folder, write_team_files
 from .checks import preflight
 from .checks.idle import IdleWatch
 from .checks.padding import check_padding
@@ -34,7 +34,7 @@ from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
 from .runs import checkpoint, hub
-from .runs.agent_folders import folder_beside, put_agent, recover_agent
+from .runs.agent_folders import folder_beside, put_agent, recover_agent, remove_model
 from .runs.checkpoint_files import put_checkpoint
 from .runs.preemption import PreemptionCallback
 from .runs.stage_state import save_stage
@@ -138,7 +138,7 @@ class LeadTrainer(AgentTrainer):
                 prepare_frozen(member)
                 member.speaker.policy.module = member.model_wrapped
         for member in self.trained_members:
-            folder = checkpoint_folder and os.path.join(checkpoint_folder, member.name)
+            folder = checkpoint_folder and folder_of(checkpoint_folder, member.name)
             member.num_updates = num_stages
             if member is self:
                 self._prepare_for_training(num_stages, dataloader, folder)
@@ -223,7 +223,8 @@ class LeadTrainer(AgentTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         """
-        Save the team: `team.json`, and one directory per agent that `from_pretrained` loads.
+        Save the team: `team.json`, and one directory per agent that `from_pretrained` loads; a team of one is in
+        `output_dir` itself, as [`~trl.GRPOTrainer`] saves its model.
 
         Args:
             output_dir (`str`, *optional*): Directory to save to; defaults to `args.output_dir`.
@@ -231,22 +232,26 @@ class LeadTrainer(AgentTrainer):
         output_dir = output_dir if output_dir is not None else self._output_dir
         self._catch_up()
         for member in self.members:
-            self._save_member(member, os.path.join(output_dir, member.name))
+            self._save_member(member, output_dir)
         if self.args.should_save:
             write_team_files(output_dir, [member.agent for member in self.members], self.args)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
-    def _save_member(self, member: AgentTrainer, folder: str):
-        """Write the model of a member beside `folder`, then let it take the place of what is there."""
-        written = folder_beside(folder)
+    def _save_member(self, member: AgentTrainer, output_dir: str):
+        """Write the model of a member beside its folder, then let it take the place of what is there."""
+        alone = len(self.members) == 1
+        folder = own_folder(output_dir, member.name, len(self.members))
+        written = folder_beside(folder, alone)
         if self.args.should_save:
-            recover_agent(folder)
+            recover_agent(folder, alone)
         self.accelerator.wait_for_everyone()
         super(AgentTrainer, member).save_model(written, _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             put_agent(written, folder)
+            if alone:  # where an older version has put it
+                remove_model(os.path.join(output_dir, member.name))
         self.accelerator.wait_for_everyone()  # the processes may write more into it
 
     def create_model_card(self, *args, **kwargs):
@@ -268,7 +273,7 @@ class LeadTrainer(AgentTrainer):
         self.store_flos()
         self.save_model(folder, _internal_call=True)
         for member in self.trained_members:
-            path = os.path.join(folder, member.name)
+            path = own_folder(folder, member.name, len(self.members))
             checkpoint.save_member(member, member.controller, path, self.args.save_only_model)
         if not self.args.save_only_model and self.state.global_step % len(self.trained_members):
             save_stage(self.resampler.stage, folder, self.accelerator, self.args.should_save)
@@ -279,13 +284,13 @@ class LeadTrainer(AgentTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
         # Called by the lead's `train`, with the folder of the team
-        super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, self.name), model)
+        super()._load_from_checkpoint(folder_of(resume_from_checkpoint, self.name), model)
 
     def _load_best_model(self):
         best = self.state.best_model_checkpoint
         assert best is not None  # checked by the caller
         for member in self.members:
-            folder = os.path.join(best, member.name)
+            folder = folder_of(best, member.name)
             if not self.is_deepspeed_enabled:
                 load_weights(member.model, folder)
             elif member.agent.trainable:  # frozen agents have no DeepSpeed checkpoint, and have not changed

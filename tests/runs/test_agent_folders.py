@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl_teamtr import Agent, Team, TeamTRTrainer
 from trl_teamtr.agents.models import load_models
 from trl_teamtr.agents.settings import SpeakingSettings
+from trl_teamtr.agents.team_file import folder_of
 from trl_teamtr.runs import agent_folders
 from trl_teamtr.runs.agent_folders import folder_beside, put_agent, recover_agent
 
@@ -46,7 +47,7 @@ def assert_saved(folder, expected, plain=True):
         str(folder), lambda completions, **kwargs: [0.0] * len(completions), make_config(folder), make_rows()
     )
     found = [
-        [AutoModelForCausalLM.from_pretrained(os.path.join(folder, name)) for name in trainer.team.names if plain],
+        [AutoModelForCausalLM.from_pretrained(folder_of(folder, name)) for name in trainer.team.names if plain],
         [member.model for member in trainer.members],
         [speaker.policy.model for speaker in Team.from_pretrained(str(folder)).speakers],
     ]
@@ -145,7 +146,7 @@ def test_low_precision_and_vision_language_models_are_read_back(tmp_path, base, 
     trainer.save_model()
     assert_same_weights(tmp_path / "run", trainer.model.state_dict())
     if peft_config is None:
-        plain = type(trainer.model).from_pretrained(tmp_path / "run" / "x")
+        plain = type(trainer.model).from_pretrained(tmp_path / "run")
         assert plain.dtype == trainer.model.dtype
         assert all(torch.equal(plain.state_dict()[n], w) for n, w in trainer.model.state_dict().items())
 
@@ -156,7 +157,7 @@ def test_sharded_weights_leave_no_shard_and_old_formats_no_file(tmp_path, base):
     torch.save({"old": torch.zeros(1)}, folder / "pytorch_model.bin")
     (folder / "notes.txt").write_text("mine")
     assert len(list(folder.glob("*.safetensors"))) > 1
-    (expected,) = train([Agent("x", base)], tmp_path / "run")
+    expected, _ = train(whole(base), tmp_path / "run")
     assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]
     assert not list(folder.glob("*.bin")) and (folder / "notes.txt").read_text() == "mine"
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(folder)), expected, atol=0, rtol=0)

@@ -136,7 +136,7 @@ def test_damaged_checkpoint_is_refused_before_it_is_loaded(run_dir):
 def test_checkpoint_of_weights_alone_has_a_manifest(tmp_path):
     make_trainer(tmp_path, make_team(1), save_only_model=True, **ONE_STAGE).train()
     manifest = json.loads((tmp_path / "checkpoint-1" / "manifest.json").read_text())
-    assert "x/model.safetensors" in manifest and "x/optimizer.pt" not in manifest
+    assert "model.safetensors" in manifest and "optimizer.pt" not in manifest
 
 
 def test_checkpoint_that_executes_code_is_refused_although_its_manifest_fits(tmp_path, run_dir):

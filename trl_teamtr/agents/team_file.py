@@ -24,11 +24,26 @@ SAVED_FIELDS: tuple[str, ...] = ("name", "system_prompt", "trainable", "learning
 SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs")
 
 
+def own_folder(path: str, name: str, team_size: int) -> str:
+    """
+    Where a team that is saved in `path` puts agent `name`: in a folder of its own or, if it is alone, in `path` itself, as
+    [`~trl.GRPOTrainer`] does.
+    """
+    return path if team_size == 1 else os.path.join(path, name)
+
+
+def folder_of(path: str, name: str) -> str:
+    """Where the team that was saved in `path` has agent `name`. A team of one of an older version has it in a folder."""
+    entries = {entry["name"]: entry for entry in read_team_file(path)["agents"]}
+    return path if entries[name].get("folder") == "." else os.path.join(path, name)
+
+
 def describe_team(agents: Sequence[Agent], turns: TurnTaking) -> dict[str, Any]:
     """The content of `team.json`."""
+    place = {"folder": "."} if len(agents) == 1 else {}
     return {
         "format": 1,
-        "agents": [{field: getattr(agent, field) for field in SAVED_FIELDS} for agent in agents],
+        "agents": [{field: getattr(agent, field) for field in SAVED_FIELDS} | place for agent in agents],
         "rollout": dataclasses.asdict(turns),
     }
 
@@ -40,7 +55,7 @@ def write_team_files(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
     """
     os.makedirs(folder, exist_ok=True)
     for agent in agents:
-        Path(folder, agent.name, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        Path(own_folder(folder, agent.name, len(agents)), TRAINING_ARGS_NAME).unlink(missing_ok=True)
     for name, content in ((TEAM_FILE, describe_team(agents, TurnTaking.of(args))), (ARGS_FILE, args.to_dict())):
         path = os.path.join(folder, name)
         with open(f"{path}.tmp", "w", encoding="utf-8") as file:
@@ -70,7 +85,7 @@ def load_team(path: str) -> list[Agent]:
     for entry in read_team_file(path)["agents"]:
         # The file must not decide whether remote code is run
         fields = {field: entry[field] for field in SAVED_FIELDS if field in entry}
-        agents.append(Agent(model=os.path.join(path, entry["name"]), **fields))
+        agents.append(Agent(model=folder_of(path, entry["name"]), **fields))
     return agents
 
 

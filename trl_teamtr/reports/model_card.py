@@ -13,7 +13,7 @@ QUICK_START = """\
 
 {members}
 
-Each agent is a model (or adapter) in the directory of its name, which `from_pretrained` loads. The whole team:
+{where}, which `from_pretrained` loads. The whole team:
 
 ```python
 from huggingface_hub import snapshot_download
@@ -32,6 +32,9 @@ def describe_team(path: str, speakers: Sequence[Speaker], repository: str | None
     for speaker in speakers:
         model, frozen = speaker.policy.model, "" if speaker.agent.trainable else ", frozen"
         lines.append(f"- `{speaker.name}`: `{model.config._name_or_path or type(model).__name__}`{frozen}")
-    section = QUICK_START.format(members="\n".join(lines), repository=repository or "path/to/the/team")
+    where = "Each agent is a model (or adapter) in the directory of its name"
+    if len(speakers) == 1:
+        where = "The agent is the model (or adapter) in this directory"
+    section = QUICK_START.format(members="\n".join(lines), where=where, repository=repository or "path/to/the/team")
     card.text = re.sub(r"## Quick start\n.*?(?=## Training procedure)", lambda _: section, card.text, flags=re.DOTALL)
     card.save(path)
