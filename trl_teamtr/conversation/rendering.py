@@ -1,6 +1,7 @@
 """How an agent reads the shared transcript: through its chat template, or as plain text."""
 
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -34,8 +35,13 @@ def _said(messages: Sequence[Message]) -> Said:
 
 def _quote(said: Said) -> tuple[list[str], dict[str, str]]:
     """Others' messages as `name: placeholder`, and the text for each placeholder."""
-    untrusted = {f"{_OPEN}{i}{_CLOSE}": text.strip() for i, (_, text) in enumerate(said)}
-    lines = [f"{agent}: {place}" for (agent, _), place in zip(said, untrusted, strict=True)]
+    lines: list[str] = []
+    untrusted: dict[str, str] = {}
+    for i, (agent, text) in enumerate(said):
+        # An empty message has no placeholder, so that a template that strips turns strips the blank after the colon
+        place = f"{_OPEN}{i}{_CLOSE}" if text.strip() else ""
+        lines.append(f"{agent}: {place}")
+        untrusted |= {place: text.strip()} if place else {}
     return lines, untrusted
 
 
@@ -82,8 +88,8 @@ class PlainRenderer:
         assert isinstance(transcript.prompt, str)  # a speaker reads conversational prompts with a `ChatRenderer`
         return list(self._opening(transcript.prompt, transcript.private.get(self.name), _said(messages)))
 
-    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
-        return list(self._between(_said(messages)))
+    def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
+        return own[-1], list(self._between(_said(messages)))
 
     def check_turns(self):
         """Never raises: without a template, any turn can be shown."""
@@ -140,7 +146,12 @@ class ChatRenderer:
         self.name = name
         self.eos_token_ids = set(eos_token_ids)
         self.template_kwargs = template_kwargs
-        self._fold_system = not self._has_system_role()
+        # Templates of some vision-language models take text only as a block, and leave out a plain string
+        self._in_blocks = False
+        if not self._shows("user"):
+            self._in_blocks = True
+            self._in_blocks = self._shows("user")
+        self._fold_system = not self._shows("system")
         self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
         self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
         # Rendered with placeholders, so that it is reused for all texts by the same authors
@@ -150,8 +161,8 @@ class ChatRenderer:
         private = transcript.private.get(self.name)
         return list(self._opening(json.dumps(transcript.prompt), private, _said(messages)))
 
-    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
-        return list(self._between(_said(messages), last_id))
+    def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
+        return self._close(own, self._between(_said(messages)))
 
     def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
@@ -163,17 +174,31 @@ class ChatRenderer:
         self._add_system_prompt(turns)
         return self._render_prompt(turns)
 
-    def _encode_between(self, said: Said, last_id: int) -> list[int]:
+    def _encode_between(self, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
-        suffix = self._render_after_own(_join(lines))
-        ids = self.encoder.encode(suffix, untrusted)
-        closing = next((i for i, token in enumerate(ids) if token in self.eos_token_ids), None)
-        if last_id not in self.eos_token_ids or closing is None:
-            return ids
-        before_closing: Any = self.tokenizer.decode(ids[:closing])  # a string, since it is one sequence
-        if before_closing.strip():
-            return ids
-        return ids[closing + 1 :]  # the end-of-turn token that the agent sampled already closes its message
+        return self.encoder.encode(self._render_after_own(_join(lines)), untrusted)
+
+    def _close(self, own: Sequence[int], after: list[int]) -> tuple[int, list[int]]:
+        """
+        What is read in place of the last id of the message `own`, and after it, where the template writes `after`.
+
+        The token that ends a message need not be the one that closes it in the template: it may be another of the
+        model's (`<|return|>`, where the template writes `<|end|>`), or the template may write the next role instead.
+        """
+        last, ends = own[-1], self.eos_token_ids
+        # What the agent wrote of the closing itself, which may have several control tokens
+        controls = itertools.takewhile(lambda token: token in ends or token in self.encoder.control_ids, after)
+        for length in range(min(len(own), len(list(controls))), 0, -1):
+            if list(own[-length:]) == after[:length]:
+                return last, after[length:]
+        if last not in ends or not after:
+            return last, list(after)
+        if last in after:
+            place = after.index(last)
+            before: Any = self.tokenizer.decode(after[:place])  # a string, since it is one sequence
+            if not before.strip():
+                return last, after[place + 1 :]
+        return after[0], after[1:]
 
     def check_turns(self):
         """Raise `ValueError` unless the template can show other agents' messages after one of the agent's own."""
@@ -203,6 +228,8 @@ class ChatRenderer:
             ) from error
 
     def _render(self, turns: list[dict]) -> str:
+        if self._in_blocks:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         rendered: Any = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **self.template_kwargs
         )
@@ -219,11 +246,12 @@ class ChatRenderer:
             )
         return suffix
 
-    def _has_system_role(self) -> bool:
-        turns = [{"role": "system", "content": _OWN}, {"role": "user", "content": "dummy"}]
+    def _shows(self, role: str) -> bool:
+        """Whether the template shows what a turn of `role` says, at the beginning of a conversation."""
+        turns = [{"role": role, "content": _OWN}, {"role": "user", "content": "dummy"}]
         try:
-            return _OWN in self._render(turns)
-        except TemplateError:  # how a template rejects an unknown role
+            return _OWN in self._render(turns if role != "user" else turns[:1])
+        except TemplateError:  # how a template rejects an unknown role, or content in another form
             return False
 
     def _add_system_prompt(self, turns: list[dict]):
@@ -238,5 +266,6 @@ class ChatRenderer:
             turns.insert(0, {"role": "system", "content": system})
 
 
-# Provides the ids before an agent's first message, and those between two of its own
+# Provides the ids before an agent's first message; and, after one of its own, the id read in place of its last one, and
+# those that follow up to its next message
 Renderer = PlainRenderer | ChatRenderer

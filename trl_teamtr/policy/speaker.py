@@ -110,7 +110,7 @@ class Speaker:
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
         return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
 
-    def view_batch(self, views: Sequence[View]) -> dict[str, torch.Tensor]:
+    def view_batch(self, views: Sequence[View], pad_to_multiple_of: int | None = None) -> dict[str, torch.Tensor]:
         """
         Its `views` of rollouts as padded tensors on its device ([`stack_views`]), for scoring. Views in which it never
         spoke get a masked dummy.
@@ -118,7 +118,7 @@ class Speaker:
         pad_token_id = self.tokenizer.pad_token_id
         for view in views:
             view.end(pad_token_id)
-        batch = stack_views(views, pad_token_id)
+        batch = stack_views(views, pad_token_id, pad_to_multiple_of)
         return {name: tensor.to(self.policy.accelerator.device) for name, tensor in batch.items()}
 
     def token_logps(self, batch: dict[str, torch.Tensor], batch_size: int | None = None) -> torch.Tensor:
@@ -132,7 +132,8 @@ class Speaker:
         Returns:
             `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
         """
-        return self.policy.token_logps(*sequence(batch), batch_size=batch_size)
+        input_ids, attention_mask, _ = sequence(batch)
+        return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size)
 
 
 def _find_max_view_length(policy: Policy, max_context_length: int | None) -> int:
