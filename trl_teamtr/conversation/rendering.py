@@ -10,6 +10,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import SafeEncoder
+from .template_date import with_date
 from .transcript import Message, Transcript
 
 
@@ -121,6 +122,7 @@ class ChatRenderer:
         system_prompt (`str`, *optional*): The agent's system prompt.
         eos_token_ids (`list[int]`): Ids that end the agent's messages.
         template_kwargs (`dict`): Keyword arguments for the template.
+        date (`str`, *optional*): Date that the template prints, as `YYYY-MM-DD`; today if not given.
 
     Raises:
         `ValueError`: If the tokenizer has no chat template.
@@ -133,6 +135,7 @@ class ChatRenderer:
         system_prompt: str | None,
         eos_token_ids: Sequence[int],
         template_kwargs: dict[str, Any],
+        date: str | None = None,
     ):
         if tokenizer.chat_template is None:
             raise ValueError(
@@ -145,7 +148,8 @@ class ChatRenderer:
         self.system_prompt = system_prompt
         self.name = name
         self.eos_token_ids = set(eos_token_ids)
-        self.template_kwargs = template_kwargs
+        template = tokenizer.get_chat_template(template_kwargs.get("chat_template"))
+        self.template_kwargs = {**template_kwargs, "chat_template": with_date(template, date)}
         # Templates of some vision-language models take text only as a block, and leave out a plain string
         self._in_blocks = False
         if not self._shows("user"):

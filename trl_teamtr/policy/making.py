@@ -93,7 +93,7 @@ def make_speaker(
     suppressed = [config.image_token_id] if is_processor else []  # an image token would have no image
     backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of)
     drop_sampling_defaults(policy.model, backend.config, agent.name)
-    return Speaker(
+    speaker = Speaker(
         agent,
         policy,
         backend,
@@ -105,6 +105,8 @@ def make_speaker(
         alone,
         before_use,
     )
+    speaker.fix_date(settings.template_date)
+    return speaker
 
 
 def _load_processor(model: PreTrainedModel | PeftModel, agent: Agent, settings: SpeakingSettings) -> Any:

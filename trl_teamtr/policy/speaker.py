@@ -57,6 +57,7 @@ class Speaker:
         self.max_view_length = _find_max_view_length(policy, max_context_length)
         self._chat_template_kwargs = chat_template_kwargs or {}
         self._alone = alone
+        self._date: str | None = None
         self._before_use = before_use
         self._renderers: dict[bool, Renderer] = {}
 
@@ -70,6 +71,11 @@ class Speaker:
         if self._before_use is not None:
             self._before_use()
 
+    def fix_date(self, date: str | None):
+        """Let its chat template print `date`, a `YYYY-MM-DD`, from now on; today for `None`."""
+        self._date = date
+        self._renderers.clear()
+
     def renderer_for(self, prompt: str | list[dict]) -> Renderer:
         """The renderer for a rollout of `prompt`."""
         chat = not isinstance(prompt, str)
@@ -81,7 +87,7 @@ class Speaker:
         system_prompt = self.agent.system_prompt
         if chat:
             return ChatRenderer(
-                self.tokenizer, self.name, system_prompt, self.eos_token_ids, self._chat_template_kwargs
+                self.tokenizer, self.name, system_prompt, self.eos_token_ids, self._chat_template_kwargs, self._date
             )
         return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone)
 
