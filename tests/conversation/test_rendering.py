@@ -236,6 +236,15 @@ def test_chat_tokenizer_without_a_template_raises(chatml):
         chat(chatml)
 
 
+@pytest.mark.parametrize("system_prompt", [None, "Be brief."])
+def test_template_that_leaves_out_the_prompt_is_refused(chatml, system_prompt):
+    chatml.chat_template = "{% for m in messages if m['role'] != 'user' %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(
+        ValueError, match="template of agent 'a' leaves out what the user's turn says, as text and as a"
+    ):
+        chat(chatml, system_prompt=system_prompt).opening(transcript(QUESTION), [])
+
+
 @pytest.mark.parametrize("make_tokenizer", [chatml_tokenizer, inst_tokenizer])
 def test_check_turns_accepts_a_template_of_alternating_turns(make_tokenizer):
     assert chat(make_tokenizer()).check_turns() is None

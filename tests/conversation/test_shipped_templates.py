@@ -19,6 +19,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja"))
 IN_BLOCKS = ("idefics3", "llava_next", "smolvlm")
 # Write the beginning of an answer otherwise in the history than where the answer begins: without the opening of a thought
 OPENS_OTHERWISE = ("deepseek_r1_distill", "deepseekv3", "nemotron_3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6")
+ALTERNATE = ("cohere", "cohere2", "gemma", "gemma3")  # refuse two turns of the user in a row
 SHOWS_OPENING = ("qwen3_5_nothink_training", "qwen3_5_think_training", "qwen3_6_training")
 
 QUESTION = "How many?"
@@ -158,3 +159,37 @@ def test_own_thoughts_stay_as_sampled_where_the_template_drops_them_from_the_his
     row.messages += [Message("a", THOUGHT), Message("b", SAID[1])]
     view.read(row, renderer, room=10_000)
     assert view.context == encode(name, opening) + encode(name, THOUGHT) + encode(name, after)
+
+
+ORIGINAL = [name for name in NAMES if not name.endswith("_training")]
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_system_prompts_are_shown_once_and_before_the_question(name):
+    renderer = ChatRenderer(make_tokenizer(name), "a", "Be brief.", [make_tokenizer(name).eos_token_id], {})
+    prompt = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": QUESTION}]
+    text = make_tokenizer(name).decode(renderer.opening(Transcript(prompt, ("a", "b")), [Message("b", SAID[1])]))
+    assert [text.count(part) for part in ("Be brief.\n\nBe kind.", QUESTION, SAID[1])] == [1, 1, 1]
+    assert text.index("Be kind.") < text.index(QUESTION) < text.index(SAID[1])
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_two_turns_of_the_user_in_a_row_are_shown_or_refused_with_the_rule_of_the_template(name):
+    renderer = ChatRenderer(make_tokenizer(name), "a", None, [make_tokenizer(name).eos_token_id], {})
+    row = Transcript([{"role": "user", "content": content} for content in ("First", QUESTION)], ("a", "b"))
+    if name in ALTERNATE:
+        rule = "template of agent 'a' refuses the prompt, whose turns .* are user, user: «Conversation roles must alternate"
+        with pytest.raises(ValueError, match=rule):
+            renderer.opening(row, [])
+    else:
+        text = make_tokenizer(name).decode(renderer.opening(row, []))
+        assert text.index("First") < text.index(QUESTION)
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_agent_that_speaks_twice_in_a_row_reads_what_the_template_writes_between(name):
+    renderer = ChatRenderer(make_tokenizer(name), "a", None, [make_tokenizer(name).eos_token_id], {})
+    own = encode(name, SAID[0]) + [make_tokenizer(name).eos_token_id]
+    last, ids = renderer.between([], own)
+    _, _, after = render(name, [("user", "dummy"), ("assistant", SAID[0])]).partition(SAID[0])
+    assert [last, *ids] == encode(name, after)

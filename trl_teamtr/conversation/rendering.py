@@ -156,6 +156,7 @@ class ChatRenderer:
             self._in_blocks = True
             self._in_blocks = self._shows("user")
         self._fold_system = not self._shows("system")
+        self._shown: set[tuple[str, ...]] = set()
         self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
         self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
         # Rendered with placeholders, so that it is reused for all texts by the same authors
@@ -176,6 +177,7 @@ class ChatRenderer:
         turns = json.loads(prompt)
         add_to_last_user_turn(turns, [private, *lines])
         self._add_system_prompt(turns)
+        self._check_shown(tuple(turn["role"] for turn in turns))
         return self._render_prompt(turns)
 
     def _encode_between(self, said: Said) -> list[int]:
@@ -219,6 +221,18 @@ class ChatRenderer:
                 f"The chat template of agent {self.name!r} cannot take other agents' turns: it leaves out a user turn "
                 "after an assistant turn. Use another template, or one round."
             )
+
+    def _check_shown(self, roles: tuple[str, ...]):
+        """Raise `ValueError` if the template leaves out the user's turn at the end of a prompt with these `roles`."""
+        if roles in self._shown or roles[-1] != "user":
+            return
+        turns = [{"role": role, "content": "dummy"} for role in roles[:-1]] + [{"role": "user", "content": _OWN}]
+        if _OWN not in self._render_prompt(turns):
+            raise ValueError(
+                f"The chat template of agent {self.name!r} leaves out what the user's turn says, as text and as a block "
+                "{'type': 'text', 'text': ...}. Set `processing_class` to a tokenizer whose template shows it."
+            )
+        self._shown.add(roles)
 
     def _render_prompt(self, turns: list[dict]) -> str:
         """Raise `ValueError` if the template refuses the turns, else render them."""
