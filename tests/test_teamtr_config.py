@@ -63,6 +63,7 @@ REFUSED = [
     ({"num_agents": 0}, "`num_agents` must be at least 1 or `None`, got 0"),
     ({"max_turns": 0}, "`max_turns` must be at least 1 or `None`, got 0"),
     ({"max_context_length": -1}, "`max_context_length` must be at least 1 or `None`, got -1"),
+    ({"template_date": "31.1.2026"}, "`template_date` must be a date such as '2026-01-31'.* got '31.1.2026'"),
     ({"num_rounds": 0}, "`num_rounds` must be at least 1, got 0"),
     ({"router": "star"}, "`router` is 'star'; it must be one of 'round_robin', 'random'"),
     ({"trust_region_radius": 0.0}, "`trust_region_radius` of the config is 0.0"),

@@ -1,5 +1,7 @@
 """Three kinds of tokenizer, trained here on a few sentences, each with the control strings and template of a family."""
 
+import re
+
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -82,3 +84,19 @@ def turn_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="<end_of_turn>", chat_template=TURN_TEMPLATE
     )
+
+
+# What templates write as tokens of their own: <|im_end|>, <｜User｜>, <end_of_turn>, <|turn>, <turn|>, </s>, [INST], [gMASK]
+CONTROL = re.compile(r"<\|[^|<>{}]+\|>|<｜[^｜]+｜>|</?\w+>|<\|\w+>|<\w+\|>|\[/?INST\]|\[gMASK\]")
+
+
+def tokenizer_for(template: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with all control strings of `template` as tokens, and "<eos>", which ends a message and is none."""
+    tokenizer = chatml_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<bos>", "eos_token": "<eos>"})
+    thoughts = ["<think>", "</think>"]  # tokens, but not special: decoding keeps them
+    tokenizer.add_tokens(thoughts)
+    special = sorted(set(CONTROL.findall(template)).difference(thoughts))
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    tokenizer.chat_template = template
+    return tokenizer

@@ -15,14 +15,13 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .agents.agent import Agent
 from .agents.settings import SpeakingSettings
 from .conversation.transcript import Transcript
-from .conversation.view import stack_views
 from .maths.advantages import group_advantages
 from .maths.kl import k3_kl
 from .policy.making import make_speaker
 from .policy.plain_sampling import silence_dropout
 from .policy.policy import Policy
 from .policy.residency import Residency
-from .policy.scoring import message_mask
+from .policy.scoring import message_mask, scored_on
 from .policy.speaker import Speaker
 from .reports.rollout_metrics import measure_rollouts
 from .returns.returns import answer_ids, answers, weigh_rewards
@@ -63,7 +62,7 @@ class AgentTrainer(GRPOTrainer):
     - `_generate` returns this agent's view of the team's rollouts instead of generating on its own.
     - `_generate_and_score_completions` is given the rollouts, and replaces the advantages by those of eq. 9.
     - `_calculate_rewards` goes to the lead, which owns the reward functions, with the ids of the final message.
-    - `_get_per_token_logps_and_entropies` keeps the log-probabilities that pass through it for the KL penalty.
+    - `_get_per_token_logps_and_entropies` scores ids as sampled, and keeps the log-probabilities for the KL penalty.
     - `_compute_loss` adds that penalty (eq. 10).
     - `_prepare_inputs` returns micro-batches as they are, since [`~AgentTrainer.update`] makes the passes over them.
     - `_inner_training_loop` prepares the model and the optimizer and leaves the loop to the lead.
@@ -116,8 +115,9 @@ class AgentTrainer(GRPOTrainer):
         # what it does not return of the latter
         self._rollouts: Rollouts | None = None
         self.rewards_per_func = torch.empty(0)
-        # What TRL's `_compute_loss` does not return
+        # What TRL's `_compute_loss` does not return, and what it and the above do not pass on: the ids as sampled
         self._last_logps = torch.empty(0)
+        self._sampled_ids: torch.Tensor | None = None
 
     def _make_speaker(self, team_size: int) -> Speaker:
         args: Any = self.args  # TRL's fields are declared as text too, which they are on the command line
@@ -144,12 +144,12 @@ class AgentTrainer(GRPOTrainer):
         rows = [dict(row) for row in inputs]  # TRL writes the transcripts into the rows, which all agents share
         self._rollouts = rollouts
         self.speaker.use()
+        own = self.speaker.view_batch(rollouts.views[self.name], self.pad_to_multiple_of)
+        self._sampled_ids = own["sampled_ids"]
         output = super()._generate_and_score_completions(rows)
-        self._rollouts = None
-        own = stack_views(rollouts.views[self.name], self._tokenizer.pad_token_id, self.pad_to_multiple_of)
+        self._rollouts = self._sampled_ids = None
         # `mask_truncated_completions` leaves rows out of the loss (`tool_mask`); the KL counts all messages (eq. 11)
-        for name in ("completion_mask", "message_numbers", "num_messages"):
-            output[name] = own[name].to(self.accelerator.device)
+        output |= {name: own[name] for name in ("completion_mask", "sampled_ids", "message_numbers", "num_messages")}
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
         if rollouts.weights is not None:
@@ -181,8 +181,6 @@ class AgentTrainer(GRPOTrainer):
     def _generate(self, prompts: list):
         mode, rollouts = "train" if self.model.training else "eval", self._current_rollouts()
         transcripts, views = rollouts.transcripts, rollouts.views[self.name]
-        for view in views:
-            view.end(self._tokenizer.pad_token_id)
         self._log_rollouts(rollouts, mode)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
@@ -231,8 +229,9 @@ class AgentTrainer(GRPOTrainer):
         check_model_rewards(rewards, self.reward_funcs, self.reward_func_names)
         return rewards
 
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+        called = model if self._sampled_ids is None else scored_on(model, self._sampled_ids)
+        output = super()._get_per_token_logps_and_entropies(called, *args, **kwargs)
         self._last_logps = output[0]
         return output
 
@@ -240,8 +239,9 @@ class AgentTrainer(GRPOTrainer):
         return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
 
     def _compute_loss(self, model, inputs):
+        self._sampled_ids = inputs["sampled_ids"]
         loss = super()._compute_loss(model, inputs)
-        logps, self._last_logps = self._last_logps, torch.empty(0)
+        logps, self._last_logps, self._sampled_ids = self._last_logps, torch.empty(0), None
         if not self.model.training:
             return loss
         if "old_per_token_logps" not in inputs:

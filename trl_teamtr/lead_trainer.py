@@ -22,6 +22,7 @@ from .checks.idle import IdleWatch
 from .checks.padding import check_padding
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
+from .conversation.template_date import agree_on_date
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
@@ -149,6 +150,13 @@ class LeadTrainer(AgentTrainer):
         self.residency.start()
         for member in self.members:
             check_padding(member.speaker)
+
+    def _fix_template_date(self):
+        """Let all chat templates print one date: the config's or the checkpoint's, else the day on which the run begins."""
+        date = agree_on_date(self.args.template_date)
+        for member in self.members:
+            member.args.template_date = date  # saved with the team
+            member.speaker.fix_date(date)
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()

@@ -78,6 +78,9 @@ class TeamTRConfig(GRPOConfig):
             Longest view of an agent, in tokens, the next message included. Defaults to the model's own limit. If it
             would be exceeded, the oldest messages of other agents that the agent has not read yet are left out; if
             that is not enough, the rollout ends. The metrics count both.
+        template_date (`str`, *optional*):
+            Date that chat templates print, as `YYYY-MM-DD`. Defaults to the day on which the run begins; a resumed run
+            keeps that of its checkpoint.
         allow_silent_agents (`bool`, *optional*, defaults to `False`):
             Whether to accept a trainable agent that the router never calls in a dry run on empty messages. Set it for
             a router that calls an agent only on some texts.
@@ -200,6 +203,12 @@ class TeamTRConfig(GRPOConfig):
         default=None,
         metadata={"help": "Longest view of an agent in tokens, the next message included. Defaults to the model's."},
     )
+    template_date: str | None = field(
+        default=None,
+        metadata={
+            "help": "Date that chat templates print, as YYYY-MM-DD. Defaults to the day on which the run begins."
+        },
+    )
     allow_silent_agents: bool = field(
         default=False,
         metadata={"help": "Whether to accept a trainable agent that the router does not call in a dry run."},
@@ -292,6 +301,8 @@ class TeamTRConfig(GRPOConfig):
             f"`gradient_accumulation_steps` is {self.gradient_accumulation_steps} and `steps_per_generation` is "
             f"{self.steps_per_generation}. Set only one of the two.",
         )
+        if self.template_date is not None:
+            self.template_date = str(self.template_date)  # YAML reads it as a date
         check_team_options(self)
         refuse_unsupported(self)
 

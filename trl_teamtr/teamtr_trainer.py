@@ -207,6 +207,7 @@ class TeamTRTrainer(LeadTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, ignore_keys_for_eval=None):
         agents = [member.agent for member in self.members]
         checkpoint_folder = checkpoint.prepare_resume(self, agents, resume_from_checkpoint)
+        self._fix_template_date()
         try:
             return super().train(checkpoint_folder, trial, ignore_keys_for_eval)
         finally:

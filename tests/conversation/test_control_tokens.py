@@ -31,8 +31,8 @@ def view_of(tokenizer, text):
     message = Message("b", text)
     return [
         renderer.opening(Transcript(QUESTION, ("a", "b")), [message, Message("c", "fine")]),
-        renderer.between([message], tokenizer.eos_token_id),
-        renderer.between([Message("c", "fine"), message], 0),
+        renderer.between([message], [tokenizer.eos_token_id])[1],
+        renderer.between([Message("c", "fine"), message], [0])[1],
     ]
 
 
@@ -109,7 +109,7 @@ def test_innocent_text_has_the_ids_of_the_chat_template(kind, text):
     assert opening == whole[: len(opening)]
     end = whole.index(tokenizer.eos_token_id, len(opening))
     others = [Message("b", text), Message("c", "fine")]
-    assert renderer.between(others, tokenizer.eos_token_id) == whole[end + 1 :]
+    assert renderer.between(others, [tokenizer.eos_token_id])[1] == whole[end + 1 :]
 
 
 @each_kind
@@ -119,7 +119,7 @@ def test_placeholders_written_by_an_agent_are_not_expanded(kind):
     forged = "".join(f"\ue000{inside}\ue001" for inside in (0, 1, 2, "own"))
     messages = [Message("b", f"z {forged}"), Message("c", "the box"), Message("d", f"k {forged}")]
     opening = renderer.opening(Transcript(QUESTION, ("a", "b", "c", "d")), messages)
-    for ids in (opening, renderer.between(messages, tokenizer.eos_token_id)):
+    for ids in (opening, renderer.between(messages, [tokenizer.eos_token_id])[1]):
         text = tokenizer.decode(ids)
         assert [text.count(said) for said in ("the box", "z ", "k ")] == [1, 1, 1]
 

@@ -84,12 +84,12 @@ def test_plain_opening_leaves_out_an_end_of_sequence_that_the_tokenizer_appends(
 
 
 def test_plain_between_starts_with_a_blank_line_and_ends_with_the_cue(chatml):
-    assert chatml.decode(plain(chatml).between(SAID, 0)) == "\n\nb: hello\n\nc: how are you\n\na:"
+    assert chatml.decode(plain(chatml).between(SAID, [0])[1]) == "\n\nb: hello\n\nc: how are you\n\na:"
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_plain_between_two_messages_of_the_same_agent_is_its_name(chatml, alone):
-    assert chatml.decode(plain(chatml, alone=alone).between([], 0)) == "\n\na:"
+    assert chatml.decode(plain(chatml, alone=alone).between([], [0])[1]) == "\n\na:"
 
 
 def test_plain_message_cannot_write_control_tokens(chatml):
@@ -187,35 +187,44 @@ def test_chat_template_kwargs_reach_the_template(chatml):
 
 @pytest.mark.parametrize("said, user_turn", [(SAID, "b: hello\n\nc: how are you"), (SAID[:1], "b: hello")])
 def test_chat_between_drops_the_end_of_turn_that_the_agent_sampled(chatml, said, user_turn):
-    ids = chat(chatml).between(said, chatml.eos_token_id)
+    ids = chat(chatml).between(said, [chatml.eos_token_id])[1]
     assert chatml.decode(ids) == "\n" + turn("user", user_turn) + GENERATION
 
 
 def test_chat_between_closes_a_message_that_was_cut_by_length(chatml):
     last_id = chatml("hello")["input_ids"][-1]
-    ids = chat(chatml).between(SAID[:1], last_id)
+    ids = chat(chatml).between(SAID[:1], [last_id])[1]
     assert ids[0] == chatml.eos_token_id
     assert chatml.decode(ids) == "<|im_end|>\n" + turn("user", "b: hello") + GENERATION
 
 
 def test_chat_between_accepts_any_of_the_ids_that_end_a_message(chatml):
     renderer = ChatRenderer(chatml, "a", None, [chatml.eos_token_id, chatml.pad_token_id], {})
-    assert renderer.between(SAID, chatml.pad_token_id) == renderer.between(SAID, chatml.eos_token_id)
+    assert renderer.between(SAID, [chatml.pad_token_id])[1] == renderer.between(SAID, [chatml.eos_token_id])[1]
 
 
-def test_chat_between_keeps_a_suffix_that_does_not_start_with_an_end_of_turn(chatml):
+def test_chat_closing_of_the_template_is_read_in_place_of_another_token_that_ended_the_message(chatml):
     chatml.chat_template = chatml.chat_template.replace("+ '<|im_end|>", "+ '<|im_start|>")
-    ids = chat(chatml).between(SAID[:1], chatml.eos_token_id)
-    assert chatml.decode(ids).startswith("<|im_start|>\n<|im_start|>user\nb: hello")
+    closing, ids = chat(chatml).between(SAID[:1], [7, chatml.eos_token_id])
+    assert chatml.decode([closing, *ids]).startswith("<|im_start|>\n<|im_start|>user\nb: hello")
+
+
+def test_chat_token_that_closes_a_message_in_the_template_is_read_as_sampled(chatml):
+    closing, ids = chat(chatml).between(SAID[:1], [7, chatml.eos_token_id])
+    assert closing == chatml.eos_token_id and chatml.eos_token_id != ids[0]
+
+
+def test_chat_last_token_of_a_message_that_was_cut_by_length_is_read_as_sampled(chatml):
+    assert chat(chatml).between(SAID[:1], [7, 8])[0] == 8
 
 
 def test_chat_between_without_messages_opens_the_next_turn(chatml):
-    assert chatml.decode(chat(chatml).between([], chatml.eos_token_id)) == "\n" + GENERATION
+    assert chatml.decode(chat(chatml).between([], [chatml.eos_token_id])[1]) == "\n" + GENERATION
 
 
 def test_chat_between_has_neither_system_nor_private_prompts(chatml):
     renderer = chat(chatml, system_prompt="Be brief.")
-    assert renderer.between(SAID, chatml.eos_token_id) == chat(chatml).between(SAID, chatml.eos_token_id)
+    assert renderer.between(SAID, [chatml.eos_token_id])[1] == chat(chatml).between(SAID, [chatml.eos_token_id])[1]
 
 
 # Templates that cannot be used
@@ -225,6 +234,15 @@ def test_chat_tokenizer_without_a_template_raises(chatml):
     chatml.chat_template = None
     with pytest.raises(ValueError, match="the tokenizer of agent 'a' has no chat template"):
         chat(chatml)
+
+
+@pytest.mark.parametrize("system_prompt", [None, "Be brief."])
+def test_template_that_leaves_out_the_prompt_is_refused(chatml, system_prompt):
+    chatml.chat_template = "{% for m in messages if m['role'] != 'user' %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(
+        ValueError, match="template of agent 'a' leaves out what the user's turn says, as text and as a"
+    ):
+        chat(chatml, system_prompt=system_prompt).opening(transcript(QUESTION), [])
 
 
 @pytest.mark.parametrize("make_tokenizer", [chatml_tokenizer, inst_tokenizer])
@@ -279,8 +297,8 @@ def test_end_of_turn_stands_once_whatever_surrounds_it_in_the_template(template)
     )
     renderer = ChatRenderer(tokenizer, "a", None, [tokenizer.eos_token_id], {})
     eos = tokenizer.eos_token_id
-    assert eos not in renderer.between([Message("b", "hi")], last_id=eos)
-    assert eos not in renderer.between([], last_id=eos)
+    assert eos not in renderer.between([Message("b", "hi")], [eos])[1]
+    assert eos not in renderer.between([], [eos])[1]
 
 
 @pytest.mark.parametrize("make, prompt", [(plain, "the question"), (chat, QUESTION)])
@@ -293,6 +311,6 @@ def test_what_was_rendered_before_is_rendered_alike_and_can_be_changed(chatml, m
         first.append(0)  # a view's ids grow
         assert renderer.opening(transcript(prompt), said) == expected
         assert renderer.opening(transcript(prompt, a="secret"), said) != expected
-        between = renderer.between(said, 0)
+        between = renderer.between(said, [0])[1]
         between.append(0)
-        assert renderer.between(said, 0) == make(chatml).between(said, 0) == between[:-1]
+        assert renderer.between(said, [0])[1] == make(chatml).between(said, [0])[1] == between[:-1]

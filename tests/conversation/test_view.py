@@ -12,8 +12,8 @@ class NumberRenderer:
     def opening(self, transcript, messages):
         return [1] + self.quote(messages)
 
-    def between(self, messages, last_id):
-        return [2, last_id] + self.quote(messages)
+    def between(self, messages, own):
+        return own[-1], [2, own[-1]] + self.quote(messages)
 
     @staticmethod
     def quote(messages):

@@ -18,7 +18,7 @@ def test_log_probabilities_are_those_of_the_logits_over_the_temperature():
     add_scoring_head(model, 0.6)
     policy = Policy(model, Accelerator())
     for batch_size in (None, 1):
-        found = policy.token_logps(IDS, MASK, 3, batch_size)
+        found = policy.token_logps(IDS, MASK, IDS[:, -3:], batch_size)
         torch.testing.assert_close(found * MASK[:, -3:], expected * MASK[:, -3:], atol=1e-5, rtol=1e-5)
 
 
@@ -34,6 +34,6 @@ def test_gradient_checkpointing_is_back_after_a_call():
     model.gradient_checkpointing_enable()
     add_scoring_head(model, 1.0)
     policy = Policy(model, Accelerator())
-    policy.token_logps(IDS, MASK, 2)
+    policy.token_logps(IDS, MASK, IDS[:, -2:])
     policy.logits({"input_ids": IDS, "use_cache": False})
     assert model.is_gradient_checkpointing

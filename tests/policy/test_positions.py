@@ -32,7 +32,10 @@ def test_a_row_scores_alone_as_in_a_padded_batch(kind, fields):
     add_scoring_head(model, temperature=0.7)
     policy = Policy(model, Accelerator())
     ids, mask = pad(ROW, left=20, right=3)
-    alone, padded = policy.token_logps(ROW, torch.ones_like(ROW), 7), policy.token_logps(ids, mask, 10)[:, :7]
+    alone, padded = (
+        policy.token_logps(row, its_mask, row[:, -keep:])[:, :7]
+        for row, its_mask, keep in ((ROW, torch.ones_like(ROW), 7), (ids, mask, 10))
+    )
     torch.testing.assert_close(alone, padded, atol=1e-5, rtol=0)
     with torch.no_grad():
         logits = policy.logits({"input_ids": ids, "attention_mask": mask, "use_cache": False})[:, 20:27]

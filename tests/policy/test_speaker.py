@@ -4,13 +4,17 @@ counts from the first column, or here from the mask.
 """
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import trl
 from accelerate import Accelerator
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, make_config, make_model, make_team, make_tokenizer, make_trainer
+from tokenizers_for_tests import tokenizer_for
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_teamtr import Agent
@@ -86,6 +90,7 @@ def test_log_probabilities_are_those_of_grpo(tmp_path, make, batch_size):
         "prompt_ids": ids[:, :2],
         "prompt_mask": mask[:, :2],
         "completion_ids": ids[:, 2:],
+        "sampled_ids": ids[:, 2:],
         "completion_mask": mask[:, 2:],
     }
     ours = speaker.token_logps(batch, batch_size)
@@ -140,3 +145,30 @@ def test_room_leaves_place_for_a_message(tmp_path):
 def test_continuous_batching_is_refused():
     with pytest.raises(ValueError, match="`use_transformers_continuous_batching=True` is not supported"):
         make_config("x", use_transformers_continuous_batching=True)
+
+
+WHAT_OTHERS_READ = {
+    # Special tokens are left out; what stands between them stays, thoughts and the names of channels included
+    "gptoss": (
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>It is seven<|return|>",
+        "analysishmassistantfinalIt is seven",
+    ),
+    "qwen3": ("<think>\nhm\n</think>\n\nIt is seven<|im_end|>", "<think>\nhm\n</think>\n\nIt is seven"),
+    # The prompt has opened the thought
+    "qwen3_5_think": ("hm\n</think>\n\nIt is seven<|im_end|>", "hm\n</think>\n\nIt is seven"),
+    "cohere2": ("It is seven<|END_RESPONSE|><|END_OF_TURN_TOKEN|>", "It is seven"),
+}
+
+
+@pytest.mark.parametrize("name", WHAT_OTHERS_READ)
+def test_others_read_a_message_without_its_special_tokens_and_with_its_thoughts(name):
+    written, read = WHAT_OTHERS_READ[name]
+    tokenizer = tokenizer_for((Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text())
+    ids = tokenizer(written, add_special_tokens=False)["input_ids"]
+    agent = Agent(
+        "x", make_model(len(tokenizer)), processing_class=tokenizer, generation_kwargs={"eos_token_id": ids[-1]}
+    )
+    (speaker,) = make_speakers([agent], SpeakingSettings(), Accelerator())
+    speaker.backend = SimpleNamespace(generate=lambda contexts, limit: [ids])
+    (message,) = speaker.speak([[2]])
+    assert (message.text, message.ids, message.finished) == (read, tuple(ids), True)

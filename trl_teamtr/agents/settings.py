@@ -60,6 +60,7 @@ class SpeakingSettings:
         sampling ([`SamplingSettings`]): How agents without settings of their own sample.
         chat_template_kwargs (`dict`, *optional*): Keyword arguments for all chat templates.
         max_context_length (`int`, *optional*): Maximum number of tokens of an agent's view.
+        template_date (`str`, *optional*): Date that chat templates print, as `YYYY-MM-DD`; today if not given.
         model_init_kwargs (`dict`, *optional*): How models are loaded.
         quantization_config (*optional*): How their weights are quantized.
         trust_remote_code (`bool`): Whether to run code that comes with the models.
@@ -70,6 +71,7 @@ class SpeakingSettings:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     chat_template_kwargs: dict[str, Any] | None = None
     max_context_length: int | None = None
+    template_date: str | None = None
     model_init_kwargs: dict[str, Any] | None = None
     quantization_config: Any = None
     trust_remote_code: bool = False
@@ -84,6 +86,7 @@ class SpeakingSettings:
             SamplingSettings.of(args),
             own.chat_template_kwargs,
             args.max_context_length,
+            args.template_date,
             own.model_init_kwargs,
             quantization_config,
             args.trust_remote_code,

@@ -98,7 +98,7 @@ def read_speaking_settings(path: str) -> SpeakingSettings:
         args = json.load(file)
     names = (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")
     sampling = SamplingSettings(**{name: args[name] for name in names if name in args})
-    reading = ("chat_template_kwargs", "max_context_length")
+    reading = ("chat_template_kwargs", "max_context_length", "template_date")
     return SpeakingSettings(sampling, **{name: args[name] for name in reading if name in args})
 
 

@@ -16,6 +16,9 @@ class SafeEncoder:
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The reader's tokenizer.
+
+    Attributes:
+        control_ids (`set[int]`): Ids of its control tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -24,7 +27,7 @@ class SafeEncoder:
         controls = {i: t for i, t in tokenizer.added_tokens_decoder.items() if len(t.content.strip()) > 1}
         strings = sorted((token.content for token in controls.values()), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, strings))) if strings else None
-        self._control_ids = set(controls) - {tokenizer.unk_token_id}  # every unknown character has that one
+        self.control_ids = set(controls) - {tokenizer.unk_token_id}  # every unknown character has that one
         # Such tokens are matched after normalization (lower case, NFKC), which turns other strings into theirs.
         self._normalized = any(token.normalized for token in controls.values())
 
@@ -57,7 +60,7 @@ class SafeEncoder:
         return ids
 
     def _controls(self, ids: list[int]) -> list[int]:
-        return [i for i in ids if i in self._control_ids]
+        return [i for i in ids if i in self.control_ids]
 
     @staticmethod
     def _fill(template: str, untrusted: dict[str, str]) -> tuple[str, list[tuple[int, int]]]:

@@ -1,6 +1,7 @@
 """How an agent reads the shared transcript: through its chat template, or as plain text."""
 
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import SafeEncoder
+from .template_date import with_date
 from .transcript import Message, Transcript
 
 
@@ -34,8 +36,13 @@ def _said(messages: Sequence[Message]) -> Said:
 
 def _quote(said: Said) -> tuple[list[str], dict[str, str]]:
     """Others' messages as `name: placeholder`, and the text for each placeholder."""
-    untrusted = {f"{_OPEN}{i}{_CLOSE}": text.strip() for i, (_, text) in enumerate(said)}
-    lines = [f"{agent}: {place}" for (agent, _), place in zip(said, untrusted, strict=True)]
+    lines: list[str] = []
+    untrusted: dict[str, str] = {}
+    for i, (agent, text) in enumerate(said):
+        # An empty message has no placeholder, so that a template that strips turns strips the blank after the colon
+        place = f"{_OPEN}{i}{_CLOSE}" if text.strip() else ""
+        lines.append(f"{agent}: {place}")
+        untrusted |= {place: text.strip()} if place else {}
     return lines, untrusted
 
 
@@ -82,8 +89,8 @@ class PlainRenderer:
         assert isinstance(transcript.prompt, str)  # a speaker reads conversational prompts with a `ChatRenderer`
         return list(self._opening(transcript.prompt, transcript.private.get(self.name), _said(messages)))
 
-    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
-        return list(self._between(_said(messages)))
+    def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
+        return own[-1], list(self._between(_said(messages)))
 
     def check_turns(self):
         """Never raises: without a template, any turn can be shown."""
@@ -115,6 +122,7 @@ class ChatRenderer:
         system_prompt (`str`, *optional*): The agent's system prompt.
         eos_token_ids (`list[int]`): Ids that end the agent's messages.
         template_kwargs (`dict`): Keyword arguments for the template.
+        date (`str`, *optional*): Date that the template prints, as `YYYY-MM-DD`; today if not given.
 
     Raises:
         `ValueError`: If the tokenizer has no chat template.
@@ -127,6 +135,7 @@ class ChatRenderer:
         system_prompt: str | None,
         eos_token_ids: Sequence[int],
         template_kwargs: dict[str, Any],
+        date: str | None = None,
     ):
         if tokenizer.chat_template is None:
             raise ValueError(
@@ -139,8 +148,15 @@ class ChatRenderer:
         self.system_prompt = system_prompt
         self.name = name
         self.eos_token_ids = set(eos_token_ids)
-        self.template_kwargs = template_kwargs
-        self._fold_system = not self._has_system_role()
+        template = tokenizer.get_chat_template(template_kwargs.get("chat_template"))
+        self.template_kwargs = {**template_kwargs, "chat_template": with_date(template, date)}
+        # Templates of some vision-language models take text only as a block, and leave out a plain string
+        self._in_blocks = False
+        if not self._shows("user"):
+            self._in_blocks = True
+            self._in_blocks = self._shows("user")
+        self._fold_system = not self._shows("system")
+        self._shown: set[tuple[str, ...]] = set()
         self._opening = functools.lru_cache(_REMEMBERED)(self._encode_opening)
         self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
         # Rendered with placeholders, so that it is reused for all texts by the same authors
@@ -150,8 +166,8 @@ class ChatRenderer:
         private = transcript.private.get(self.name)
         return list(self._opening(json.dumps(transcript.prompt), private, _said(messages)))
 
-    def between(self, messages: Sequence[Message], last_id: int) -> list[int]:
-        return list(self._between(_said(messages), last_id))
+    def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
+        return self._close(own, self._between(_said(messages)))
 
     def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
@@ -161,19 +177,34 @@ class ChatRenderer:
         turns = json.loads(prompt)
         add_to_last_user_turn(turns, [private, *lines])
         self._add_system_prompt(turns)
+        self._check_shown(tuple(turn["role"] for turn in turns))
         return self._render_prompt(turns)
 
-    def _encode_between(self, said: Said, last_id: int) -> list[int]:
+    def _encode_between(self, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
-        suffix = self._render_after_own(_join(lines))
-        ids = self.encoder.encode(suffix, untrusted)
-        closing = next((i for i, token in enumerate(ids) if token in self.eos_token_ids), None)
-        if last_id not in self.eos_token_ids or closing is None:
-            return ids
-        before_closing: Any = self.tokenizer.decode(ids[:closing])  # a string, since it is one sequence
-        if before_closing.strip():
-            return ids
-        return ids[closing + 1 :]  # the end-of-turn token that the agent sampled already closes its message
+        return self.encoder.encode(self._render_after_own(_join(lines)), untrusted)
+
+    def _close(self, own: Sequence[int], after: list[int]) -> tuple[int, list[int]]:
+        """
+        What is read in place of the last id of the message `own`, and after it, where the template writes `after`.
+
+        The token that ends a message need not be the one that closes it in the template: it may be another of the
+        model's (`<|return|>`, where the template writes `<|end|>`), or the template may write the next role instead.
+        """
+        last, ends = own[-1], self.eos_token_ids
+        # What the agent wrote of the closing itself, which may have several control tokens
+        controls = itertools.takewhile(lambda token: token in ends or token in self.encoder.control_ids, after)
+        for length in range(min(len(own), len(list(controls))), 0, -1):
+            if list(own[-length:]) == after[:length]:
+                return last, after[length:]
+        if last not in ends or not after:
+            return last, list(after)
+        if last in after:
+            place = after.index(last)
+            before: Any = self.tokenizer.decode(after[:place])  # a string, since it is one sequence
+            if not before.strip():
+                return last, after[place + 1 :]
+        return after[0], after[1:]
 
     def check_turns(self):
         """Raise `ValueError` unless the template can show other agents' messages after one of the agent's own."""
@@ -191,6 +222,18 @@ class ChatRenderer:
                 "after an assistant turn. Use another template, or one round."
             )
 
+    def _check_shown(self, roles: tuple[str, ...]):
+        """Raise `ValueError` if the template leaves out the user's turn at the end of a prompt with these `roles`."""
+        if roles in self._shown or roles[-1] != "user":
+            return
+        turns = [{"role": role, "content": "dummy"} for role in roles[:-1]] + [{"role": "user", "content": _OWN}]
+        if _OWN not in self._render_prompt(turns):
+            raise ValueError(
+                f"The chat template of agent {self.name!r} leaves out what the user's turn says, as text and as a block "
+                "{'type': 'text', 'text': ...}. Set `processing_class` to a tokenizer whose template shows it."
+            )
+        self._shown.add(roles)
+
     def _render_prompt(self, turns: list[dict]) -> str:
         """Raise `ValueError` if the template refuses the turns, else render them."""
         try:
@@ -203,6 +246,8 @@ class ChatRenderer:
             ) from error
 
     def _render(self, turns: list[dict]) -> str:
+        if self._in_blocks:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         rendered: Any = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **self.template_kwargs
         )
@@ -219,11 +264,12 @@ class ChatRenderer:
             )
         return suffix
 
-    def _has_system_role(self) -> bool:
-        turns = [{"role": "system", "content": _OWN}, {"role": "user", "content": "dummy"}]
+    def _shows(self, role: str) -> bool:
+        """Whether the template shows what a turn of `role` says, at the beginning of a conversation."""
+        turns = [{"role": role, "content": _OWN}, {"role": "user", "content": "dummy"}]
         try:
-            return _OWN in self._render(turns)
-        except TemplateError:  # how a template rejects an unknown role
+            return _OWN in self._render(turns if role != "user" else turns[:1])
+        except TemplateError:  # how a template rejects an unknown role, or content in another form
             return False
 
     def _add_system_prompt(self, turns: list[dict]):
@@ -238,5 +284,6 @@ class ChatRenderer:
             turns.insert(0, {"role": "system", "content": system})
 
 
-# Provides the ids before an agent's first message, and those between two of its own
+# Provides the ids before an agent's first message; and, after one of its own, the id read in place of its last one, and
+# those that follow up to its next message
 Renderer = PlainRenderer | ChatRenderer

@@ -16,16 +16,18 @@ class View:
     The sequence that an agent is trained on: everything it read and generated in one rollout.
 
     Its own messages are the sampled ids, never retokenized text. One forward pass over `prompt_ids + completion_ids`
-    scores all of them.
+    scores all of them. Only the token that ended a message may be read as another one, where the template closes
+    messages with that; it is scored as sampled.
 
     Args:
         prompt_ids (`list[int]`): What the agent read before its first message.
-        completion_ids (`list[int]`): Its messages, with what it read between them.
+        completion_ids (`list[int]`): Its messages as it reads them, with what it read between them.
         mask (`list[int]`): 1 on the ids of its own messages, 0 on the others; as long as `completion_ids`.
         num_messages (`int`): Number of its own messages.
         num_read (`int`): Number of messages of the transcript that the view covers.
         num_cut (`int`): Number of messages that were left out for lack of room.
         starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`.
+        endings (`dict[int, int]`): The tokens that it reads as others, by their place in `completion_ids`, as sampled.
     """
 
     prompt_ids: list[int] = field(default_factory=list)
@@ -35,11 +37,17 @@ class View:
     num_read: int = 0
     num_cut: int = 0
     starts: list[int] = field(default_factory=list)
+    endings: dict[int, int] = field(default_factory=dict)
 
     @property
     def context(self) -> list[int]:
         """All ids so far: what the agent's next message is conditioned on."""
         return self.prompt_ids + self.completion_ids
+
+    @property
+    def sampled_ids(self) -> list[int]:
+        """`completion_ids` with its own messages as it sampled them: what its policy is scored on."""
+        return [self.endings.get(place, token) for place, token in enumerate(self.completion_ids)]
 
     def read(self, transcript: Transcript, renderer: Renderer, room: int) -> bool:
         """
@@ -50,12 +58,14 @@ class View:
         Returns:
             `bool`: Whether the context fits; if not, the view is unchanged.
         """
-        unread = transcript.messages[self.num_read :]
+        unread, own, length, last = transcript.messages[self.num_read :], [], 0, 0
+        if self.num_messages:
+            own, length = self.completion_ids[self.starts[-1] - len(self.prompt_ids) :], len(self.context)
         for first in range(len(unread) + 1):
             if self.num_messages == 0:
-                ids, length = renderer.opening(transcript, unread[first:]), 0
+                ids = renderer.opening(transcript, unread[first:])
             else:
-                ids, length = renderer.between(unread[first:], self.completion_ids[-1]), len(self.context)
+                last, ids = renderer.between(unread[first:], own)
             if length + len(ids) <= room:
                 break
         else:
@@ -63,6 +73,8 @@ class View:
         if self.num_messages == 0:
             self.prompt_ids = ids
         else:
+            if last != self.completion_ids[-1]:
+                self.endings[len(self.completion_ids) - 1], self.completion_ids[-1] = self.completion_ids[-1], last
             self.completion_ids += ids
             self.mask += [0] * len(ids)
         self.num_read, self.num_cut = len(transcript.messages), self.num_cut + first
@@ -106,8 +118,9 @@ def stack_views(
     Ended views as padded tensors, in lengths that are a multiple of `pad_to_multiple_of`, if given.
 
     Returns:
-        `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `completion_mask`, `tool_mask` and
-        `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages` `(rows,)`.
+        `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `sampled_ids`, `completion_mask`,
+        `tool_mask` and `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages`
+        `(rows,)`.
     """
 
     def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
@@ -117,6 +130,7 @@ def stack_views(
         "prompt_ids": stack([view.prompt_ids for view in views], pad_token_id, "left"),
         "prompt_mask": stack([[1] * len(view.prompt_ids) for view in views], 0, "left"),
         "completion_ids": stack([view.completion_ids for view in views], pad_token_id, "right"),
+        "sampled_ids": stack([view.sampled_ids for view in views], pad_token_id, "right"),
         "completion_mask": stack([[1] * len(view.completion_ids) for view in views], 0, "right"),
         "tool_mask": stack([view.mask for view in views], 0, "right"),
         "message_numbers": stack([view.message_numbers() for view in views], -1, "right"),

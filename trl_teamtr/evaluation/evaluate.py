@@ -1,5 +1,7 @@
 """Evaluation of a team and its baselines on one dataset, with the same rewards and the same turn loop."""
 
+import copy
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,10 +13,11 @@ from datasets import Dataset
 from ..agents.agent import Agent
 from ..agents.resolving import resolve_agents
 from ..agents.settings import SpeakingSettings
-from ..agents.team_file import load_team, warn_of_other_turns
+from ..agents.team_file import load_team, read_speaking_settings, warn_of_other_turns
 from ..checks.preflight import check_speakers
 from ..conversation.router import Router
 from ..conversation.rules import TurnTaking
+from ..conversation.template_date import agree_on_date
 from ..conversation.transcript import Message, Transcript
 from ..policy.making import load_members
 from ..returns.rewards import check_reward_funcs
@@ -83,7 +86,7 @@ def evaluate_protocols(
     Raises:
         `ValueError`, `TypeError` or `FileNotFoundError`: For input that cannot be evaluated, before a model is loaded.
     """
-    args, config = args or TeamTRConfig(), config or EvaluationConfig()
+    args, config = _date_as_saved(args or TeamTRConfig(), team), config or EvaluationConfig()
     reward_funcs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     check_launch(args)
     turns = TurnTaking.of(args)
@@ -107,6 +110,14 @@ def evaluate_protocols(
     return evaluation.run(team, players, turns, router, stop_condition)
 
 
+def _date_as_saved(args: TeamTRConfig, team: str | list[Agent] | None) -> TeamTRConfig:
+    """`args` with the date that the chat templates of a saved team printed, unless they have one."""
+    if args.template_date is None and isinstance(team, str):
+        args = copy.copy(args)
+        args.template_date = read_speaking_settings(team).template_date
+    return args
+
+
 class _Tables:
     """
     What all protocols share: the tasks, the rewards, and how models are loaded and sampled from.
@@ -119,8 +130,9 @@ class _Tables:
 
     def __init__(self, dataset, reward_funcs, reward_processing_classes, args: TeamTRConfig, quantization_config):
         self.dataset, self.args = dataset, args
-        self._settings = SpeakingSettings.of(args, quantization_config)
         self._accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        settings = SpeakingSettings.of(args, quantization_config)
+        self._settings = dataclasses.replace(settings, template_date=agree_on_date(args.template_date))
         # A reward of whole conversations does not show which message held the right answer
         self.judges_messages = not any(map(reads_transcripts, reward_funcs))
         self._scorer = RewardScorer(

@@ -1,5 +1,6 @@
 """The options that a team adds to those of TRL: their choices, and which of them go together."""
 
+from datetime import date
 from typing import Any
 
 from .checking import check
@@ -71,6 +72,7 @@ def check_rollout_options(args: Any):
         f"`reward_timeout` must be a positive number of seconds, or `None` to wait forever, got "
         f"{args.reward_timeout}.",
     )
+    _check_date(args.template_date)
     _check_choice(args, "router", ROUTERS)
     if args.resampling is not None:
         _check_choice(args, "resampling", RESAMPLINGS)
@@ -88,6 +90,16 @@ def check_rollout_options(args: Any):
         "`resampling='speculative'` compares the distributions of a policy before and after its update, and "
         "dropout changes them. Leave `disable_dropout=True`, or use `resampling='suffix'`.",
     )
+
+
+def _check_date(given: str | None):
+    try:
+        date.fromisoformat(given or "2026-01-31")
+    except ValueError as error:
+        raise ValueError(
+            "`template_date` must be a date such as '2026-01-31', or `None` for the day on which the run begins, got "
+            f"{given!r}."
+        ) from error
 
 
 def _check_trust_region(args: Any):

@@ -95,7 +95,7 @@ def make_speaker(
     length = _find_max_view_length(config, settings.max_context_length)
     backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of, length)
     drop_sampling_defaults(policy.model, backend.config, agent.name)
-    return Speaker(
+    speaker = Speaker(
         agent,
         policy,
         backend,
@@ -107,6 +107,8 @@ def make_speaker(
         alone,
         before_use,
     )
+    speaker.fix_date(settings.template_date)
+    return speaker
 
 
 def _load_processor(model: PreTrainedModel | PeftModel, agent: Agent, settings: SpeakingSettings) -> Any:

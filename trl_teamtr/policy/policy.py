@@ -77,25 +77,30 @@ class Policy:
 
     @torch.no_grad()
     def token_logps(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int, batch_size: int | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        sampled_ids: torch.Tensor,
+        batch_size: int | None = None,
     ) -> torch.Tensor:
         """
-        Log-probabilities of the last `keep` tokens at the temperature of the fused head, as TRL computes them.
+        Log-probabilities of tokens at the temperature of the fused head, as TRL computes them.
 
         Args:
-            input_ids, attention_mask (`torch.Tensor` of shape `(rows, length)`, int64): The sequences.
-            keep (`int`): Number of positions to score.
+            input_ids, attention_mask (`torch.Tensor` of shape `(rows, length)`, int64): The sequences, as they are read.
+            sampled_ids (`torch.Tensor` of shape `(rows, keep)`, int64): What was sampled at their last positions.
             batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
 
         Returns:
             `torch.Tensor` of shape `(rows, keep)`, in nats.
         """
-        size, found = batch_size or len(input_ids), []
+        size, keep, found = batch_size or len(input_ids), sampled_ids.size(1), []
         model: Any = self.model  # TRL annotates `PreTrainedModel` only
         with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs):
-            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
-                labels = ids.masked_fill(mask == 0, -100)
-                labels[:, :-keep] = -100
+            parts = (tensor.split(size) for tensor in (input_ids, attention_mask, sampled_ids))
+            for ids, mask, sampled in zip(*parts, strict=True):
+                labels = torch.full_like(ids, -100)
+                labels[:, -keep:] = sampled.masked_fill(mask[:, -keep:] == 0, -100)
                 with self.accelerator.autocast():
                     output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
                 found.append(output.log_probs[:, -keep:])

@@ -1,5 +1,8 @@
 """The sequences that score an agent's messages, and how many of them fit into memory at a time."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from .policy import Policy
@@ -20,6 +23,24 @@ def sequence(inputs: dict) -> tuple[torch.Tensor, torch.Tensor, int]:
     input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
     attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
     return input_ids, attention_mask, inputs["completion_ids"].size(1)
+
+
+def scored_on(model: Any, sampled_ids: torch.Tensor) -> Callable[..., Any]:
+    """
+    `model`, for TRL's computation of log-probabilities, which takes the ids that are read for those that were sampled.
+
+    Args:
+        model: Called with a few rows at a time, in order, and their `labels`.
+        sampled_ids (`torch.Tensor` of shape `(rows, keep)`, int64): What was sampled at the last positions of all rows.
+    """
+    rows, keep = iter(sampled_ids), sampled_ids.size(1)
+
+    def call(labels: torch.Tensor, **inputs):
+        sampled = torch.stack([next(rows) for _ in labels])
+        labels[:, -keep:] = torch.where(labels[:, -keep:] == -100, -100, sampled)
+        return model(labels=labels, **inputs)
+
+    return call
 
 
 def rows_per_chunk(policy: Policy, length: int, max_logits: int) -> int:

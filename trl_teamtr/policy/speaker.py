@@ -57,6 +57,7 @@ class Speaker:
         self.max_view_length = max_view_length
         self._chat_template_kwargs = chat_template_kwargs or {}
         self._alone = alone
+        self._date: str | None = None
         self._before_use = before_use
         self._renderers: dict[bool, Renderer] = {}
 
@@ -70,6 +71,11 @@ class Speaker:
         if self._before_use is not None:
             self._before_use()
 
+    def fix_date(self, date: str | None):
+        """Let its chat template print `date`, a `YYYY-MM-DD`, from now on; today for `None`."""
+        self._date = date
+        self._renderers.clear()
+
     def renderer_for(self, prompt: str | list[dict]) -> Renderer:
         """The renderer for a rollout of `prompt`."""
         chat = not isinstance(prompt, str)
@@ -81,7 +87,7 @@ class Speaker:
         system_prompt = self.agent.system_prompt
         if chat:
             return ChatRenderer(
-                self.tokenizer, self.name, system_prompt, self.eos_token_ids, self._chat_template_kwargs
+                self.tokenizer, self.name, system_prompt, self.eos_token_ids, self._chat_template_kwargs, self._date
             )
         return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone)
 
@@ -109,7 +115,7 @@ class Speaker:
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
         return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
 
-    def view_batch(self, views: Sequence[View]) -> dict[str, torch.Tensor]:
+    def view_batch(self, views: Sequence[View], pad_to_multiple_of: int | None = None) -> dict[str, torch.Tensor]:
         """
         Its `views` of rollouts as padded tensors on its device ([`stack_views`]), for scoring. Views in which it never
         spoke get a masked dummy.
@@ -117,7 +123,7 @@ class Speaker:
         pad_token_id = self.tokenizer.pad_token_id
         for view in views:
             view.end(pad_token_id)
-        batch = stack_views(views, pad_token_id)
+        batch = stack_views(views, pad_token_id, pad_to_multiple_of)
         return {name: tensor.to(self.policy.accelerator.device) for name, tensor in batch.items()}
 
     def token_logps(self, batch: dict[str, torch.Tensor], batch_size: int | None = None) -> torch.Tensor:
@@ -131,4 +137,5 @@ class Speaker:
         Returns:
             `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
         """
-        return self.policy.token_logps(*sequence(batch), batch_size=batch_size)
+        input_ids, attention_mask, _ = sequence(batch)
+        return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size)

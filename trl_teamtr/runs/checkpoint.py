@@ -11,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
 from ..agents.agent import Agent
-from ..agents.team_file import TEAM_FILE, check_same_team
+from ..agents.team_file import TEAM_FILE, check_same_team, read_speaking_settings
 from ..trust_region.update import KLController
 from . import run_state
 from .changed_settings import check_settings
@@ -26,7 +26,8 @@ def prepare_resume(
     trainer: run_state.Run, agents: Sequence[Agent], resume_from_checkpoint: str | bool | None
 ) -> str | None:
     """
-    Check that the checkpoint to resume from is whole and fits this run, and return it; `None` if there is none.
+    Check that the checkpoint to resume from is whole and fits this run, and return it; `None` if there is none. The run
+    takes over the date that its chat templates print, unless its config has one.
 
     Args:
         trainer ([`Run`]): The lead of the team.
@@ -64,6 +65,8 @@ def prepare_resume(
     verify(folder, trainer.accelerator)
     check_same_team(folder, agents)
     run_state.check(trainer, [agent.name for agent in agents if agent.trainable], folder)
+    if trainer.args.template_date is None:
+        trainer.args.template_date = read_speaking_settings(folder).template_date
     check_settings(trainer.args, agents, folder, tell=trainer.accelerator.is_main_process)
     return folder
 
