@@ -74,6 +74,7 @@ FAMILIES = {
         "n_group": 1,
         "topk_group": 1,
         "first_k_dense_replace": 1,
+        "head_dim": 4,
         "num_key_value_heads": 2,
     },
     "mamba": {"state_size": 4, "time_step_rank": 2},
