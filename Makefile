@@ -1,17 +1,18 @@
-# Everything runs in .venv, which `make venv` and the targets below create. Needs Python >= 3.10 and nothing else.
+# Everything runs in .venv, which `make venv` and the targets below create. Needs Python >= 3.11 and nothing else.
 PYTHON ?= python3
 # Exactly this version first: a range would let pip pick another build of PyTorch.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo test test-all test-fast soak lint format benchmarks clean
+.PHONY: help venv quickstart demo test test-all test-fast test-latest soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
 	@echo "make demo         train two LoRA agents on SmolLM2-135M-Instruct (about an hour on two cores)"
 	@echo "make test         run the test suite with coverage"
-	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed"
+	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed, all architectures"
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
+	@echo "make test-latest  run the suite with the newest transformers, accelerate and PEFT, in an environment of its own"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make lint         check style, types and the floors of ARCHITECTURE.md; make format to fix style"
 	@echo "make benchmarks   the short version of every benchmark that needs nothing else (a quarter of an hour)"
@@ -47,6 +48,15 @@ test-all: .venv/.dev
 test-fast: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load -m "not slow and not nightly"
 
+# Whatever pyproject.toml allows: where this passes, its upper bounds may follow. Made anew each time
+test-latest:
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/pip install --quiet --disable-pip-version-check $(TORCH)
+	.venv-latest/bin/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	.venv-latest/bin/pip install --quiet --disable-pip-version-check --upgrade transformers accelerate peft
+	.venv-latest/bin/pip list | grep -i -E "^(torch|trl|transformers|accelerate|peft|deepspeed) "
+	OMP_NUM_THREADS=1 .venv-latest/bin/python -m pytest --numprocesses 2 --dist loadscope -m "not nightly"
+
 # `set -o pipefail`: the exit status of the script, not of tee
 soak: SHELL := bash
 soak: .SHELLFLAGS := -o pipefail -c
@@ -78,4 +88,4 @@ benchmarks: .venv/.dev
 	done
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-latest runs

@@ -2,6 +2,7 @@
 Hashes of the weights, the logs and the transcripts of six short runs, by which two versions of the code are compared.
 
     python benchmarks/fingerprints.py                     # a minute on two cores
+    python benchmarks/fingerprints.py --smoke             # seconds: says only that it runs
     PYTHONPATH=path/to/another/checkout python benchmarks/fingerprints.py --only full suffix
 
 A change that should not change behaviour leaves every hash as it is, on the same machine with the same versions. The
@@ -96,7 +97,7 @@ class Hashes:
         return {kind: digest.hexdigest()[:16] for kind, digest in self._digests.items()}
 
 
-def run(name: str, folder: str) -> dict[str, str]:
+def run(name: str, stages: int, folder: str) -> dict[str, str]:
     """Train and evaluate once; the hashes of what came of it."""
     set_seed(0)
     tokenizer, hashes = link.make_tokenizer(), Hashes()
@@ -111,7 +112,7 @@ def run(name: str, folder: str) -> dict[str, str]:
 
     args = TeamTRConfig(
         os.path.join(folder, name),
-        num_stages=3,
+        num_stages=stages,
         num_generations=4,
         per_device_train_batch_size=16,
         steps_per_generation=2,
@@ -139,11 +140,12 @@ def run(name: str, folder: str) -> dict[str, str]:
     return hashes.as_dict()
 
 
-def main(names: list[str]):
+def main(options):
+    stages = 1 if options.smoke else 3
     with tempfile.TemporaryDirectory() as folder:
         found = {}
-        for name in names:
-            found[name] = run(name, folder)
+        for name in options.only:
+            found[name] = run(name, stages, folder)
             print(
                 f"{name:<14}" + "  ".join(f"{kind} {value}" for kind, value in sorted(found[name].items())), flush=True
             )
@@ -151,7 +153,12 @@ def main(names: list[str]):
     print(json.dumps(found, sort_keys=True))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
-    main(parser.parse_args().only)
+    parser.add_argument("--smoke", action="store_true", help="one stage each: other hashes; says only that they run")
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

@@ -4,6 +4,7 @@ Where the time of a team's generation goes, and what could be saved of it.
     python benchmarks/generation.py                                        # a tiny model: a minute
     python benchmarks/generation.py --model runs/SmolLM2-135M-Instruct     # two agents, two rounds: some minutes
     python benchmarks/generation.py --quick
+    python benchmarks/generation.py --smoke                                # seconds: says only that it runs
 
 A team of two writes rollouts of two rounds, without training. Of its calls of `generate`, the script tells:
 
@@ -33,13 +34,14 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from quiet import QUIET  # noqa: E402
+from size import add_size  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
 
 from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer  # noqa: E402
 from trl_teamtr.tasks import link, reasoning_gym  # noqa: E402
 
 
-def make_trainer(model: str | None, folder: str) -> TeamTRTrainer:
+def make_trainer(model: str | None, smoke: bool, folder: str) -> TeamTRTrainer:
     if model is None:
         tokenizer = link.make_tokenizer()
         team = [Agent(name, link.make_model(tokenizer, i), processing_class=tokenizer) for i, name in enumerate("ab")]
@@ -55,7 +57,7 @@ def make_trainer(model: str | None, folder: str) -> TeamTRTrainer:
     args = TeamTRConfig(
         folder,
         num_rounds=2,
-        max_completion_length=length,
+        max_completion_length=4 if smoke else length,
         per_device_train_batch_size=8,
         temperature=0.8,
         **QUIET,
@@ -122,14 +124,15 @@ class Calls:
         )
 
 
-def main(model: str | None, quick: bool):
+def main(options):
+    model, short, smoke = options.model, options.size != "full", options.size == "smoke"
     transformers.set_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(model, folder)
-    rows = [trainer.train_dataset[i // 4] for i in range(8 if model else 64)]
+        trainer = make_trainer(model, smoke, folder)
+    rows = [trainer.train_dataset[i // 4] for i in range(8 if model or smoke else 64)]
     trainer.team.collect(rows)  # first calls allocate
     watched = [Calls(member) for member in trainer.members]
-    rollouts = [trainer.team.collect(rows) for _ in range(1 if quick or model else 5)]
+    rollouts = [trainer.team.collect(rows) for _ in range(1 if short or model else 5)]
     calls = [call for each in watched for call in each.found]
     read = sum(int(call["inputs"][1].sum()) for call in calls)
     # The context of a later turn begins with all that the agent read and wrote up to its message before
@@ -146,7 +149,7 @@ def main(model: str | None, quick: bool):
         "read before": before / read,
         "finished rows": 1 - sum(int(call["lengths"].sum()) for call in calls) / row_steps,
         "in halves": statistics.median(
-            each.halves_over_whole(call, 1 if quick else 3) for each in watched for call in each.found[:4]
+            each.halves_over_whole(call, 1 if short else 3) for each in watched for call in each.found[:4]
         ),
     }
     steps = statistics.mean(call["steps"] for call in calls)
@@ -156,12 +159,15 @@ def main(model: str | None, quick: bool):
     for name, value in result.items():
         print(f"  {name:<16}{value:8.3f}")
     print(describe_machine())
-    print(json.dumps({name: round(value, 3) for name, value in result.items()} | {"quick": quick}))
+    print(json.dumps({name: round(value, 3) for name, value in result.items()} | {"size": options.size}))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_size(parser)
+    parser.add_argument("--model", help="directory of SmolLM2-135M-Instruct")
+    return parser
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--model", help="directory of SmolLM2-135M-Instruct")
-    options = parser.parse_args()
-    main(options.model, options.quick)
+    main(make_parser().parse_args())

@@ -5,6 +5,7 @@ base for each agent, LoRA on one shared base.
     python scripts/prepare_smollm2.py runs/SmolLM2-135M-Instruct
     python benchmarks/memory.py                  # about half an hour on two cores, and 18 GiB
     python benchmarks/memory.py --quick          # 1 and 2 agents with a tiny model of random weights, two minutes
+    python benchmarks/memory.py --smoke          # one agent, in this process, seconds: says only that it runs
 
 Each cell is a process of its own that trains one stage, so that every agent has its moments, and reports the most MiB
 that PyTorch had allocated at one time (its profiler's account; on a GPU this would be `max_memory_allocated`). It does not
@@ -25,9 +26,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
+from link_start import save_stand_in
 from machine import describe_machine
 from quiet import QUIET
+from size import add_size
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
@@ -39,15 +43,6 @@ MESSAGE_LENGTH, MARGIN = 4, 16  # tokens; the margin has room for one message of
 PROMPT = " ".join(f"{i} apples and {i + 1} pears," for i in range(10)) + " how many fruits?"
 
 
-def save_tiny_model(folder: str) -> str:
-    from trl_teamtr.tasks.link import make_model, make_tokenizer
-
-    tokenizer = make_tokenizer()
-    make_model(tokenizer, 0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def peak_of_tensors(trace: str) -> float:
     """Most bytes that PyTorch had allocated at one time, in MiB."""
     with open(trace, encoding="utf-8") as file:
@@ -57,8 +52,8 @@ def peak_of_tensors(trace: str) -> float:
     return max(itertools.accumulate(event["args"]["Bytes"] for event in events)) / 2**20
 
 
-def run_cell(kind: str, count: int, model: str):
-    """Trains one stage; prints its peak and the longest context as JSON."""
+def run_cell(kind: str, count: int, model: str) -> dict[str, float]:
+    """Trains one stage; returns its peak and the longest context."""
     from datasets import Dataset
     from peft import LoraConfig
     from torch.profiler import ProfilerActivity, profile
@@ -96,7 +91,7 @@ def run_cell(kind: str, count: int, model: str):
             Trainer(team, reward, args, train_dataset=dataset).train()
         trace = os.path.join(folder, "trace.json")
         profiler.export_chrome_trace(trace)
-        print(json.dumps({"peak": peak_of_tensors(trace), "context": max(contexts)}))
+        return {"peak": peak_of_tensors(trace), "context": max(contexts)}
 
 
 def measure(kind: str, count: int, model: str) -> dict[str, float]:
@@ -105,33 +100,39 @@ def measure(kind: str, count: int, model: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(model: str, counts: tuple[int, ...], quick: bool):
-    print(f"peak MiB of one stage ({'tiny model' if quick else os.path.basename(model)})")
+def measure_all(model: str, counts: tuple[int, ...], size: str):
+    title = os.path.basename(model) if size == "full" else "tiny model"
+    print(f"peak MiB of one stage ({title})")
     print(f"{'agents':<24}" + "".join(f"{count:>10}" for count in counts))
     cells = {}
     for kind in KINDS:
-        cells[kind] = [measure(kind, count, model) for count in counts]
+        cells[kind] = [(run_cell if size == "smoke" else measure)(kind, count, model) for count in counts]
         peaks = [cell["peak"] for cell in cells[kind]]
         print(f"{kind:<24}" + "".join(f"{peak:10.0f}" for peak in peaks))
         print(f"{'  over one agent':<24}" + "".join(f"{peak / peaks[0]:10.2f}" for peak in peaks))
         print(f"{'  context, tokens':<24}" + "".join(f"{cell['context']:10}" for cell in cells[kind]), flush=True)
     print(describe_machine())
     shared = [cell["peak"] for cell in cells[KINDS[2]]]
-    print(
-        json.dumps({f"shared_{counts[-1]}_over_1": round(shared[-1] / shared[0], 3), "quick": quick, "cells": cells})
-    )
+    print(json.dumps({f"shared_{counts[-1]}_over_1": round(shared[-1] / shared[0], 3), "size": size, "cells": cells}))
+
+
+def main(options):
+    if options.cell:
+        print(json.dumps(run_cell(options.cell[0], int(options.cell[1]), options.model)))
+    elif options.size == "full":
+        measure_all(options.model, COUNTS, options.size)
+    else:
+        with tempfile.TemporaryDirectory() as tiny:
+            measure_all(save_stand_in(Path(tiny)), COUNTS[: 2 if options.size == "quick" else 1], options.size)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_size(parser)
+    parser.add_argument("--model", default="runs/SmolLM2-135M-Instruct", help="directory of the base model")
+    parser.add_argument("--cell", nargs=2, metavar=("KIND", "COUNT"), help=argparse.SUPPRESS)
+    return parser
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--model", default="runs/SmolLM2-135M-Instruct", help="directory of the base model")
-    parser.add_argument("--cell", nargs=2, metavar=("KIND", "COUNT"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.cell:
-        run_cell(options.cell[0], int(options.cell[1]), options.model)
-    elif options.quick:
-        with tempfile.TemporaryDirectory() as tiny:
-            main(save_tiny_model(tiny), COUNTS[:2], quick=True)
-    else:
-        main(options.model, COUNTS, quick=False)
+    main(make_parser().parse_args())

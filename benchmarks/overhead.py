@@ -3,6 +3,7 @@ How far a whole stage is above its limit: the sum of bare `model.generate` and f
 
     python benchmarks/overhead.py            # about ten minutes on two cores
     python benchmarks/overhead.py --quick    # two minutes
+    python benchmarks/overhead.py --smoke    # seconds: says only that it runs
     python benchmarks/overhead.py --model runs/SmolLM2-135M-Instruct    # two LoRA agents on one base
 
 After each stage of a team, copies of its models do nothing but the stage's work once more: for every message that was
@@ -35,14 +36,18 @@ from datasets import Dataset  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from peft import LoraConfig  # noqa: E402
 from quiet import QUIET  # noqa: E402
+from size import add_size  # noqa: E402
 from transformers import GenerationConfig, Qwen3ForCausalLM, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from trl.trainer.utils import selective_log_softmax  # noqa: E402
 
-from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer, drafts  # noqa: E402
+from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer  # noqa: E402
+from trl_teamtr.rollouts import drafts  # noqa: E402
 from trl_teamtr.tasks import link, reasoning_gym  # noqa: E402
 
 
+# What a run to see that it runs has instead
+SMOKE = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 3, "num_iterations": 2}
 PARTS = (
     "generate",
     "turn loop",
@@ -102,7 +107,8 @@ class Recorder:
 
         def recorded_generate(input_ids=None, attention_mask=None, **kwargs):
             output = generate(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-            self.generated.append((member.name, input_ids, attention_mask, output.size(1) - input_ids.size(1)))
+            if "output_logits" not in kwargs:  # as the check at the start of training asks for
+                self.generated.append((member.name, input_ids, attention_mask, output.size(1) - input_ids.size(1)))
             return output
 
         def recorded_accumulate(micro_batches):
@@ -242,12 +248,13 @@ def model_team(model: str) -> dict:
     }
 
 
-def measure(title: str, team: dict, stages: int, resampling: str, estimator: str) -> float:
-    """Train for `stages` stages and one before them; print the table; return the ratio."""
+def measure(title: str, team: dict, stages: int, resampling: str, estimator: str, own: dict) -> float:
+    """Train for `stages` stages and one before them, with `own` settings; print the table; return the ratio."""
     transformers.set_seed(0)
     clock = Clock()
     callback = Stages(len(team["model"]), clock)
-    arguments = common_arguments(stages + 1) | team["args"] | {"resampling": resampling, "kl_estimator": estimator}
+    arguments = common_arguments(stages + 1) | team["args"] | own
+    arguments |= {"resampling": resampling, "kl_estimator": estimator}
     with tempfile.TemporaryDirectory() as folder:
         trainer = TeamTRTrainer(**team | {"args": TeamTRConfig(folder, **arguments)}, callbacks=[callback])
         trainer.remove_callback(PrinterCallback)
@@ -268,23 +275,28 @@ def measure(title: str, team: dict, stages: int, resampling: str, estimator: str
 
 
 def main(options):
-    stages = 2 if options.quick else 6
+    stages, own = {"smoke": 1, "quick": 2, "full": 6}[options.size], SMOKE if options.size == "smoke" else {}
     result = {}
     if options.model:
         for resampling in ("full", "speculative"):
-            stages = 1 if options.quick else 3
-            result[f"model_{resampling}"] = measure("model", model_team(options.model), stages, resampling, "k3")
+            stages = 3 if options.size == "full" else 1
+            team = model_team(options.model)
+            result[f"model_{resampling}"] = measure("model", team, stages, resampling, "k3", own)
     else:
         for name, make_team in (("tiny", tiny_team), ("small", small_team)):
-            for resampling in ("full", "speculative"):
-                result[f"{name}_{resampling}"] = measure(name, make_team(), stages, resampling, "k3")
-        result["tiny_full_exact"] = measure("tiny", tiny_team(), stages, "full", "exact")
+            for resampling in ("speculative",) if options.size == "smoke" else ("full", "speculative"):
+                result[f"{name}_{resampling}"] = measure(name, make_team(), stages, resampling, "k3", own)
+        result["tiny_full_exact"] = measure("tiny", tiny_team(), stages, "full", "exact", own)
     print(f"\n{describe_machine()}")
-    print(json.dumps({"ratio": result, "quick": options.quick}))
+    print(json.dumps({"ratio": result, "size": options.size}))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_size(parser)
+    parser.add_argument("--model", help="directory of a model: measure a team of two LoRA agents on it instead")
+    return parser
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--model", help="directory of a model: measure a team of two LoRA agents on it instead")
-    main(parser.parse_args())
+    main(make_parser().parse_args())

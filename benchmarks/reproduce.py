@@ -9,6 +9,7 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py cost runs/reproduce             # what the diagnostics cost
     python benchmarks/reproduce.py scaling runs/reproduce --summary    # tables and plots of what is there
     python benchmarks/reproduce.py scaling runs/quick --quick          # one seed, small: minutes
+    python benchmarks/reproduce.py scaling runs/smoke --smoke          # seconds, in one process: says only that it runs
 
 Each cell writes its own file in the folder and is not run again, so that everything can be stopped and gone on with at
 any time. Prints tables, writes CSV files and plots into the folder, and prints one JSON object last.
@@ -30,7 +31,8 @@ from machine import describe_machine  # noqa: E402
 from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
-from side_by_side import run_side_by_side  # noqa: E402
+from side_by_side import run_script  # noqa: E402
+from size import add_size  # noqa: E402
 
 
 STUDIES = {
@@ -49,51 +51,61 @@ def path_of(study: str, cell: Cell, folder: Path) -> Path:
     return monitoring.path_of(cell, folder) if study == "monitoring" else cell.path(folder)
 
 
-def warm_up(study: str, cells: list[Cell], jobs: int, folder: Path):
+def launch(study: str, arguments: list[list[str]], options):
+    """This script with each of `arguments`, side by side; in this process if it only has to run."""
+    folder, smoke = Path(options.folder), options.size == "smoke"
+    here = (lambda each: main(make_parser().parse_args(each))) if smoke else None
+    command = [study, str(folder), *(["--smoke"] if smoke else [])]
+    run_script(__file__, [[*command, *each] for each in arguments], options.jobs, folder / "output.txt", here)
+
+
+def warm_up(study: str, cells: list[Cell], options):
     """Make the LINK teams that `cells` begin with: first, since cells side by side share them."""
     seeds = sorted({cell.seed for cell in cells if cell.arm in ARMS})
-    command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--team"]
-    waiting = [[*command, str(seed)] for seed in seeds if not team_path(seed, folder).exists()]
-    run_side_by_side(waiting, jobs, folder / "output.txt")
+    waiting = [seed for seed in seeds if not team_path(seed, Path(options.folder)).exists()]
+    launch(study, [["--team", str(seed)] for seed in waiting], options)
 
 
-def run(study: str, cells: list[Cell], jobs: int, folder: Path):
-    """Run what is missing, `jobs` processes at a time."""
-    waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, folder).exists()]
+def run(study: str, cells: list[Cell], options):
+    """Run what is missing, `options.jobs` processes at a time."""
+    waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, Path(options.folder)).exists()]
     print(f"{len(waiting)} cells to run", file=sys.stderr)
-    command = [sys.executable, "-W", "ignore", __file__, study, str(folder), "--cell"]
-    run_side_by_side([[*command, json.dumps(vars(cell))] for cell in waiting], jobs, folder / "output.txt")
+    launch(study, [["--cell", json.dumps(vars(cell))] for cell in waiting], options)
 
 
 def main(options):
     folder, study = Path(options.folder), STUDIES[options.study]
     folder.mkdir(parents=True, exist_ok=True)
     if options.team is not None:
-        return prepare_team(options.team, folder)
+        return prepare_team(options.team, folder, options.size)
     if options.cell:
         fields = json.loads(options.cell)
         cell = Cell(**(fields | {"probed": tuple(fields["probed"])}))
         return RUNNERS.get(options.study, run_cell)(cell, folder)
-    seeds = range(1) if options.quick else range(options.seeds)
-    cells = study.cells(seeds, options.quick)
+    seeds = range(options.seeds if options.size == "full" else 1)
+    cells = study.cells(seeds, options.size)
     if not options.summary:
-        warm_up(options.study, cells, options.jobs, folder)
-        run(options.study, cells, options.jobs, folder)
+        warm_up(options.study, cells, options)
+        run(options.study, cells, options)
     if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
         raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
     print("$ python " + " ".join(["benchmarks/reproduce.py", *sys.argv[1:]]))
     print(f"{describe_machine()}, {options.jobs} cells at a time")
-    print(json.dumps(study.report(folder, seeds, options.quick) | {"study": options.study, "quick": options.quick}))
+    print(json.dumps(study.report(folder, seeds, options.size) | {"study": options.study, "size": options.size}))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("folder", help="where the cells' results go")
-    parser.add_argument("--quick", action="store_true")
+    add_size(parser)
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     parser.add_argument("--team", type=int, help=argparse.SUPPRESS)
-    main(parser.parse_args())
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

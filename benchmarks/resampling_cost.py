@@ -3,6 +3,7 @@ What resampling costs: decoded tokens and wall time per stage of stale, full, su
 
     python benchmarks/resampling_cost.py             # LINK, n = 2, 3, 4, 6, 8, and long messages; about half an hour
     python benchmarks/resampling_cost.py --quick     # n = 2 and 3, two stages: a few minutes
+    python benchmarks/resampling_cost.py --smoke     # seconds, in one process: says only that it runs
     python benchmarks/resampling_cost.py --model runs/SmolLM2-135M-Instruct   # two LoRA agents on reasoning-gym
     python benchmarks/resampling_cost.py --radius 0.25 --learning_rate 2.4e-3 --sizes 3 6   # a part, with larger steps
 
@@ -29,11 +30,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from link_start import save_start
 from machine import describe_machine
 from quiet import QUIET
 from reproduction.statistics import slope
+from size import add_size
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
@@ -42,8 +47,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 MODES = ("stale", "full", "suffix", "suffix reversed", "speculative")
 SIZES, RADII = (2, 3, 4, 6, 8), (0.01, 0.25)
+SMOKE_MODES = ("stale", "suffix reversed", "speculative")
 LONG = 144  # tokens
 LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 3e-4}
+# What a run to see that it runs has instead
+SMOKE = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 3, "num_iterations": 2}
 PART, PARTS = "\x1e", ("rollouts", "updates", "rest")
 
 
@@ -162,6 +170,11 @@ TEAMS = {"link": link_team, "long": long_team, "smollm2": smollm2_team}
 
 def work(setup: dict):
     """Train, one stage at each line on the standard input; answer each with what the stage cost."""
+    train(setup, sys.stdin.readline, lambda stage: print(PART + json.dumps(stage), flush=True))
+
+
+def train(setup: dict, wait: Callable[[], Any], tell: Callable[[dict], Any]):
+    """Train; `wait` before each stage, and `tell` after it what it cost."""
     import transformers
     from transformers import TrainerCallback
     from transformers.trainer_callback import PrinterCallback
@@ -172,7 +185,7 @@ def work(setup: dict):
 
     class Stages(TrainerCallback):
         def wait(self):
-            sys.stdin.readline()
+            wait()
             seconds.update(dict.fromkeys(PARTS, 0.0))
             changed.clear()
             self.start = time.perf_counter()
@@ -189,13 +202,13 @@ def work(setup: dict):
             stage = {"tokens": sum(log["rollout/tokens_decoded"] for log in logs), "seconds": dict(seconds)}
             stage |= {"scored": sum(log["rollout/tokens_scored"] for log in logs), "kl": kl, "changed": list(changed)}
             stage["messages"] = sum(log["rollout/messages"] for log in logs) / setup["agents"]
-            print(PART + json.dumps(stage), flush=True)
+            tell(stage)
             self.wait()
 
     transformers.set_seed(0)
     team = TEAMS[setup["task"]](setup)
     with tempfile.TemporaryDirectory() as folder:
-        args = TeamTRConfig(folder, **common_arguments(setup) | team.pop("args"))
+        args = TeamTRConfig(folder, **common_arguments(setup) | team.pop("args") | (SMOKE if setup["smoke"] else {}))
         trainer = TeamTRTrainer(**team, args=args, callbacks=[Stages()])
         trainer.remove_callback(PrinterCallback)
         watch(trainer, seconds, changed)
@@ -252,6 +265,11 @@ class Worker:
 
 def measure(setup: dict, modes: tuple[str, ...], stages: int) -> dict[str, dict]:
     """Sums over the stages but the first, for each mode."""
+    if setup["smoke"]:
+        here: dict[str, list[dict]] = {mode: [] for mode in modes}
+        for mode in modes:
+            train(setup | {"mode": mode, "stages": stages + 1}, lambda: None, here[mode].append)
+        return {mode: add_up(each[1:]) for mode, each in here.items()}
     workers = {mode: Worker(setup | {"mode": mode, "stages": stages + 2}) for mode in modes}
     found: dict[str, list[dict]] = {mode: [] for mode in modes}
     for _ in range(stages + 1):
@@ -289,23 +307,23 @@ def ratio(found: dict[str, dict], mode: str) -> float:
     return round(found[mode]["tokens"] / found["stale"]["tokens"], 4)
 
 
-def measure_link(sizes: list[int], radii: list[float], learning_rate: float | None, stages: int, folder: str) -> dict:
-    from trl_teamtr.cli.link_team import make_team, save_team
-
-    if not os.path.isdir(f"{folder}/link"):
-        save_team(make_team(max(SIZES), seed=0), f"{folder}/link")  # a smaller team is the beginning of the chain
-    result = {}
+def measure_link(
+    sizes: list[int], radii: list[float], learning_rate: float | None, stages: int, size: str, folder: str
+) -> dict:
+    save_start(Path(folder) / "link", max(SIZES), 0, size)
+    result, modes = {}, SMOKE_MODES if size == "smoke" else MODES
     for radius in radii:
         key = "" if radius == 0.01 else f"_{radius}"
         table = {}
         for n in sizes:
             setup = {"task": "link", "agents": n, "radius": radius, "folder": folder, "learning_rate": learning_rate}
-            table[n] = measure(setup, MODES, stages)
+            setup["smoke"] = size == "smoke"
+            table[n] = measure(setup, modes, stages)
             show(f"LINK, n = {n}", table[n], radius)
             speculative = table[n]["speculative"]
             result[f"speculative_tokens_ratio_n{n}{key}"] = ratio(table[n], "speculative")
             result |= {f"kl_mean_n{n}{key}": speculative["kl"], f"changed_n{n}{key}": speculative["changed"]}
-        for mode in MODES:
+        for mode in modes:
             tokens = slope(sizes, [table[n][mode]["tokens"] for n in sizes])
             time_ = slope(sizes, [sum(table[n][mode]["seconds"].values()) for n in sizes])
             print(f"{mode:<16} exponent in n at radius {radius}: tokens {tokens:.2f}, seconds {time_:.2f}", end="")
@@ -317,8 +335,9 @@ def measure_link(sizes: list[int], radii: list[float], learning_rate: float | No
     return result
 
 
-def measure_long(stages: int) -> dict:
-    found = measure({"task": "long", "agents": 3, "radius": 0.01}, ("stale", "full", "speculative"), stages)
+def measure_long(stages: int, smoke: bool) -> dict:
+    setup = {"task": "long", "agents": 3, "radius": 0.01, "smoke": smoke}
+    found = measure(setup, ("stale", "full", "speculative"), stages)
     show(f"messages of {LONG} tokens, n = 3", found, 0.01)
     length = found["full"]["tokens"] / 3 / found["full"]["messages"]
     print(f"mean length of a message: {length:.1f} tokens")
@@ -331,9 +350,10 @@ def measure_long(stages: int) -> dict:
     }
 
 
-def measure_smollm2(model: str, stages: int) -> dict:
+def measure_smollm2(model: str, stages: int, smoke: bool) -> dict:
     modes = ("stale", "full", "suffix reversed", "speculative")
-    found = measure({"task": "smollm2", "agents": 2, "radius": 0.01, "model": model}, modes, stages)
+    setup = {"task": "smollm2", "agents": 2, "radius": 0.01, "model": model, "smoke": smoke}
+    found = measure(setup, modes, stages)
     show("two LoRA agents on one SmolLM2-135M-Instruct, reasoning-gym", found, 0.01)
     total = {mode: sum(each["seconds"].values()) for mode, each in found.items()}
     return {
@@ -345,32 +365,35 @@ def measure_smollm2(model: str, stages: int) -> dict:
 
 
 def main(options):
+    if options.work:
+        return work(json.loads(options.work))
     random.seed(0)
+    short, smoke = options.size != "full", options.size == "smoke"
     if options.model:
-        result = measure_smollm2(options.model, 1 if options.quick else 2)
+        result = measure_smollm2(options.model, 1 if short else 2, smoke)
     else:
-        stages, sizes = (1, options.sizes[:2]) if options.quick else (4, options.sizes)
-        radii = [options.radius] if options.radius else list(RADII)
+        stages, sizes = (1, options.sizes[:2]) if short else (4, options.sizes)
+        radii = [options.radius] if options.radius else list(RADII[: 1 if smoke else None])
         with tempfile.TemporaryDirectory() as folder:
-            result = measure_link(sizes, radii, options.learning_rate, stages, options.team or folder)
+            result = measure_link(sizes, radii, options.learning_rate, stages, options.size, options.team or folder)
         if options.radius is None:
-            result |= measure_long(stages)
+            result |= measure_long(stages, smoke)
     result = {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
     print(f"\n{describe_machine()}")
-    print(json.dumps(result | {"quick": options.quick}))
+    print(json.dumps(result | {"size": options.size}))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
+    add_size(parser)
     parser.add_argument("--model", help="directory of SmolLM2-135M-Instruct: measure the team on it instead")
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="numbers of agents")
     parser.add_argument("--radius", type=float, choices=RADII, help="this one only, and no long messages")
     parser.add_argument("--learning_rate", type=float, help="of LINK, in place of the script's own")
     parser.add_argument("--team", help="folder in which the warmed-up LINK team is kept, or found")
     parser.add_argument("--work", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        work(json.loads(options.work))
-    else:
-        main(options)
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

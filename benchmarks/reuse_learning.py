@@ -5,6 +5,7 @@ and speculative rollouts, at equal prompts and at equal decoded tokens; and how 
     python benchmarks/reuse_learning.py runs/reuse_learning            # 10 seeds; about an hour on two cores
     python benchmarks/reuse_learning.py runs/reuse_learning --summary  # tables and plot of what is there
     python benchmarks/reuse_learning.py runs/quick --quick             # 2 seeds, 3 agents, 2 stages: a few minutes
+    python benchmarks/reuse_learning.py runs/smoke --smoke             # seconds, in one process: says only that it runs
 
 Each cell (team size, arm, seed) writes its own file in the folder and is not run again, so that the whole can be stopped
 and gone on with at any time. Within a seed all arms start from the same warmed-up team, and all have the same learning
@@ -27,10 +28,12 @@ import statistics
 import sys
 from pathlib import Path
 
+from link_start import save_start
 from machine import describe_machine
 from quiet import QUIET
 from reproduction.statistics import interval
-from side_by_side import run_side_by_side
+from side_by_side import run_script
+from size import add_size
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cells run side by side
@@ -47,20 +50,24 @@ EQUAL_TOKENS = {
 GROUP, STAGES, EVALUATED_EVERY, MEASURED_EVERY, HELD_OUT = 8, 10, 2, 5, 512
 
 
-def make_trainer(num_agents: int, mode: str, prompts: int, seed: int, stages: int, folder: Path):
+def make_trainer(num_agents: int, mode: str, prompts: int, seed: int, stages: int, smoke: bool, folder: Path):
     from transformers.trainer_callback import PrinterCallback
 
     from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
     from trl_teamtr.tasks import link
 
-    train, held_out = link.make_dataset(num_agents, 5000, seed), link.make_dataset(num_agents, HELD_OUT, 10**6 + seed)
+    group, held_out = (2, 8) if smoke else (GROUP, HELD_OUT)
+    train, others = (
+        link.make_dataset(num_agents, 50 if smoke else 5000, seed),
+        link.make_dataset(num_agents, held_out, 10**6 + seed),
+    )
     args = TeamTRConfig(
         str(folder / "trainer"),
         seed=seed,
         num_stages=stages,
         resampling=mode,
-        per_device_train_batch_size=GROUP * prompts,
-        num_generations=GROUP,
+        per_device_train_batch_size=group * prompts,
+        num_generations=group,
         max_completion_length=4,
         num_iterations=4,
         learning_rate=1.5e-3,
@@ -73,12 +80,12 @@ def make_trainer(num_agents: int, mode: str, prompts: int, seed: int, stages: in
         eval_strategy="steps",
         eval_on_start=True,
         eval_steps=EVALUATED_EVERY * num_agents,
-        per_device_eval_batch_size=HELD_OUT,
+        per_device_eval_batch_size=held_out,
         num_generations_eval=1,
         **QUIET,
     )
     team = [Agent(name, str(folder / f"team_{seed}" / name)) for name in link.NAMES[:num_agents]]
-    trainer = TeamTRTrainer(team, link.link_reward, args, train_dataset=train, eval_dataset=held_out)
+    trainer = TeamTRTrainer(team, link.link_reward, args, train_dataset=train, eval_dataset=others)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -149,9 +156,9 @@ def watch_optimism(trainer, every: int) -> list[dict]:
     return found
 
 
-def run_cell(num_agents: int, mode: str, prompts: int, seed: int, stages: int, folder: Path):
+def run_cell(num_agents: int, mode: str, prompts: int, seed: int, stages: int, smoke: bool, folder: Path):
     """Train one team; write its held-out curve, its tokens and its optimism."""
-    trainer = make_trainer(num_agents, mode, prompts, seed, stages, folder)
+    trainer = make_trainer(num_agents, mode, prompts, seed, stages, smoke, folder)
     optimism = watch_optimism(trainer, min(MEASURED_EVERY, stages)) if prompts == EQUAL_PROMPTS else []
     trainer.train()
     logs = trainer.state.log_history
@@ -172,28 +179,19 @@ def cell_path(folder: Path, num_agents: int, mode: str, prompts: int, seed: int)
     return folder / f"n{num_agents}_{mode}_{prompts}_seed{seed}.json"
 
 
-def prepare_team(num_agents: int, seed: int, folder: Path):
-    """The warmed-up team of a seed; a smaller team is the beginning of its chain."""
-    from trl_teamtr.cli.link_team import make_team, save_team
-
-    path = folder / f"team_{seed}"
-    if not path.exists():
-        save_team(make_team(num_agents, seed), str(path.with_suffix(".part")))
-        path.with_suffix(".part").rename(path)
-
-
-def list_cells(sizes: list[int], seeds: range) -> list[tuple[int, str, int, int]]:
+def list_cells(sizes: list[int], seeds: range, modes: tuple[str, ...]) -> list[tuple[int, str, int, int]]:
     """Seed by seed, so that whatever has been run is balanced."""
-    arms = [(n, mode, EQUAL_PROMPTS) for n in sizes for mode in MODES]
-    arms += [(n, mode, EQUAL_TOKENS[n][mode]) for n in sizes for mode in MODES]
+    arms = [(n, mode, EQUAL_PROMPTS) for n in sizes for mode in modes]
+    arms += [(n, mode, EQUAL_TOKENS[n][mode]) for n in sizes for mode in modes]
     return [(*arm, seed) for seed in seeds for arm in dict.fromkeys(arms)]
 
 
-def run(cells: list[tuple[int, str, int, int]], stages: int, jobs: int, folder: Path):
+def run(cells: list[tuple[int, str, int, int]], stages: int, jobs: int, smoke: bool, folder: Path):
     """Run what is missing, `jobs` processes at a time."""
     waiting = [cell for cell in cells if not cell_path(folder, *cell).exists()]
-    command = [sys.executable, "-W", "ignore", __file__, str(folder), "--stages", str(stages), "--cell"]
-    run_side_by_side([[*command, *map(str, cell)] for cell in waiting], jobs, folder / "output.txt")
+    command = [str(folder), "--stages", str(stages), *(["--smoke"] if smoke else []), "--cell"]
+    here = (lambda arguments: main(make_parser().parse_args(arguments))) if smoke else None
+    run_script(__file__, [[*command, *map(str, cell)] for cell in waiting], jobs, folder / "output.txt", here)
 
 
 # Summary
@@ -302,29 +300,34 @@ def plot(folder: Path, results: list[dict]):
 def main(options):
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sizes, seeds, stages = ([3], range(2), 2) if options.quick else ([3, 6], range(options.seeds), options.stages)
-    cells = list_cells(sizes, seeds)
+    smoke = options.size == "smoke"
+    if options.cell:
+        n, mode, prompts, seed = options.cell
+        return run_cell(int(n), mode, int(prompts), int(seed), options.stages, smoke, folder)
+    sizes, seeds, stages = [3, 6], range(options.seeds), options.stages
+    if options.size != "full":
+        sizes, seeds, stages = [3], range(1 if smoke else 2), 1 if smoke else 2
+    cells = list_cells(sizes, seeds, ("full", "speculative") if smoke else MODES)
     if not options.summary:
         for seed in seeds:
-            prepare_team(max(sizes), seed, folder)
-            run([cell for cell in cells if cell[-1] == seed], stages, options.jobs, folder)
+            save_start(folder / f"team_{seed}", max(sizes), seed, options.size)
+            run([cell for cell in cells if cell[-1] == seed], stages, options.jobs, smoke, folder)
     found = summarize(folder, cells)
     print(f"\n{describe_machine()}, {options.jobs} cells at a time")
-    print(json.dumps(found | {"quick": options.quick, "stages": stages, "seeds": len(seeds)}))
+    print(json.dumps(found | {"size": options.size, "stages": stages, "seeds": len(seeds)}))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="where the cells' results go")
-    parser.add_argument("--quick", action="store_true")
+    add_size(parser)
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--stages", type=int, default=STAGES)
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
     parser.add_argument("--cell", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.cell:
-        n, mode, prompts, seed = options.cell
-        run_cell(int(n), mode, int(prompts), int(seed), options.stages, Path(options.folder))
-    else:
-        main(options)
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

@@ -3,6 +3,7 @@ What a team of one costs beside TRL's own `GRPOTrainer`: wall time per update on
 
     python benchmarks/team_of_one.py            # about five minutes on two cores
     python benchmarks/team_of_one.py --quick    # under a minute
+    python benchmarks/team_of_one.py --smoke    # seconds: says only that it runs
     python benchmarks/team_of_one.py --against path/to/another/checkout    # both versions in turns, ten minutes
 
 One process holds both trainers, and one with the trust region. They take turns, one generation batch at a time, in an
@@ -33,6 +34,7 @@ os.environ["CI"] = "1"  # no telemetry
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from machine import describe_machine  # noqa: E402
+from size import add_size  # noqa: E402
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
@@ -42,6 +44,7 @@ from trl_teamtr.tasks.link import make_tokenizer  # noqa: E402
 
 
 SIZES = {
+    "smoke": {"hidden": 16, "rollouts": 16, "length": 4, "rounds": 1},
     "quick": {"hidden": 128, "rollouts": 32, "length": 16, "rounds": 12},
     "full": {"hidden": 256, "rollouts": 64, "length": 48, "rounds": 30},
 }
@@ -182,8 +185,16 @@ def ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {names[kind]: round(statistics.median(r[kind] / r["grpo"] for r in rounds), 3) for kind in names}
 
 
-def main(quick: bool):
-    size = SIZES["quick" if quick else "full"]
+def main(options):
+    if options.work:
+        return work(options.size)
+    if options.against is not None:
+        return compare(options.against, options.size)
+    measure(options.size)
+
+
+def measure(name: str):
+    size = SIZES[name]
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         benchmark = Rounds(size, folder)
@@ -203,7 +214,7 @@ def main(quick: bool):
     report = trainers["team_with_radius"].active.report
     print(f"The last update with a radius made {report.inner_steps} inner steps and {report.backtracks} halvings.")
     print(describe_machine())
-    print(json.dumps(ratios(rounds) | {"quick": quick} | size))
+    print(json.dumps(ratios(rounds) | {"size": name} | size))
 
 
 # Two checkouts
@@ -212,8 +223,8 @@ def main(quick: bool):
 class Worker:
     """A process that runs rounds of the package in `checkout`, when it is told to."""
 
-    def __init__(self, checkout: str, quick: bool):
-        command = [sys.executable, "-W", "ignore", __file__, "--work", *(["--quick"] if quick else [])]
+    def __init__(self, checkout: str, size: str):
+        command = [sys.executable, "-W", "ignore", __file__, "--work", *([] if size == "full" else [f"--{size}"])]
         environment = os.environ | {"PYTHONPATH": checkout}
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout
@@ -230,41 +241,39 @@ class Worker:
         return json.loads(line)
 
 
-def work(quick: bool):
+def work(size: str):
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        benchmark = Rounds(SIZES["quick" if quick else "full"], folder)
+        benchmark = Rounds(SIZES[size], folder)
         for _ in sys.stdin:
             print(json.dumps(benchmark.run()), flush=True)
 
 
-def compare(checkout: str, quick: bool):
-    size, here = SIZES["quick" if quick else "full"], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    workers = {name: Worker(path, quick) for name, path in (("here", here), ("there", os.path.abspath(checkout)))}
+def compare(checkout: str, name: str):
+    size, here = SIZES[name], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    workers = {where: Worker(path, name) for where, path in (("here", here), ("there", os.path.abspath(checkout)))}
     for worker in workers.values():
         worker.run()  # first calls allocate and compile
-    rounds: dict[str, list] = {name: [] for name in workers}
+    rounds: dict[str, list] = {where: [] for where in workers}
     for number in range(size["rounds"]):
-        for name in sorted(workers, reverse=number % 2 == 1):
-            rounds[name].append(workers[name].run())
+        for where in sorted(workers, reverse=number % 2 == 1):
+            rounds[where].append(workers[where].run())
     for worker in workers.values():
         worker.process.stdin.close()
         worker.process.wait()
     print(describe_machine())
-    print(json.dumps({name: ratios(found) for name, found in rounds.items()} | {"quick": quick} | size))
+    print(json.dumps({where: ratios(found) for where, found in rounds.items()} | {"size": name} | size))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
+    add_size(parser)
     parser.add_argument(
         "--against", metavar="CHECKOUT", help="another checkout of this repository, to take turns with"
     )
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        work(options.quick)
-    elif options.against is not None:
-        compare(options.against, options.quick)
-    else:
-        main(options.quick)
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

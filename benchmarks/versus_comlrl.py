@@ -5,6 +5,7 @@ Our trainer beside CoMLRL's `MAGRPOTrainer` (version 1.4.3 from PyPI): updates p
     .venv-comlrl/bin/pip install torch==2.13.0 comlrl==1.4.3
     python -W ignore benchmarks/versus_comlrl.py --comlrl_python .venv-comlrl/bin/python          # about five minutes
     python -W ignore benchmarks/versus_comlrl.py --comlrl_python .venv-comlrl/bin/python --quick  # about two
+    python -W ignore benchmarks/versus_comlrl.py --smoke    # our side alone, in this process, seconds: says only that it runs
 
 CoMLRL gets an environment, and hence a process, of its own; this script starts one worker process there and one here. They
 take turns, in an order that is drawn anew each round: one waits while the other works. A turn is one update of each of two
@@ -14,7 +15,7 @@ tensors, and the run fails where the counts should agree and do not. On a busy m
 wait for each other slow down either side at random.
 
 The same on both sides: architecture, initial weights, float32, attention, prompts, sampling, messages of exactly `length`
-tokens (special ones are never sampled), rewards, learning rate, weight decay, one optimizer step per agent and batch.
+tokens (the tiny model never says a special one; with a real one they are suppressed in generation), rewards, learning rate, weight decay, one optimizer step per agent and batch.
 
 CoMLRL, at its best for this work: one turn, `joint_mode="aligned"` ("cross" calls the reward more often), buffer and
 training batch hold all prompts of an update, no progress bar, no reference model, `parallel_training="none"` ("mp" wants a
@@ -31,7 +32,8 @@ counted for ours (CoMLRL prepares next to nothing). Our cases:
 
 - `full` (the default, and the `ratio`) has the team write anew before each update: twice as many messages as CoMLRL;
 - `stale` writes once for both updates, as CoMLRL does: the closest to the same work;
-- `full_radius` is `full` with a trust region of 0.01 (k3): one forward pass more.
+- `full_radius` is `full` with a trust region of 0.01: one forward pass more (k3). With a real model it is two ("exact"):
+  k3 is of the policy whose special tokens are not suppressed, and refused.
 
 `--model DIR` takes a real model, all of whose weights are trained, in one size. Prints the work and where the time goes, per
 update, and one JSON object last.
@@ -43,7 +45,6 @@ import json
 import os
 import platform
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -55,19 +56,21 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 os.environ["CI"] = "1"  # no telemetry
 
 import torch  # noqa: E402
+from comlrl_table import AGENTS, COUNTS, PARTS, RATIOS, print_table, summarise  # noqa: E402
 from datasets import Dataset  # noqa: E402
+from size import add_size  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 
 
 SIZES = {
+    "smoke": {"prompts": 2, "generations": 2, "prompt_length": 1, "length": 4},
     "quickstart": {"prompts": 48, "generations": 8, "prompt_length": 1, "length": 4},
     "longer": {"prompts": 8, "generations": 8, "prompt_length": 32, "length": 48},
     "one_prompt": {"prompts": 1, "generations": 8, "prompt_length": 32, "length": 48},
     "model": {"prompts": 2, "generations": 4, "prompt_length": 8, "length": 16},
 }
-ROUNDS = {"quick": 3, "full": 10, "model": 2}
-AGENTS = ("first", "second")
+ROUNDS = {"smoke": 1, "quick": 3, "full": 10, "model": 2}
 OURS = {
     "full": {"resampling": "full", "trust_region_radius": None, "kl_coef": 0.0},
     "stale": {"resampling": "stale", "trust_region_radius": None, "kl_coef": 0.0},
@@ -75,19 +78,6 @@ OURS = {
 }
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 LEARNING_RATE = 1e-6  # so small that no update leaves the radius: the work is the same each time
-PARTS = ("generation", "forward with gradient", "backward", "optimizer", "measuring the KL")
-COUNTS = {
-    "written": "messages written",
-    "tokens_written": "tokens written",
-    "read": "tokens read to write them",
-    "read_by_first": "  of these by the first agent",
-    "trained": "messages trained on",
-    "tokens_trained": "tokens trained on",
-    "positions": "positions in those passes",
-    "kl_passes": "passes to measure the KL",
-    "optimizer_steps": "updates",
-}
-RATIOS = {"full": "ratio", "stale": "ratio_stale", "full_radius": "ratio_with_radius"}
 
 
 class Meter:
@@ -117,6 +107,8 @@ class Meter:
         special_ids = torch.tensor(special_ids)
 
         def count_generated(result, input_ids, attention_mask, **kwargs):
+            if "output_logits" in kwargs:  # as our check at the start of training asks for
+                return {}
             messages = getattr(result, "sequences", result)[:, input_ids.size(1) :]
             read = int(attention_mask.sum()) * len(messages) // len(input_ids)
             written = {"written": len(messages), "tokens_written": int((~torch.isin(messages, special_ids)).sum())}
@@ -155,7 +147,7 @@ def start_ours(setup: dict, tokenizer, special_ids: list[int], meter: Meter):
         trainer, turn = make_ours(case, setup, tokenizer, special_ids, models)
         trainer.remove_callback(PrinterCallback)
         for member in trainer.members:
-            meter.watch(member, "speak", "generation")
+            meter.watch(member.speaker, "speak", "generation")
             meter.watch(member, "_compute_loss", "forward with gradient", count_trained_by_ours)
             meter.watch(member.accelerator, "backward", "backward")
             meter.watch(member, "_optimizer_step", "optimizer", count_calls("optimizer_steps"))
@@ -172,6 +164,7 @@ def make_ours(case: str, setup: dict, tokenizer, special_ids: list[int], models:
 
     quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no"}
     plain = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "learning_rate": LEARNING_RATE}
+    own = OURS[case] | ({"kl_estimator": "exact"} if setup["suppressed"] else {})
     optimizer = {"optim": "adamw_torch", "weight_decay": 0.01, "lr_scheduler_type": "constant"}  # as CoMLRL's
     args = TeamTRConfig(
         output_dir=os.path.join(setup["folder"], case),
@@ -181,8 +174,8 @@ def make_ours(case: str, setup: dict, tokenizer, special_ids: list[int], models:
         per_device_train_batch_size=setup["prompts"] * setup["generations"],
         num_generations=setup["generations"],
         max_completion_length=setup["length"],
-        generation_kwargs={"suppress_tokens": special_ids},
-        **plain | quiet | optimizer | SAMPLING | OURS[case],
+        generation_kwargs={"suppress_tokens": special_ids} if setup["suppressed"] else None,
+        **plain | quiet | optimizer | SAMPLING | own,
     )
     turn = Turn()
     agents = [Agent(name, model, processing_class=tokenizer) for name, model in zip(AGENTS, models, strict=True)]
@@ -237,7 +230,8 @@ def start_theirs(setup: dict, tokenizer, special_ids: list[int], meter: Meter):
 
     def take_turn() -> float:
         start = time.perf_counter()
-        trainer.train(suppress_tokens=special_ids)  # what is given to `train` goes to `generate`
+        # What is given to `train` goes to `generate`
+        trainer.train(**({"suppress_tokens": special_ids} if setup["suppressed"] else {}))
         return time.perf_counter() - start
 
     return trainer.agents, {"comlrl": take_turn}
@@ -246,6 +240,14 @@ def start_theirs(setup: dict, tokenizer, special_ids: list[int], meter: Meter):
 def work(kind: str, setup: dict):
     """A worker: says what it is, then takes a turn for each line that it reads."""
     channel, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print must not look like an answer
+    about, take = start(kind, setup)
+    print(json.dumps(about), file=channel, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(take(line.strip())), file=channel, flush=True)
+
+
+def start(kind: str, setup: dict):
+    """What a worker says of itself, and what takes a turn of a case and returns the answer."""
     tokenizer = AutoTokenizer.from_pretrained(setup["tokenizer"])
     special_ids = sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder})
     meter = Meter()
@@ -261,11 +263,13 @@ def work(kind: str, setup: dict):
         "attention": [model.config._attn_implementation for model in models],
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(about), file=channel, flush=True)
-    for line in sys.stdin:
+
+    def take(case: str) -> dict:
         meter.reset()
-        seconds = turns[line.strip()]()
-        print(json.dumps({"seconds": seconds, "parts": meter.seconds} | meter.counts), file=channel, flush=True)
+        seconds = turns[case]()
+        return {"seconds": seconds, "parts": meter.seconds} | meter.counts
+
+    return about, take
 
 
 def ask(worker: subprocess.Popen, case: str | None = None) -> dict:
@@ -281,19 +285,28 @@ def ask(worker: subprocess.Popen, case: str | None = None) -> dict:
 def prepare(size: dict, model: str | None, folder: str) -> dict:
     """Puts the tokenizer, and the tiny model, where both workers load it."""
     prompts, length = size["prompts"], size["prompt_length"]
+    suppressed = model is not None
     texts = ["".join(random.Random(i).choices("012345ABCDEF", k=length)) for i in range(prompts)]
     if model is None:
-        from trl_teamtr.tasks.link import make_model, make_tokenizer
+        from resampling_cost import endless_model
+
+        from trl_teamtr.tasks.link import make_tokenizer
 
         tokenizer, model = make_tokenizer(), os.path.join(folder, "model")
-        make_model(tokenizer, seed=0).save_pretrained(model)
+        endless_model(tokenizer, seed=0).save_pretrained(model)
     else:
         tokenizer = AutoTokenizer.from_pretrained(model)
         prompt = tokenizer.apply_chat_template([{"role": "user", "content": texts[0]}], tokenize=False)
         # CoMLRL takes a prompt to end at its first padding token, which some models have at the end of each turn
         tokenizer.pad_token = next(token for token in tokenizer.all_special_tokens if token not in prompt)
     tokenizer.save_pretrained(os.path.join(folder, "tokenizer"))
-    return size | {"model": model, "tokenizer": os.path.join(folder, "tokenizer"), "folder": folder, "texts": texts}
+    return size | {
+        "suppressed": suppressed,
+        "model": model,
+        "tokenizer": os.path.join(folder, "tokenizer"),
+        "folder": folder,
+        "texts": texts,
+    }
 
 
 def check_counts(case: str, counts: dict, theirs: dict, size: dict):
@@ -335,38 +348,25 @@ def measure(options: argparse.Namespace, size: dict, rounds: int) -> tuple[dict[
     return answers, about
 
 
-def print_table(answers: dict[str, list[dict]]):
-    def row(name, get, scale=1.0, digits=1):
-        means = [scale * statistics.mean(map(get, turns)) / len(AGENTS) for turns in answers.values()]
-        print(f"  {name:<30}" + "".join(f"{mean:14.{digits}f}" for mean in means))
-
-    print(f"{'ms per update':<32}" + "".join(f"{case:>14}" for case in answers))
-    for part in PARTS:
-        row(part, lambda turn, part=part: turn["parts"][part], 1e3)
-    row("everything else", lambda turn: turn["seconds"] - sum(turn["parts"].values()), 1e3)
-    row("all", lambda turn: turn["seconds"], 1e3)
-    print("per update")
-    for key, name in COUNTS.items():
-        row(name, lambda turn, key=key: turn[key])
-    print("per second")
-    for key in ("optimizer_steps", "trained", "tokens_trained", "written", "tokens_written"):
-        row(COUNTS[key], lambda turn, key=key: len(AGENTS) * turn[key] / turn["seconds"], digits=2)
-
-
-def summarise(answers: dict[str, list[dict]]) -> dict:
-    seconds = {case: [turn["seconds"] for turn in turns] for case, turns in answers.items()}
-    result = {"updates_per_second": {}}
-    for case, times in seconds.items():
-        result["updates_per_second"][case] = round(len(AGENTS) / statistics.median(times), 3)
-        if case in RATIOS:
-            ratios = [theirs / ours for theirs, ours in zip(seconds["comlrl"], times, strict=True)]
-            result[RATIOS[case]] = round(statistics.median(ratios), 3)
-    return result
+def measure_ours(options: argparse.Namespace, size: dict) -> dict[str, list[dict]]:
+    """One turn of each of our cases in this process, beside `stale` in place of CoMLRL."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        _, take = start("ours", prepare(size, options.model, folder) | {"cases": list(OURS)})
+        answers = {case: [take(case)] for case in OURS}
+    for case in OURS:
+        check_counts(case, answers[case][0], answers["stale"][0], size)
+    return answers
 
 
 def main(options: argparse.Namespace):
-    kind = "model" if options.model else "quick" if options.quick else "full"
-    names = ["model"] if options.model else [name for name in SIZES if name != "model"]
+    if options.worker:
+        return work(options.worker, json.loads(options.setup))
+    if options.size == "smoke":
+        answers = measure_ours(options, SIZES["smoke"])
+        print_table(answers)
+        return print(json.dumps({"updates": len(AGENTS) * len(answers), "size": "smoke"}))
+    kind = "model" if options.model else options.size
+    names = ["model"] if options.model else [name for name in SIZES if name not in ("smoke", "model")]
     random.seed(0)
     results = {}
     for name in names:
@@ -381,19 +381,19 @@ def main(options: argparse.Namespace):
     ratios = {key: value for key, value in results[names[0]].items() if key in RATIOS.values()}
     model = os.path.basename(os.path.normpath(options.model)) if options.model else "tiny"
     facts = {"model": model, "parameters": about["ours"]["parameters"][0], "rounds": ROUNDS[kind]}
-    print(json.dumps(ratios | {"quick": options.quick} | facts | {"sizes": results}))
+    print(json.dumps(ratios | {"size": options.size} | facts | {"sizes": results}))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comlrl_python", default=".venv-comlrl/bin/python", help="interpreter that has CoMLRL")
-    parser.add_argument("--quick", action="store_true")
+    add_size(parser)
     parser.add_argument("--model", help="directory of a model with a chat template, instead of the tiny one")
     parser.add_argument("--cases", nargs="+", choices=list(OURS), default=list(OURS), help="which of ours to run")
     parser.add_argument("--worker", choices=["ours", "comlrl"], help=argparse.SUPPRESS)
     parser.add_argument("--setup", help=argparse.SUPPRESS)
-    parsed = parser.parse_args()
-    if parsed.worker:
-        work(parsed.worker, json.loads(parsed.setup))
-    else:
-        main(parsed)
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

@@ -37,16 +37,22 @@ SLOW = (
     "runs/test_run_state.py",
     "test_architecture.py::test_floors",
     "test_benchmarks.py",
+    "test_family_sweep.py",
     "test_grpo_parity.py",
     "test_kills.py",
     "test_what_a_run_leaves.py",
 )
 
-# Whole launches of DeepSpeed between two that `make test` keeps: only `make test-all` runs them
+# Whole launches of DeepSpeed between two that `make test` keeps, and long relatives of tests that it keeps: only
+# `make test-all` runs them
 NIGHTLY = (
     ("distributed/test_runs.py", "[zero2"),
     ("distributed/test_engines.py", "[zero1"),
     ("distributed/test_engines.py", "[zero3_offload"),
+    ("distributed/test_configs.py", "as_it_is["),
+    ("distributed/test_configs.py", "turns_off_is_refused"),
+    ("test_benchmarks.py", " --model]"),
+    ("test_family_sweep.py", "test_other_architectures"),
 )
 
 
@@ -56,7 +62,7 @@ def pytest_collection_modifyitems(items):
         file = item.path.relative_to(here).as_posix()
         if f"{file}::{item.name}".startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-        if any(file == where and engine in item.name for where, engine in NIGHTLY):
+        if any(file == where and part in item.name for where, part in NIGHTLY):
             item.add_marker(pytest.mark.nightly)
 
 

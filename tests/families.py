@@ -33,6 +33,8 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "initializer_range": 0.3,
+    "init_std": 0.3,
+    "logit_scale": 1.0,
 }
 
 # Architecture, and what else it needs to be small and whole

@@ -1,5 +1,7 @@
-"""What the benchmarks compute from what they measured, and which cells they run."""
+"""What the benchmarks compute from what they measured, which cells they run, and that they run at all."""
 
+import importlib
+import json
 import math
 import os
 import random
@@ -12,12 +14,16 @@ import torch
 import trl
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
 
+import reproduce  # noqa: E402
+from link_start import save_stand_in  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from plot_resampling_cost import plot, read_tables  # noqa: E402
+from quiet import QUIET  # noqa: E402
 from reproduction import ablations, certificates, monitoring, scaling, smollm2  # noqa: E402
-from reproduction.arms import ARMS  # noqa: E402
+from reproduction.arms import ARMS, BASE  # noqa: E402
 from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
 from reproduction.statistics import (  # noqa: E402
     accuracy_differences,
@@ -31,6 +37,9 @@ from reproduction.statistics import (  # noqa: E402
     stability,
 )
 from side_by_side import run_side_by_side  # noqa: E402
+
+from trl_teamtr import Agent, TeamTRConfig  # noqa: E402
+from trl_teamtr.checks.sampling_checks import check_sampling  # noqa: E402
 
 
 @pytest.mark.parametrize("count", [3, 5, 40])
@@ -107,12 +116,12 @@ def test_accuracies_are_compared_seed_by_seed():
 
 def test_studies_run_known_arms_and_share_cells(tmp_path):
     seeds = range(2)
-    cells = [cell for study in (scaling, ablations, certificates, monitoring) for cell in study.cells(seeds, False)]
+    cells = [cell for study in (scaling, ablations, certificates, monitoring) for cell in study.cells(seeds, "full")]
     assert {cell.arm for cell in cells} <= set(ARMS)
-    assert {cell.arm for cell in smollm2.cells(seeds, False)} == set(smollm2.ARMS)
+    assert {cell.arm for cell in smollm2.cells(seeds, "full")} == set(smollm2.ARMS)
     assert len({cell.name for cell in cells}) == len(set(cells)) < len(cells)  # the same name is the same cell
     cell = Cell("full", 3, 24, 0, 10, (4,))
-    assert cell in scaling.cells(seeds, False) and cell in ablations.cells(seeds, False)
+    assert cell in scaling.cells(seeds, "full") and cell in ablations.cells(seeds, "full")
     cell.path(tmp_path).write_text('{"curve": []}')
     assert read(tmp_path, cells) == [(cell, {"curve": []})] * cells.count(cell)
 
@@ -153,3 +162,41 @@ def test_plot_of_what_the_resampling_benchmark_printed(tmp_path):
     assert tables["0.01"]["full"][8] == (73729, 14.76)
     plot(tables, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+# The whole path of each script at its smallest, in this process; "{folder}" is the test's, "{model}" a tiny model
+SMOKE = {
+    "team_of_one": [],
+    "resampling_cost": [],
+    "resampling_cost --model": ["--model", "{model}"],
+    "overhead": [],
+    "overhead --model": ["--model", "{model}"],
+    "generation": [],
+    "generation --model": ["--model", "{model}"],
+    "memory": [],
+    "fingerprints": ["--only", "heterogeneous", "lora"],
+    "reuse_learning": ["{folder}"],
+    "versus_comlrl": [],
+    "versus_comlrl --model": ["--model", "{model}"],
+    **{f"reproduce {study}": [study, "{folder}"] for study in reproduce.STUDIES},
+}
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_benchmark_runs_with_the_trainer_as_it_is(name, tmp_path, capsys):
+    places = {"{model}": save_stand_in(tmp_path / "model"), "{folder}": str(tmp_path / "results")}
+    arguments = [places.get(argument, argument) for argument in SMOKE[name]]
+    script = importlib.import_module(name.split()[0])
+    script.main(script.make_parser().parse_args([*arguments, "--smoke"]))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_every_benchmark_has_a_smallest_size():
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
+    assert scripts - {"plot_resampling_cost"} == {name.split()[0] for name in SMOKE}  # the plot has a test of its own
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_arm_is_not_refused(arm, tmp_path):
+    args = TeamTRConfig(str(tmp_path), **BASE | ARMS[arm] | QUIET)
+    check_sampling(args, [Agent(name, "not loaded") for name in "ab"])

@@ -122,3 +122,9 @@ def test_signature_of_deepspeed_is_the_expected_one(name, expected):
         f"`{name}` of DeepSpeed {deepspeed.__version__}'s {optimizer.__name__} now takes ({actual}); "
         f"trl_teamtr/trust_region/engines.py was written for ({expected}). Check what changed before widening the version range."
     )
+
+
+def test_functions_that_find_a_build_of_pytorch_take_what_is_expected():
+    from torch.utils.cpp_extension import _get_build_directory
+
+    assert list(inspect.signature(_get_build_directory).parameters) == ["name", "verbose"]

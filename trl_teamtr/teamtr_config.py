@@ -7,6 +7,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from .options.checking import check
+from .options.launch import check_precision, offloads_optimizer, refuse_abandoned_build, uses_deepspeed
 from .options.masking import mask_secrets
 from .options.team_options import (
     KL_CONTROLLERS,
@@ -283,6 +284,8 @@ class TeamTRConfig(GRPOConfig):
     )
 
     def __post_init__(self):
+        if uses_deepspeed(self):
+            refuse_abandoned_build("deepspeed_shm_comm")  # of a CPU; `super().__post_init__` already needs it
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             # `Trainer` would choose the loss, which is near 0 for every policy
             self.metric_for_best_model = "eval_reward"
@@ -292,6 +295,8 @@ class TeamTRConfig(GRPOConfig):
                 stacklevel=3,
             )
         super().__post_init__()
+        if offloads_optimizer(self):
+            refuse_abandoned_build("cpu_adam")
         # TRL's default would make several optimizer steps per pass; here a pass is one step
         if self.gradient_accumulation_steps == 1:
             self.gradient_accumulation_steps = self.steps_per_generation or 1
@@ -303,6 +308,7 @@ class TeamTRConfig(GRPOConfig):
         )
         if self.template_date is not None:
             self.template_date = str(self.template_date)  # YAML reads it as a date
+        check_precision(self)
         check_team_options(self)
         refuse_unsupported(self)
 

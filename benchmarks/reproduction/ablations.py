@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .cell import HELD_OUT_KL_AGENTS, Cell, read
-from .scaling import PROBED, PROMPTS
+from .cell import HELD_OUT_KL_AGENTS, Cell, read, shrink
+from .scaling import PROBED, PROMPTS, SHORT
 from .statistics import (
     final_accuracy,
     interval,
@@ -46,17 +46,18 @@ LARGE_STEPS = ("large_steps_full", "large_steps_stale", "large_steps_no_radius",
 REGIONS = ("full", "monitored", "grpo", "dapo", "ppo_clip")
 
 
-def cells(seeds: range, quick: bool) -> list[Cell]:
-    ablations = ("full", "stale", "no_radius") if quick else ABLATIONS
-    regions = ("full", "grpo") if quick else REGIONS
-    stages, probed = (2, (1,)) if quick else (10, PROBED)
+def cells(seeds: range, size: str) -> list[Cell]:
+    short = size != "full"
+    ablations = ("full", "stale", "no_radius")[: 3 if size == "quick" else 2] if short else ABLATIONS
+    regions = ("full", "grpo") if short else REGIONS
+    stages, probed = (10, PROBED) if size == "full" else SHORT[size]
     found = []
     for seed in seeds:
         found += [Cell(arm, AGENTS, PROMPTS, seed, stages, probed) for arm in ablations]
         found += [Cell(arm, AGENTS, PROMPTS, seed, stages) for arm in regions if arm not in ablations]
-    if not quick:
+    if not short:
         found += [Cell(arm, AGENTS, PROMPTS, seed, stages) for seed in seeds for arm in LARGE_STEPS]
-    return found
+    return shrink(found, size)
 
 
 def _probed(run: dict[str, Any], value: Callable[[dict[str, Any]], float]) -> float:
@@ -76,9 +77,9 @@ def _out_of_region(run: dict[str, Any], name: str) -> float:
     return float(np.mean([update[name] for update in run["updates"] if name in update]))
 
 
-def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
-    for cell, result in read(folder, cells(seeds, quick)):
+    for cell, result in read(folder, cells(seeds, size)):
         arms.setdefault(cell.arm, []).append(result)
     found: dict[str, Any] = {}
     print(

@@ -3,9 +3,12 @@
 import gc
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from link_start import save_start
 
 
 HELD_OUT = 512
@@ -25,6 +28,7 @@ class Cell:
         stages (`int`): Number of stages.
         probed (`tuple[int]`): Stages, from 0, whose updates the occupancy probe measures.
         certified (`bool`): Whether the certificate is measured, in every second stage.
+        smoke (`bool`): Whether it only has to run: fewer rollouts and held-out prompts.
     """
 
     arm: str
@@ -34,16 +38,43 @@ class Cell:
     stages: int = 10
     probed: tuple[int, ...] = ()
     certified: bool = False
+    smoke: bool = False
+
+    @property
+    def size(self) -> str:
+        """What the team that it begins with depends on."""
+        return "smoke" if self.smoke else "full"
+
+    @property
+    def held_out(self) -> int:
+        """Prompts of an evaluation."""
+        return 4 if self.smoke else HELD_OUT
+
+    @property
+    def rows(self) -> int:
+        """Prompts to train on."""
+        return 50 if self.smoke else 5000
+
+    @property
+    def large(self) -> int:
+        """Prompts of the diagnostics."""
+        return 16 if self.smoke else LARGE
 
     @property
     def name(self) -> str:
         parts = [self.arm, f"n{self.agents}", f"p{self.prompts}", f"s{self.stages}"]
         parts += ["probed" + "-".join(map(str, self.probed))] if self.probed else []
         parts += ["certified"] if self.certified else []
+        parts += ["smoke"] if self.smoke else []
         return "_".join([*parts, f"seed{self.seed}"])
 
     def path(self, folder: Path) -> Path:
         return folder / f"{self.name}.json"
+
+
+def shrink(cells: Iterable[Cell], size: str) -> list[Cell]:
+    """`cells`, as they only have to run if `size` is `"smoke"`."""
+    return [replace(cell, smoke=size == "smoke") for cell in cells]
 
 
 def read(folder: Path, cells: list[Cell]) -> list[tuple[Cell, dict[str, Any]]]:
@@ -55,15 +86,10 @@ def team_path(seed: int, folder: Path) -> Path:
     return folder / f"team_{seed}"
 
 
-def prepare_team(seed: int, folder: Path) -> Path:
-    """The warmed-up team of a seed, of the largest size; a smaller one is the beginning of the chain."""
-    from trl_teamtr.cli.link_team import make_team, save_team
-
+def prepare_team(seed: int, folder: Path, size: str) -> Path:
+    """The team of a seed, of the largest size."""
     path = team_path(seed, folder)
-    if not path.exists():
-        part = folder / f"{path.name}.part{os.getpid()}"
-        save_team(make_team(LARGEST_TEAM, seed), str(part))
-        part.rename(path)
+    save_start(path, LARGEST_TEAM, seed, size)
     return path
 
 
@@ -83,7 +109,7 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
 
     from .arms import ARMS, BASE
 
-    settings = BASE | ARMS[cell.arm]
+    settings = BASE | ({"num_generations": 2} if cell.smoke else {}) | ARMS[cell.arm]
     args = TeamTRConfig(
         str(output),
         seed=cell.seed,
@@ -93,7 +119,7 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
         eval_strategy="steps",
         eval_on_start=True,
         eval_steps=cell.agents,
-        per_device_eval_batch_size=HELD_OUT,
+        per_device_eval_batch_size=cell.held_out,
         num_generations_eval=1,
         **settings,
         **QUIET,
@@ -102,8 +128,8 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
         [Agent(name, str(team_folder / name)) for name in link.NAMES[: cell.agents]],
         last_round_reward if args.num_rounds > 1 else link.link_reward,
         args,
-        train_dataset=link.make_dataset(cell.agents, 5000, cell.seed),
-        eval_dataset=link.make_dataset(cell.agents, HELD_OUT, 10**6 + cell.seed),
+        train_dataset=link.make_dataset(cell.agents, cell.rows, cell.seed),
+        eval_dataset=link.make_dataset(cell.agents, cell.held_out, 10**6 + cell.seed),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -118,16 +144,16 @@ def add_probes(trainer, cell: Cell):
 
     from .large import LargeDiagnostics
 
-    fresh = link.make_dataset(cell.agents, LARGE, 2 * 10**6 + cell.seed)
+    fresh = link.make_dataset(cell.agents, cell.large, 2 * 10**6 + cell.seed)
     if cell.agents == HELD_OUT_KL_AGENTS:
-        trainer.add_callback(HeldOutKLCallback(trainer, fresh, HELD_OUT_KL))
+        trainer.add_callback(HeldOutKLCallback(trainer, fresh, 8 if cell.smoke else HELD_OUT_KL))
     rows = [row for row in fresh for _ in range(trainer.num_generations)]
     if cell.probed:
-        trainer.add_callback(LargeDiagnostics(trainer, [OccupancyProbe()], rows, cell.probed))
+        trainer.add_callback(LargeDiagnostics(trainer, [OccupancyProbe(trainer)], rows, cell.probed))
     if cell.certified:
         # One rollout for each prompt, drawn independently, so that the standard error over rows is that of the change
-        held_out = list(link.make_dataset(cell.agents, 4 * HELD_OUT, 3 * 10**6 + cell.seed))
-        half = rows[4 * HELD_OUT :]
+        held_out = list(link.make_dataset(cell.agents, 4 * cell.held_out, 3 * 10**6 + cell.seed))
+        half = rows[4 * cell.held_out :]
         diagnostics = LargeDiagnostics(trainer, [CertificateProbe(trainer, held_out)], half, range(0, cell.stages, 2))
         trainer.add_callback(diagnostics)
 
@@ -135,7 +161,7 @@ def add_probes(trainer, cell: Cell):
 def run_cell(cell: Cell, folder: Path):
     """Train the cell's team; write its curve, and what was logged of each update."""
     gc.set_threshold(1_000_000)  # thousands of transcripts, and no cycles among them
-    trainer = make_trainer(cell, prepare_team(cell.seed, folder), folder / "trainer")
+    trainer = make_trainer(cell, prepare_team(cell.seed, folder, cell.size), folder / "trainer")
     add_probes(trainer, cell)
     trainer.train()
     logs = trainer.state.log_history

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .cell import Cell, read
+from .cell import Cell, read, shrink
 from .statistics import accuracy_differences, final_accuracy, interval, rank_correlation, show, write_csv
 
 
@@ -18,10 +18,10 @@ AGENTS, PROMPTS = 3, 24
 ARMS = ("full", "two_rounds", "two_rounds_horizon")
 
 
-def cells(seeds: range, quick: bool) -> list[Cell]:
-    stages = 2 if quick else 10
-    arms = ARMS[:2] if quick else ARMS
-    return [Cell(arm, AGENTS, PROMPTS, seed, stages, certified=True) for seed in seeds for arm in arms]
+def cells(seeds: range, size: str) -> list[Cell]:
+    stages = {"full": 10, "quick": 2, "smoke": 1}[size]
+    arms = ARMS if size == "full" else ARMS[:2]
+    return shrink([Cell(arm, AGENTS, PROMPTS, seed, stages, certified=True) for seed in seeds for arm in arms], size)
 
 
 def _values(runs: list[dict[str, Any]], prefix: str = "") -> list[list[dict[str, float]]]:
@@ -44,9 +44,9 @@ def _correlations(values: list[list[dict[str, float]]], first: str, second: str 
     return [rank_correlation([v[first] for v in run], [v[second] for v in run]) for run in values]
 
 
-def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
-    for cell, result in read(folder, cells(seeds, quick)):
+    for cell, result in read(folder, cells(seeds, size)):
         arms.setdefault(cell.arm, []).append(result)
     found: dict[str, Any] = {}
     for arm, runs in arms.items():

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .cell import Cell, make_trainer, prepare_team
+from .cell import Cell, make_trainer, prepare_team, shrink
 
 
 AGENTS, PROMPTS = 3, 24
 
 
-def cells(seeds: range, quick: bool) -> list[Cell]:
+def cells(seeds: range, size: str) -> list[Cell]:
     return []  # timed here, alone on the machine
 
 
-def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     from transformers import TrainerCallback
 
     from trl_teamtr import TeamTRConfig
@@ -40,11 +40,14 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             if state.global_step % AGENTS == 0:
                 self.seconds.append(time.perf_counter() - self.begin)
 
-    stages, found, every = 2 if quick else 10, {}, TeamTRConfig.diagnostics_every
-    for arm in ("full", "speculative"):
-        cell, seconds = Cell(arm, AGENTS, PROMPTS, 0, stages), {}
-        for name in ("off", "occupancy", "certificate", "both"):
-            trainer, clock = make_trainer(cell, prepare_team(0, folder), folder / "trainer"), Clock()
+    stages, found, every = 10 if size == "full" else 2, {}, TeamTRConfig.diagnostics_every
+    arms, probes = ("full", "speculative"), ("occupancy", "certificate", "both")
+    if size == "smoke":
+        arms, probes = arms[1:], probes[2:]
+    for arm in arms:
+        (cell,), seconds = shrink([Cell(arm, AGENTS, PROMPTS, 0, stages)], size), {}
+        for name in ("off", *probes):
+            trainer, clock = make_trainer(cell, prepare_team(0, folder, size), folder / "trainer"), Clock()
             trainer.args.eval_strategy, trainer.args.eval_on_start = "no", False
             trainer.args.log_occupancy = name in ("occupancy", "both")
             trainer.args.log_certificate = name in ("certificate", "both")
@@ -54,7 +57,7 @@ def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
             trainer.add_callback(clock)
             trainer.train()
             seconds[name] = statistics.median(clock.seconds[1:])
-        for name in ("occupancy", "certificate", "both"):
+        for name in probes:
             measured = seconds[name] / seconds["off"]
             found[f"{arm}_{name}"] = round(1 + (measured - 1) / every, 3)
             print(

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from .cell import Cell, make_trainer, prepare_team
+from .cell import Cell, make_trainer, prepare_team, shrink
 from .statistics import interval, show, write_csv
 
 
 AGENTS, PROMPTS, SHARES, DRAWS = 3, 24, (0.25, 0.5, 1.0), 20
 
 
-def cells(seeds: range, quick: bool) -> list[Cell]:
-    return [Cell("full", AGENTS, PROMPTS, seed, 2 if quick else 10) for seed in seeds]
+def cells(seeds: range, size: str) -> list[Cell]:
+    return shrink(
+        [Cell("full", AGENTS, PROMPTS, seed, {"full": 10, "quick": 2, "smoke": 1}[size]) for seed in seeds], size
+    )
 
 
 def path_of(cell: Cell, folder: Path) -> Path:
@@ -36,7 +38,7 @@ def run_cell(cell: Cell, folder: Path):
     from trl_teamtr.policy.scoring import loss_mask
     from trl_teamtr.trust_region.policy_kl import exact_token_kl
 
-    trainer, found = make_trainer(cell, prepare_team(cell.seed, folder), folder / "trainer"), []
+    trainer, found = make_trainer(cell, prepare_team(cell.seed, folder, cell.size), folder / "trainer"), []
     rng = random.Random(cell.seed)
 
     def watch(member):
@@ -68,8 +70,8 @@ def run_cell(cell: Cell, folder: Path):
     part.rename(path_of(cell, folder))
 
 
-def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
-    runs = [json.loads(p.read_text()) for cell in cells(seeds, quick) if (p := path_of(cell, folder)).exists()]
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
+    runs = [json.loads(p.read_text()) for cell in cells(seeds, size) if (p := path_of(cell, folder)).exists()]
     found: dict[str, Any] = {}
     count = sum(map(len, runs))
     print(

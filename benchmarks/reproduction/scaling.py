@@ -15,7 +15,7 @@ import numpy as np
 
 from trl_teamtr.maths.certificate import stale_penalty
 
-from .cell import Cell, read
+from .cell import Cell, read, shrink
 from .statistics import (
     accuracy_differences,
     exponent,
@@ -33,11 +33,14 @@ SIZES = (2, 3, 4, 6, 8)
 WEIGHT_SIZES = (3, 5)
 PROMPTS = 24
 PROBED = (4,)
+SHORT = {"quick": (2, (1,)), "smoke": (1, (0,))}  # stages, and those that are probed
 PROBED_ARMS = ("full", "stale", "stale_no_radius")
 
 
-def cells(seeds: range, quick: bool) -> list[Cell]:
-    sizes, stages, probed = ((2, 3), 2, (1,)) if quick else (SIZES, 10, PROBED)
+def cells(seeds: range, size: str) -> list[Cell]:
+    sizes, stages, probed = (SIZES, 10, PROBED) if size == "full" else ((2, 3), *SHORT[size])
+    if size == "smoke":
+        return shrink([Cell(arm, n, PROMPTS, 0, stages, probed) for arm in PROBED_ARMS[:2] for n in sizes], size)
     found = []
     for seed in seeds:
         for n in sizes:
@@ -46,9 +49,9 @@ def cells(seeds: range, quick: bool) -> list[Cell]:
             # As many tokens as the stale arms decode on all prompts
             found.append(Cell("full", n, PROMPTS // n, seed, stages))
             found.append(Cell("speculative", n, PROMPTS - 2, seed, stages))
-        if not quick:
+        if size == "full":
             found += [Cell(arm, 5, PROMPTS, seed, stages, probed) for arm in ("stale", "stale_no_radius")]
-    return found
+    return shrink(found, size)
 
 
 def _by_arm(results: list[tuple[Cell, dict[str, Any]]]) -> dict[tuple[str, str, int], dict[int, dict[str, Any]]]:
@@ -90,8 +93,8 @@ def _squared_gaps(result: dict[str, Any]) -> float:
     return float(np.mean([sum(values) for values in squares]))
 
 
-def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
-    arms = _by_arm(read(folder, cells(seeds, quick)))
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
+    arms = _by_arm(read(folder, cells(seeds, size)))
     sizes = sorted({n for _, _, n in arms if n != 5})
     found: dict[str, Any] = {}
     for kind in ("prompts", "tokens"):

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from link_start import save_stand_in
 
-from .cell import Cell, read
+from .cell import Cell, read, shrink
 from .statistics import final_accuracy, interval, report_differences, show, stability, tokens_per_stage, write_csv
 
 
@@ -28,14 +29,14 @@ TASK = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 HELD_OUT, PROMPTS = 100, 6
 
 
-def cells(seeds: range, quick: bool) -> list[Cell]:
-    arms = list(ARMS)[:1] if quick else ARMS
-    return [
-        Cell(arm, 1 if arm.endswith("single") else 2, PROMPTS, s, 1 if quick else 6) for s in seeds for arm in arms
-    ]
+def cells(seeds: range, size: str) -> list[Cell]:
+    arms = {"full": list(ARMS), "quick": ["smollm2_full"], "smoke": ["smollm2_full", "smollm2_single"]}[size]
+    stages = 6 if size == "full" else 1
+    found = [Cell(arm, 1 if arm.endswith("single") else 2, PROMPTS, s, stages) for s in seeds for arm in arms]
+    return shrink(found, size)
 
 
-def make_trainer(cell: Cell, output: Path):
+def make_trainer(cell: Cell, model: str, output: Path):
     from peft import LoraConfig
     from quiet import QUIET
     from transformers.trainer_callback import PrinterCallback
@@ -45,15 +46,16 @@ def make_trainer(cell: Cell, output: Path):
     from trl_teamtr.tasks.loading import hold_out
 
     single = cell.agents == 1
-    rows = reasoning_gym.make_dataset("chain_sum", 4000 + HELD_OUT, cell.seed, **TASK)
-    train, held_out = hold_out(rows, HELD_OUT, cell.seed)
+    held_out, count = (4, 40) if cell.smoke else (HELD_OUT, 4000)
+    rows = reasoning_gym.make_dataset("chain_sum", count + held_out, cell.seed, **TASK)
+    train, others = hold_out(rows, held_out, cell.seed)
     args = TeamTRConfig(
         str(output),
         seed=cell.seed,
         num_stages=cell.stages * (2 if single else 1),
-        per_device_train_batch_size=8 * cell.prompts // 3,
+        per_device_train_batch_size=(1 if cell.smoke else 8) * cell.prompts // 3,
         gradient_accumulation_steps=3 * (2 if single else 1),
-        num_generations=8,
+        num_generations=2 if cell.smoke else 8,
         max_completion_length=12,
         temperature=0.8,
         num_iterations=3,
@@ -66,7 +68,7 @@ def make_trainer(cell: Cell, output: Path):
         eval_strategy="steps",
         eval_on_start=True,
         eval_steps=2,
-        per_device_eval_batch_size=HELD_OUT,
+        per_device_eval_batch_size=held_out,
         num_generations_eval=1,
         **QUIET,
     )
@@ -76,15 +78,16 @@ def make_trainer(cell: Cell, output: Path):
     prompts = {"solver": "You are a calculator. Reply with the number only."}
     if not single:
         prompts["checker"] = "You are a calculator that checks the solver. Reply with the number only."
-    team = [Agent(name, MODEL, system_prompt=prompt, peft_config=lora) for name, prompt in prompts.items()]
-    trainer = TeamTRTrainer(team, reasoning_gym.reasoning_gym_reward, args, train_dataset=train, eval_dataset=held_out)
+    team = [Agent(name, model, system_prompt=prompt, peft_config=lora) for name, prompt in prompts.items()]
+    trainer = TeamTRTrainer(team, reasoning_gym.reasoning_gym_reward, args, train_dataset=train, eval_dataset=others)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 def run_cell(cell: Cell, folder: Path):
     """Train one team; write its held-out curve, what was logged, and its coordination at the end."""
-    trainer = make_trainer(cell, folder / "trainer")
+    model = save_stand_in(folder / "model") if cell.smoke else MODEL
+    trainer = make_trainer(cell, model, folder / "trainer")
     trainer.train()
     logs = trainer.state.log_history
     # Two updates are a stage, for the single agent too
@@ -116,9 +119,9 @@ def _coordination(trainer) -> float | None:
     return coordination([each[:-1] for each in right], [each[-1] for each in right])
 
 
-def report(folder: Path, seeds: range, quick: bool) -> dict[str, Any]:
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
-    for cell, result in read(folder, cells(seeds, quick)):
+    for cell, result in read(folder, cells(seeds, size)):
         arms.setdefault(cell.arm, []).append(result)
     found: dict[str, Any] = {}
     rows = []
