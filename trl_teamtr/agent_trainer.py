@@ -14,6 +14,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from .agents.agent import Agent
 from .agents.settings import SpeakingSettings
+from .checks.sampling_checks import choose_estimator
 from .conversation.transcript import Transcript
 from .conversation.view import stack_views
 from .maths.advantages import group_advantages
@@ -32,8 +33,9 @@ from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
 from .trust_region.monitor import split_off_monitor
-from .trust_region.policy_kl import exact_token_kl
+from .trust_region.policy_kl import mean_kl
 from .trust_region.snapshot import Snapshot, all_or_nothing
+from .trust_region.steps import split_into_steps
 from .trust_region.turn_radii import TurnRadii
 from .trust_region.update import KLController, UpdateReport, backtrack
 
@@ -106,6 +108,7 @@ class AgentTrainer(GRPOTrainer):
         self.speaker = self._make_speaker(team_size)
         self.eos_token_ids = self.speaker.eos_token_ids  # TRL's own leave out those of `generation_kwargs`
         self.radius = agent.radius_in(self.args)
+        self.kl_estimator = choose_estimator(self.args, self.radius)
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.engine: PlainEngine | ZeroEngine = PlainEngine(self)
@@ -281,8 +284,9 @@ class AgentTrainer(GRPOTrainer):
         """
         Update the policy on `batch` within its trust region (eq. 10 and 11).
 
-        Makes up to `num_iterations` passes, each one optimizer step; stops once the KL exceeds the radius; then
-        measures the KL on all messages with the final weights, and backtracks until it is within the radius.
+        Makes up to `num_iterations` passes, each one optimizer step or, with a smaller `gradient_accumulation_steps`,
+        several; stops once the KL exceeds the radius; then measures the KL on all messages with the final weights, and
+        backtracks until it is within the radius.
 
         Args:
             batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
@@ -299,50 +303,59 @@ class AgentTrainer(GRPOTrainer):
         shuffled = cast(dict[str, Any], shuffle_sequence_dict(batch))
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
-        for held_out in monitored:
-            held_out["old_per_token_logps"] = self.speaker.token_logps(held_out, self.args.per_device_train_batch_size)
+        steps = split_into_steps(micro_batches, self.args.gradient_accumulation_steps or 1, self.accelerator)
+        # Those of π_cur, which is gone after the first step; with one step per pass, the first pass yields the others
+        for part in monitored if len(steps) == 1 else [*micro_batches, *monitored]:
+            part["old_per_token_logps"] = self.speaker.token_logps(part, self.args.per_device_train_batch_size)
         if self.radius is None:
-            self._fit(micro_batches, report)
+            self._fit(steps, report)
             return report
         before = before if before is not None else Snapshot(self.engine)
         with all_or_nothing(before, self.engine):
-            self._fit_inside(self.radius, before, micro_batches, monitored, report)
+            self._fit_inside(self.radius, before, steps, monitored, report)
         self.controller.step(report.kl_proposed)
         return report
 
-    def _fit_inside(self, radius: float, before: Snapshot, trained: list, monitored: list, report: UpdateReport):
-        """The passes over `trained`, and the backtracking to the radius, measured on `monitored` rollouts too."""
-        stopped = self._fit(trained, report)
+    def _fit_inside(self, radius: float, before: Snapshot, steps: list, monitored: list, report: UpdateReport):
+        """The passes over `steps`, and the backtracking to the radius, measured on `monitored` rollouts too."""
+        stopped = self._fit(steps, report)
 
         def measure() -> float:
-            parts = (trained, monitored) if monitored else (trained,)
+            parts = (sum(steps, []), monitored) if monitored else (sum(steps, []),)
             found = [self.measure_kl(part, before) for part in parts]
             return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's `max`, NaN if one is NaN
 
-        # If it stopped early, its last pass has measured the KL already
-        known = stopped and self.args.kl_estimator == "k3" and not monitored
+        # If it stopped early, the KL was measured already
+        known = stopped and self.kl_estimator == "k3" and not monitored
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
             backtrack(before, measure, radius, self.args.max_backtracks, report)
 
-    def _fit(self, micro_batches: list[dict], report: UpdateReport) -> bool:
-        """The passes over `micro_batches`. Returns whether they stopped early, because the KL exceeded the radius."""
-        losses, stopped = [], False
-        while report.inner_steps < self.args.num_iterations and not stopped:
-            loss, report.kl_last_pass = self._accumulate(micro_batches)
-            losses.append(loss)
-            if self.radius is not None and self.args.enforce_radius:
-                stopped = report.kl_last_pass > self.radius
+    def _fit(self, steps: list[list[dict]], report: UpdateReport) -> bool:
+        """The passes, each in `steps`. Returns whether they stopped early, because the KL exceeded the radius."""
+        losses, stopped = list[float](), False
+        radius = self.radius if self.radius is not None and self.args.enforce_radius else math.inf
+        for micro_batches in steps * self.args.num_iterations:
+            # A step on all rollouts yields their KL at no cost; that of one step's own rollouts decides nothing
+            measured = len(steps) > 1 and report.inner_steps > 0 and radius < math.inf
+            if measured:
+                report.kl_last_pass = self.measure_kl(sum(steps, []), estimator="k3")
+                stopped = report.kl_last_pass > radius
+            if not stopped:
+                loss, kl = self._accumulate(micro_batches)
+                losses.append(loss)
+                report.kl_last_pass = report.kl_last_pass if measured else kl
+                stopped = len(steps) == 1 and kl > radius
             if stopped:
                 self.engine.discard_gradients()
-            else:
-                report.grad_norm = self._optimizer_step()
-                report.inner_steps += 1
+                break
+            report.grad_norm = self._optimizer_step()
+            report.inner_steps += 1
         report.loss = sum(losses) / len(losses)
         return stopped
 
     def _accumulate(self, micro_batches: list[dict]) -> tuple[float, float]:
-        """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights before the step."""
+        """One step: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights before the step."""
         self.current_gradient_accumulation_steps = len(micro_batches)  # for TRL's `training_step` and `_compute_loss`
         device = self.accelerator.device
         kl_sum = torch.zeros(len(self.turn_radii.weights), device=device)
@@ -356,6 +369,8 @@ class AgentTrainer(GRPOTrainer):
                 loss += self.training_step(self.model_wrapped, micro_batch, None)
             # Passed in the batch, since TRL's `training_step` returns only the loss
             kl_sum += micro_batch.pop("kl_by_turn", 0.0)
+            if not last:
+                self.lead.control = self.lead.callback_handler.on_substep_end(self.args, self.state, self.lead.control)
         totals = torch.cat([loss.float()[None], kl_sum.float(), counts.float()])
         totals = self.accelerator.reduce(totals, reduction="sum")
         mean_loss, kl = totals[0].item(), self.turn_radii.measure(*totals[1:].chunk(2))
@@ -375,26 +390,9 @@ class AgentTrainer(GRPOTrainer):
         self.lead.control = handler.on_optimizer_step(self.args, state, self.lead.control)
         return self.engine.grad_norm
 
-    @torch.no_grad()
-    def measure_kl(self, micro_batches: Sequence[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
-        """
-        d̂ of the current weights against π_cur on the messages of `micro_batches`, over all processes.
-
-        Args:
-            micro_batches (`list[dict]`): Rollouts of π_cur. For `"k3"` they hold its `old_per_token_logps`.
-            snapshot (`Snapshot`): π_cur, for `"exact"`.
-            estimator (`str`, *optional*): `"k3"` or `"exact"`; defaults to `args.kl_estimator`.
-
-        Returns:
-            `float`: Nats per message.
-        """
-        exact = (estimator or self.args.kl_estimator) == "exact"
-        total = torch.zeros(2, len(self.turn_radii.weights), device=self.accelerator.device)
-        for inputs in micro_batches:
-            if exact:
-                kl = exact_token_kl(self.speaker.policy, inputs, snapshot, self.temperature)
-            else:
-                kl = k3_kl(inputs["old_per_token_logps"], self.speaker.token_logps(inputs))
-            by_turn = self.turn_radii.by_turn(kl * message_mask(inputs), inputs)
-            total += torch.stack([by_turn, self.turn_radii.count(inputs)])
-        return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))
+    def measure_kl(
+        self, micro_batches: Sequence[dict], snapshot: Snapshot | None = None, estimator: str | None = None
+    ) -> float:
+        """[`mean_kl`] by `estimator`, by default the agent's; `snapshot` is π_cur, which `"exact"` needs."""
+        exact = (estimator or self.kl_estimator) == "exact"
+        return mean_kl(self.speaker, micro_batches, snapshot if exact else None, self.turn_radii)

@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-os.environ |= {"HF_HUB_OFFLINE": "1", "CI": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+os.environ |= {"HF_HUB_OFFLINE": "1", "CI": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 import accelerate  # noqa: E402

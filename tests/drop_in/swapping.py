@@ -109,8 +109,6 @@ def vocabulary(request):
     set_revision(cache, WIDE, PLAIN_COMMIT)
 
 
-
-
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """Float32, since CPUs without bfloat16 emulate TRL's default ten times slower; and runs of a few steps."""

@@ -103,7 +103,12 @@ def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
 def make_model(auto: type, kind: str, vocabulary: int, **fields) -> PreTrainedModel:
     """A random model of the architecture `kind`, small in all but its vocabulary."""
     plain = AutoConfig.for_model(kind).to_dict()
-    sizes = {"vocab_size": vocabulary, "max_position_embeddings": 2048, "sliding_window": 64, "initializer_range": 0.02}
+    sizes = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 2048,
+        "sliding_window": 64,
+        "initializer_range": 0.02,
+    }
     small = {name: value for name, value in (SMALL | sizes).items() if name in plain}
     config = AutoConfig.for_model(kind, **(small | fields))
     torch.manual_seed(0)
@@ -116,7 +121,7 @@ def widen(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     for token in content["added_tokens"]:
         token["id"] = WIDE_IDS.get(token["content"], token["id"])
     vocabulary = content["model"]["vocab"]
-    vocabulary |= {text: index for text, index in WIDE_IDS.items()}
+    vocabulary |= WIDE_IDS
     backend = type(tokenizer.backend_tokenizer).from_str(json.dumps(content))
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

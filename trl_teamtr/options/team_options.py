@@ -53,6 +53,13 @@ def _check_stages(args: Any):
     check(args.num_stages is None or args.num_stages >= 1, f"`num_stages` must be at least 1, got {args.num_stages}.")
     check(args.num_iterations >= 1, f"`num_iterations` must be at least 1, got {args.num_iterations}.")
     _check_choice(args, "update_order", UPDATE_ORDERS)
+    check(
+        1 <= args.gradient_accumulation_steps <= args.steps_per_generation,
+        f"`gradient_accumulation_steps` is {args.gradient_accumulation_steps} and `steps_per_generation` is "
+        f"{args.steps_per_generation}: an optimizer step accumulates at least one of the micro-batches of an update, and at "
+        "most all of them, since the next update has other rollouts. Leave one of the two out, or set a number from 1 to "
+        f"{args.steps_per_generation}.",
+    )
 
 
 def check_rollout_options(args: Any):
@@ -93,7 +100,8 @@ def check_rollout_options(args: Any):
 def _check_trust_region(args: Any):
     check_radius(args.trust_region_radius, "the config")
     _check_choice(args, "radius_schedule", RADIUS_SCHEDULES)
-    _check_choice(args, "kl_estimator", KL_ESTIMATORS)
+    if args.kl_estimator is not None:
+        _check_choice(args, "kl_estimator", KL_ESTIMATORS)
     _check_choice(args, "kl_controller", KL_CONTROLLERS)
     check(args.kl_coef >= 0, f"`kl_coef` must be at least 0, got {args.kl_coef}.")
     check(
