@@ -36,13 +36,13 @@ def follow_the_text(transcript):
 class Case:
     """A team that is resampled after updates which know nothing of its rollouts."""
 
-    def __init__(self, folder, agents, rounds, router, transform, mode):
+    def __init__(self, folder, agents, rounds, router, transform, mode, team=None):
         fields = {"router": follow_the_text} if router == "text" else {"router_kind": router}
         self.transform = TRANSFORMS[transform]
         self.router = router
         self.trainer = make_trainer(
             folder,
-            make_team(agents),
+            make_team(agents) if team is None else team,
             num_rounds=rounds,
             max_turns=min(4, agents * rounds),  # of three agents in two rounds only one speaks twice
             resampling=mode,

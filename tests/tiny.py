@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from datasets import Dataset
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl_teamtr import Agent, Message, TeamTRConfig, TeamTRTrainer, Transcript
 from trl_teamtr.rollouts.rollouts import Rollouts
 from trl_teamtr.rollouts.rollouts import replay as replay_transcripts
+from trl_teamtr.trust_region.engines import PlainEngine
 
 
 def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
@@ -188,15 +190,9 @@ def view_batch(agent, rollouts: Rollouts) -> dict[str, torch.Tensor]:
     return agent.speaker.view_batch(rollouts.views[agent.name])
 
 
-class SimpleEngine:
-    """What `Snapshot` needs of an engine."""
+class SimpleEngine(PlainEngine):
+    """An engine of a model alone."""
 
     def __init__(self, model, optimizer):
-        self.model, self.optimizer = model, optimizer
-
-    @property
-    def weights(self):
-        return [param.detach() for param in self.model.parameters()]
-
-    def publish(self):
-        pass
+        self.model = model
+        super().__init__(SimpleNamespace(model=model, model_wrapped=model, optimizer=optimizer))

@@ -32,6 +32,7 @@ from .rollouts.rollouts import Rollouts
 from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
+from .trust_region.fingerprint import differ, fingerprint
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import mean_kl
 from .trust_region.snapshot import Snapshot, all_or_nothing
@@ -185,7 +186,12 @@ class AgentTrainer(GRPOTrainer):
         transcripts, views = rollouts.transcripts, rollouts.views[self.name]
         for view in views:
             view.end(self._tokenizer.pad_token_id)
-        self._log_rollouts(rollouts, mode)
+        found = measure_rollouts(rollouts, self.name, self.accelerator)
+        if mode == "train":
+            self.state.num_input_tokens_seen += found.num_tokens
+        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        for name, value in found.values.items():
+            self._metrics[mode][name].append(value)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
         return (
@@ -202,14 +208,6 @@ class AgentTrainer(GRPOTrainer):
     def _current_rollouts(self) -> Rollouts:
         assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls
         return self._rollouts
-
-    def _log_rollouts(self, rollouts: Rollouts, mode: str):
-        found = measure_rollouts(rollouts, self.name, self.accelerator)
-        if mode == "train":
-            self.state.num_input_tokens_seen += found.num_tokens
-        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
-        for name, value in found.values.items():
-            self._metrics[mode][name].append(value)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self.rewards_per_func = self.lead.team_rewards(
@@ -284,9 +282,8 @@ class AgentTrainer(GRPOTrainer):
         """
         Update the policy on `batch` within its trust region (eq. 10 and 11).
 
-        Makes up to `num_iterations` passes, each one optimizer step or, with a smaller `gradient_accumulation_steps`,
-        several; stops once the KL exceeds the radius; then measures the KL on all messages with the final weights, and
-        backtracks until it is within the radius.
+        Makes up to `num_iterations` passes, of one or several optimizer steps each; stops once the KL exceeds the radius;
+        then measures the KL on all messages with the final weights, and backtracks until it is within the radius.
 
         Args:
             batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
@@ -296,10 +293,17 @@ class AgentTrainer(GRPOTrainer):
             `FloatingPointError`: If the loss of a pass is NaN or infinite. With a radius, whatever ends an update early
                 reverts it.
         """
-        num_tokens = self.accelerator.reduce(message_mask(batch).sum(), reduction="sum")
-        report = UpdateReport(num_messages=int(batch["num_messages_in_batch"]), num_tokens=int(num_tokens))
-        if batch["num_items_in_batch"] == 0:
-            return report
+        found = torch.stack([message_mask(batch).sum(), batch["advantages"].count_nonzero()])
+        num_tokens, num_advantages = self.accelerator.reduce(found, reduction="sum").tolist()
+        report = UpdateReport(num_messages=int(batch["num_messages_in_batch"]), num_tokens=num_tokens)
+        start = fingerprint(self.engine.weights)
+        if batch["num_items_in_batch"] > 0:
+            self._update(batch, report, before)
+        moved = differ(start, fingerprint(self.engine.weights), self.accelerator)
+        report.idle = min(num_advantages, report.num_messages) > 0 and not moved
+        return report
+
+    def _update(self, batch: dict[str, Any], report: UpdateReport, before: Snapshot | None):
         shuffled = cast(dict[str, Any], shuffle_sequence_dict(batch))
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
@@ -309,12 +313,11 @@ class AgentTrainer(GRPOTrainer):
             part["old_per_token_logps"] = self.speaker.token_logps(part, self.args.per_device_train_batch_size)
         if self.radius is None:
             self._fit(steps, report)
-            return report
+            return
         before = before if before is not None else Snapshot(self.engine)
         with all_or_nothing(before, self.engine):
             self._fit_inside(self.radius, before, steps, monitored, report)
         self.controller.step(report.kl_proposed)
-        return report
 
     def _fit_inside(self, radius: float, before: Snapshot, steps: list, monitored: list, report: UpdateReport):
         """The passes over `steps`, and the backtracking to the radius, measured on `monitored` rollouts too."""
@@ -325,8 +328,7 @@ class AgentTrainer(GRPOTrainer):
             found = [self.measure_kl(part, before) for part in parts]
             return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's `max`, NaN if one is NaN
 
-        # If it stopped early, the KL was measured already
-        known = stopped and self.kl_estimator == "k3" and not monitored
+        known = stopped and self.kl_estimator == "k3" and not monitored  # measured where it stopped
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
             backtrack(before, measure, radius, self.args.max_backtracks, report)

@@ -18,11 +18,14 @@ from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
 from .agents.team_file import write_team_files
 from .checks import preflight
+from .checks.idle import IdleWatch
+from .checks.padding import check_padding
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
+from .policy.positions import count_positions_from_mask
 from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
 from .reports.model_card import describe_team
@@ -86,6 +89,8 @@ class LeadTrainer(AgentTrainer):
             self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
         for member in self.members:
             check_trainable_weights(member.model, member.agent)
+            if member.ref_model is not None:
+                count_positions_from_mask(self.accelerator.unwrap_model(member.ref_model))
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 
@@ -104,7 +109,7 @@ class LeadTrainer(AgentTrainer):
             args.per_device_train_batch_size,
             self.log_metric,
         )
-        self.silence = SilenceWatch()
+        self.silence, self.idleness = SilenceWatch(), IdleWatch(args.max_idle_updates)
         self.active = ActiveUpdate(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
@@ -119,7 +124,7 @@ class LeadTrainer(AgentTrainer):
 
     def _prepare_members(self, max_steps: int, dataloader: DataLoader, checkpoint_folder: str | None):
         """
-        Prepare the optimizers, schedules and engines of all trained agents.
+        Prepare the optimizers, schedules and engines of all trained agents, and check that models score as they sample.
 
         Args:
             max_steps (`int`): Updates in the run.
@@ -142,6 +147,8 @@ class LeadTrainer(AgentTrainer):
             if folder:
                 checkpoint.load_member_state(member, member.controller, folder)
         self.residency.start()
+        for member in self.members:
+            check_padding(member.speaker)
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()

@@ -29,7 +29,8 @@ class TeamTRConfig(GRPOConfig):
 
     - `max_steps`, `logging_steps`, `save_steps`, `eval_steps` count agent *updates*; a stage has one update for each
       trainable agent.
-    - `max_completion_length` is per message.
+    - `max_completion_length` is per message. With `None` a message may fill what room its context has left, up to
+      `max_context_length` or the model's own limit.
     - `warmup_steps` and the schedule of the learning rate count the updates of one agent, as many as there are stages.
     - `num_iterations` is the largest number of inner iterations of an update. One is a pass over the generation batch
       in `steps_per_generation` micro-batches. It defaults to 4, since the KL penalty has no gradient in the first one.
@@ -119,6 +120,10 @@ class TeamTRConfig(GRPOConfig):
             without a radius train on all.
         max_backtracks (`int`, *optional*, defaults to `10`):
             Number of times an update that is outside the radius is halved before it is rejected.
+        max_idle_updates (`int`, *optional*, defaults to `5`):
+            Number of idle updates of one agent in a row that end the run with an error: updates that were rejected, or
+            changed no weight, although some advantage was not 0. Each is logged as `agent/{name}/idle` and warned of.
+            `None` for no limit.
 
         > Parameters that control the advantages
 
@@ -255,6 +260,9 @@ class TeamTRConfig(GRPOConfig):
     )
     max_backtracks: int = field(
         default=10, metadata={"help": "Halvings of an update that is outside the radius, before it is rejected."}
+    )
+    max_idle_updates: int | None = field(
+        default=5, metadata={"help": "Updates in a row of one agent that change nothing before the run ends."}
     )
 
     # Parameters that control the advantages

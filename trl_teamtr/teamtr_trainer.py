@@ -290,3 +290,4 @@ class TeamTRTrainer(LeadTrainer):
             start_time,
             learning_rate=learning_rate,
         )
+        self.idleness.look(agent.name, report, agent.radius, learning_rate, agent.engine.dtype)

@@ -87,7 +87,8 @@ def test_whole_models_are_left_to_the_trainer(base_path, model):
     agents = [Agent("a", base_path), Agent("b", model), Agent("c", adapter)]
     load_models(agents, SpeakingSettings())
     assert [agent.model for agent in agents] == [base_path, model, adapter]
-    assert [agent.processing_class for agent in agents] == [None] * 3
+    assert agents[0].processing_class is not None  # read here, since its folder has a tokenizer and no processor
+    assert [agent.processing_class for agent in agents[1:]] == [None] * 2
 
 
 def test_saved_adapters_are_put_on_a_shared_base(base_path, adapter_path):

@@ -66,21 +66,21 @@ def run(checkout: Path, folder: Path, swap: bool, options: argparse.Namespace) -
     return found
 
 
-def judge(theirs: dict[str, str], ours: dict[str, str]) -> tuple[str, str]:
-    """How a test counts that ended as `theirs` with TRL's classes and as `ours` with a team's, and why."""
+def judge(name: str, theirs: dict[str, str], ours: dict[str, str]) -> tuple[str, str]:
+    """How test `name` counts that ended as `theirs` with TRL's classes and as `ours` with a team's, and why."""
     if ours["outcome"] in ("left out", "skipped"):
         return ours["outcome"], ours["reason"]
     if theirs["outcome"] == "failed":
         return "fails with TRL's own classes", theirs["reason"]
     if ours["outcome"] == "passed":
         return "passed", ""
-    reason = why_documented(ours["reason"])
+    reason = why_documented(name, ours["reason"])
     return ("documented", reason) if reason is not None else ("FAILED", ours["reason"])
 
 
 def report(theirs: dict[str, dict[str, str]], ours: dict[str, dict[str, str]]) -> bool:
     """Print how each test counts that did not pass. Returns whether none fails without a documented reason."""
-    judged = {name: judge(theirs[name], outcome) for name, outcome in ours.items()}
+    judged = {name: judge(name, theirs[name], outcome) for name, outcome in ours.items()}
     counts = Counter(kind for kind, _ in judged.values())
     for kind in ("FAILED", "documented", "fails with TRL's own classes"):
         for name, (found, reason) in judged.items():
@@ -103,6 +103,8 @@ def main():
     checkout = options.checkout.resolve()
     if not (checkout / "tests" / "test_grpo_trainer.py").is_file():
         parser.error(f"{checkout} has no tests/test_grpo_trainer.py: pass a checkout of TRL's repository.")
+    shown = [f"--{name} {value}" for name, value in (("only", options.only), ("steps", options.steps)) if value]
+    print("$ python " + " ".join(["tests/drop_in/run_trl_tests.py path/to/trl", *shown]))
     print(f"TRL's tests at {(checkout / 'VERSION').read_text().strip()}")
     print(
         f"torch {torch.__version__}, trl {trl.__version__}, transformers {transformers.__version__}, peft "

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from families import make_family
 from tiny import make_model, make_tokenizer
 
 from trl_teamtr.agents.settings import SamplingSettings
@@ -19,7 +20,7 @@ def make_backend(eos_token_ids=(1,), **fields):
 def test_messages_end_with_the_first_id_that_ends_one():
     _, backend = make_backend(eos_token_ids=(1, 2))
     torch.manual_seed(0)
-    found = backend.generate([[0], [0, 2, 0], [2, 2]] * 20, 4)
+    found = backend.generate([[0], [0, 2, 0], [2, 2]] * 20, [4] * 60)
     assert len(found) == 60 and all(1 <= len(ids) <= 4 for ids in found)
     assert all(token not in (1, 2) for ids in found for token in ids[:-1])
     assert {1, 2} & {ids[-1] for ids in found}
@@ -28,17 +29,61 @@ def test_messages_end_with_the_first_id_that_ends_one():
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     _, backend = make_backend(top_k=1)
     contexts = [[0], [0, 2, 0, 2], [2, 2]]
-    together = backend.generate(contexts, 5)
-    assert together == [backend.generate([context], 5)[0] for context in contexts]
+    together = backend.generate(contexts, [5] * 3)
+    assert together == [backend.generate([context], [5])[0] for context in contexts]
 
 
 def test_a_limit_is_for_one_call():
     model, backend = make_backend(top_k=1, max_completion_length=7)
     own = model.generation_config.to_dict()
-    assert all(len(ids) <= 2 for ids in backend.generate([[0], [2]], 2))
+    assert all(len(ids) <= 2 for ids in backend.generate([[0], [2]], [2, 2]))
     assert backend.config.max_new_tokens == 7 and model.generation_config.to_dict() == own
 
 
 def test_strings_that_stop_are_refused_when_the_backend_is_made():
     with pytest.raises(ValueError, match="`stop_strings` is not supported .* Give its id as `eos_token_id`"):
         make_backend(generation_kwargs={"stop_strings": ["."]})
+
+
+def count_steps(monkeypatch, model):
+    """How many forward passes each call of `generate` makes, the first over the contexts included."""
+    steps, generate, forward = [], model.generate, model.forward
+
+    def counting(*args, **kwargs):
+        steps.append(0)
+        return generate(*args, **kwargs)
+
+    def stepping(*args, **kwargs):
+        steps[-1] += 1
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "generate", counting)
+    monkeypatch.setattr(model, "forward", stepping)
+    return steps
+
+
+def test_each_row_has_a_limit_and_the_batch_ends_with_its_last_row(monkeypatch):
+    model, backend = make_backend(eos_token_ids=(0,))  # padding is id 1, which may also be sampled
+    contexts, limits = [[2, 1], [2], [2, 2, 2]] * 20, [1, 30, 5] * 20
+    torch.manual_seed(0)
+    found = backend.generate(contexts, limits)
+    assert all(1 <= len(ids) <= limit for ids, limit in zip(found, limits, strict=True))
+    assert all(len(ids) == limit or ids[-1] == 0 for ids, limit in zip(found, limits, strict=True))
+    assert len({len(ids) for ids in found}) > 3
+    steps = count_steps(monkeypatch, model)
+    found = backend.generate([[2], [2, 2]], [6, 2])
+    assert steps == [max(map(len, found))]
+
+
+def test_no_row_is_fed_beyond_the_longest_context(monkeypatch):
+    model = make_family("gpt2", seed=0, n_positions=16).eval()  # its table of positions has 16 rows
+    backend = PlainBackend(Policy(model, Accelerator()), make_tokenizer(), [15], SamplingSettings(), max_length=16)
+    steps = count_steps(monkeypatch, model)
+    found = backend.generate([[3] * 15, [3], [3] * 8], [1, 15, 4])
+    assert all(1 <= len(ids) <= limit for ids, limit in zip(found, [1, 15, 4], strict=True))
+    assert len(steps) == 3
+
+
+def test_a_process_without_rows_takes_part():
+    _, backend = make_backend()
+    assert backend.generate([], []) == []

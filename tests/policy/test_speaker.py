@@ -1,4 +1,7 @@
-"""A speaker without a trainer samples and scores as TRL's `GRPOTrainer` does, to the bit."""
+"""
+A speaker without a trainer samples and scores as TRL's `GRPOTrainer` does, to the bit; TRL scores with positions that it
+counts from the first column, or here from the mask.
+"""
 
 import copy
 
@@ -6,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from families import make_family
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, make_config, make_model, make_team, make_tokenizer, make_trainer
 from trl import GRPOConfig, GRPOTrainer
@@ -13,6 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl_teamtr import Agent
 from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
 from trl_teamtr.policy.making import make_speakers
+from trl_teamtr.policy.positions import count_positions_from_mask
 
 
 CONTEXTS = [[2], [0, 2], [2, 2, 0, 2], [0], [2, 0]]
@@ -73,6 +78,7 @@ def test_samples_are_those_of_grpo(tmp_path, make, fields):
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_log_probabilities_are_those_of_grpo(tmp_path, make, batch_size):
     trainer, speaker = make_pair(tmp_path, make(), temperature=0.7)
+    count_positions_from_mask(trainer.model)
     ids = torch.tensor([[1, 1, 2, 0, 2, 1], [0, 2, 2, 0, 0, 2], [1, 2, 0, 2, 1, 1]])
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0]])
     with torch.no_grad():
@@ -135,3 +141,28 @@ def test_room_leaves_place_for_a_message(tmp_path):
 def test_continuous_batching_is_refused():
     with pytest.raises(ValueError, match="`use_transformers_continuous_batching=True` is not supported"):
         make_config("x", use_transformers_continuous_batching=True)
+
+
+def test_without_a_limit_of_its_own_a_message_fills_what_room_its_context_has_left():
+    agent = Agent("x", make_model(), processing_class=make_tokenizer())
+    sampling = SamplingSettings(max_completion_length=None, generation_kwargs={"eos_token_id": 7})  # never sampled
+    (speaker,) = make_speakers([agent], SpeakingSettings(sampling, max_context_length=9), Accelerator())
+    assert speaker.room == 8
+    messages = speaker.speak([*CONTEXTS, [0, 2]], [()] * 5 + [(0, 0, 2)])
+    assert [len(message.ids) for message in messages] == [8, 7, 5, 8, 7, 7] and messages[-1].ids[:3] == (0, 0, 2)
+
+
+def test_messages_need_a_limit_where_the_model_has_none():
+    agent = Agent("x", make_family("mamba", 0), processing_class=make_tokenizer())
+    settings = SpeakingSettings(SamplingSettings(max_completion_length=None))
+    with pytest.raises(ValueError, match="Agent 'x' has `max_completion_length=None`.*Set `max_completion_length` or"):
+        make_speakers([agent], settings, Accelerator())
+
+
+@pytest.mark.parametrize("resampling", ["full", "speculative"])
+def test_a_team_trains_without_a_limit_for_messages(tmp_path, resampling):
+    fields = {"max_completion_length": None, "max_context_length": 40, "resampling": resampling}
+    trainer = make_trainer(tmp_path, make_team(2), trust_region_radius=0.5, **fields)
+    trainer.train()
+    longest = max(log.get("completions/max_length", 0) for log in trainer.state.log_history)
+    assert 2 < longest <= 40

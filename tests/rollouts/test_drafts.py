@@ -8,7 +8,10 @@ Block verification by itself is checked by enumeration: tests/maths/test_block_v
 import pytest
 import torch
 from draft_cases import WRONG_RULES, Case, count, key, p_value
+from families import make_family
+from tiny import make_tokenizer
 
+from trl_teamtr import Agent
 from trl_teamtr.rollouts import verification
 from trl_teamtr.trust_region.update import UpdateReport
 
@@ -43,6 +46,15 @@ def test_resampled_rollouts_have_the_law_of_the_updated_team(
     assert mode == "suffix" or new.tokens_decoded < 0.7 * sum(
         len(message.ids) for transcript in new.transcripts for message in transcript.messages
     )
+
+
+def test_padding_does_not_change_the_law_of_a_model_with_learned_positions(tmp_path, monkeypatch):
+    ids = {"vocab_size": 3, "eos_token_id": 1, "pad_token_id": 1, "bos_token_id": None, "initializer_range": 0.6}
+    team = [Agent("xy"[i], make_family("gpt2", seed=i, **ids), processing_class=make_tokenizer()) for i in range(2)]
+    case = Case(tmp_path, 2, 2, "round_robin", "none", "speculative", team)
+    case.rollouts(2000)
+    case.update(0, seed=0)
+    assert p_value(count(case.rollouts(2000)), case.law(monkeypatch)) > 1e-3
 
 
 def test_the_test_can_tell(tmp_path, monkeypatch):

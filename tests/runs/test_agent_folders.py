@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from families import VISION_FAMILIES, make_vision_family
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, make_config, make_model, make_tokenizer, make_trainer
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -113,6 +114,40 @@ def resized():
 def test_tied_and_resized_embeddings_are_read_back(tmp_path, make, size):
     expected = train([Agent("x", make(), processing_class=make_tokenizer(size))], tmp_path / "run")
     assert_saved(tmp_path / "run", expected)
+
+
+def assert_same_weights(folder, expected):
+    """In whatever precision a trainer and a team load them, which is float32 if not said otherwise."""
+    rewards = {"reward_funcs": lambda completions, **kwargs: [0.0] * len(completions)}
+    trainer = TeamTRTrainer(str(folder), **rewards, args=make_config(folder), train_dataset=make_rows())
+    for model in (trainer.model, Team.from_pretrained(str(folder)).speakers[0].policy.model):
+        found = model.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name].float(), weight.float()) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize("peft_config", [None, LORA], ids=["whole", "adapter"])
+@pytest.mark.parametrize("kind", ["bfloat16", "given in bfloat16", *VISION_FAMILIES])
+def test_low_precision_and_vision_language_models_are_read_back(tmp_path, base, kind, peft_config):
+    """Of a vision-language checkpoint only the tokenizer is given, and saved."""
+    model, size, fields = base, 3, {}
+    if kind in VISION_FAMILIES:
+        model, size = str(tmp_path / "vision"), 4
+        make_vision_family(kind, seed=4).save_pretrained(model)
+    else:
+        make_model(seed=4).to(torch.bfloat16).save_pretrained(base)
+        fields = {"model_init_kwargs": {"dtype": "bfloat16"}} if kind == "bfloat16" else {}
+        model = base if fields else AutoModelForCausalLM.from_pretrained(base)
+    agent = Agent("x", model, processing_class=make_tokenizer(size), peft_config=peft_config)
+    torch.manual_seed(1)
+    trainer = make_trainer(tmp_path / "run", [agent], learning_rate=0.05, trust_region_radius=1.0, **fields)
+    trainer.train()
+    trainer.save_model()
+    assert_same_weights(tmp_path / "run", trainer.model.state_dict())
+    if peft_config is None:
+        plain = type(trainer.model).from_pretrained(tmp_path / "run" / "x")
+        assert plain.dtype == trainer.model.dtype
+        assert all(torch.equal(plain.state_dict()[n], w) for n, w in trainer.model.state_dict().items())
 
 
 def test_sharded_weights_leave_no_shard_and_old_formats_no_file(tmp_path, base):

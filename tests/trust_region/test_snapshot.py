@@ -6,6 +6,7 @@ from tiny import SimpleEngine
 from torch import nn
 
 from trl_teamtr.trust_region.snapshot import Snapshot
+from trl_teamtr.trust_region.update import UpdateReport, backtrack
 
 
 @pytest.fixture
@@ -70,3 +71,48 @@ def test_without_the_optimizer_its_moments_stay(engine):
     moments = copy_of(engine)[1]
     snapshot.restore()
     torch.testing.assert_close(engine.optimizer.state_dict(), moments)
+
+
+def test_one_copy_of_the_current_policy_is_all_that_is_made(engine):
+    snapshot = Snapshot(engine, with_optimizer=False)
+    step(engine)
+    own, then = [[w.data_ptr() for w in weights] for weights in (engine.weights, snapshot.weights)]
+    with snapshot.current_policy():
+        assert [w.data_ptr() for w in engine.weights] == then
+    assert [w.data_ptr() for w in engine.weights] == own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_the_step_is_halved_and_not_the_distance_to_what_was_rounded(dtype):
+    """Of 64 units in the last place: after six halvings one is left, after seven none, and never one too many."""
+    model = nn.Linear(4, 4, bias=False).to(dtype)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    engine = SimpleEngine(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    snapshot = Snapshot(engine)
+    unit = torch.finfo(dtype).eps
+    proposed = 1.0 + unit * torch.arange(1, 17, dtype=dtype).view(4, 4) * 4
+    with torch.no_grad():
+        model.weight.copy_(proposed)
+    for k in range(1, 9):
+        snapshot.halve()
+        expected = (1.0 + (proposed.double() - 1.0) / 2**k).to(dtype)
+        assert torch.equal(model.weight, expected)
+    assert torch.equal(model.weight, torch.ones_like(model.weight))
+
+
+def test_backtracking_in_bfloat16_ends_within_the_radius():
+    torch.manual_seed(0)
+    model = nn.Linear(32, 32, bias=False).to(torch.bfloat16)
+    before = model.weight.detach().clone()
+    engine = SimpleEngine(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    snapshot = Snapshot(engine)
+    with torch.no_grad():
+        model.weight += 0.01 * torch.randn_like(model.weight)
+    report = UpdateReport(kl_proposed=1.0)
+
+    def kl():
+        return (model.weight - before).float().square().sum().item()
+
+    backtrack(snapshot, kl, radius=1e-4, max_backtracks=10, report=report)
+    assert not report.rejected and 0 < report.kl <= 1e-4

@@ -21,8 +21,8 @@ from .settings import SpeakingSettings
 def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_class: Any = None):
     """
     Load, in place, the base models of `agents` with adapters, and saved adapters onto them. LoRA agents with the same
-    base share it. Paths of whole models are kept, for `GRPOTrainer` or [`load_whole_model`]. An adapter's tokenizer
-    is loaded unless the agent has one or `processing_class` is given.
+    base share it. Paths of whole models are kept, for `GRPOTrainer` or [`load_whole_model`]. The tokenizer of an adapter,
+    or of a directory without an image processor, is loaded unless the agent has one or `processing_class` is given.
 
     Raises:
         `FileNotFoundError`: If a path is not a directory.
@@ -35,21 +35,36 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
             _check_adapter_name(model, agent)
         if isinstance(model, str) and _is_lost(model):
             raise FileNotFoundError(f"Agent {agent.name!r}: there is no model directory {model!r}.")
+        tokenizer_folder = None
         if isinstance(model, str) and find_adapter_config_file(model) is not None:
-            _refuse_two_models(model, agent)
-            peft_config = PeftConfig.from_pretrained(model)
-            base = peft_config.base_model_name_or_path
-            _check_base(base, model, agent)
-            agent.model = PeftModel.from_pretrained(
-                bases.give(base, peft_config, agent), model, is_trainable=agent.trainable
-            )
-            if agent.processing_class is None and processing_class is None:
-                own = os.path.isfile(os.path.join(model, "tokenizer_config.json"))
-                agent.processing_class = AutoTokenizer.from_pretrained(
-                    model if own else base, padding_side="left", trust_remote_code=settings.trusts(agent)
-                )
+            base = _load_adapter(agent, model, bases)
+            tokenizer_folder = model if os.path.isfile(os.path.join(model, "tokenizer_config.json")) else base
         elif agent.peft_config is not None and not isinstance(model, PeftModel):
             agent.model = bases.give(model, agent.peft_config, agent)
+        # Where TRL's `AutoProcessor` would look for the image processor of a vision-language model, although the team that
+        # saved it was given its tokenizer only
+        if tokenizer_folder is None and isinstance(model, str) and _holds_tokenizer_alone(model):
+            tokenizer_folder = model
+        if tokenizer_folder is not None and agent.processing_class is None and processing_class is None:
+            agent.processing_class = AutoTokenizer.from_pretrained(
+                tokenizer_folder, padding_side="left", trust_remote_code=settings.trusts(agent)
+            )
+
+
+def _load_adapter(agent: Agent, folder: str, bases: "_Bases") -> str:
+    """Load the adapter in `folder` onto its base. Returns the path of the base."""
+    _refuse_two_models(folder, agent)
+    peft_config = PeftConfig.from_pretrained(folder)
+    base = peft_config.base_model_name_or_path
+    _check_base(base, folder, agent)
+    agent.model = PeftModel.from_pretrained(bases.give(base, peft_config, agent), folder, is_trainable=agent.trainable)
+    return base
+
+
+def _holds_tokenizer_alone(folder: str) -> bool:
+    """Whether a directory has a tokenizer, and no processor of other inputs."""
+    there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return "tokenizer_config.json" in there and not there & {"preprocessor_config.json", "processor_config.json"}
 
 
 def _is_lost(path: str) -> bool:

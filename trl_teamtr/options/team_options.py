@@ -69,9 +69,13 @@ def check_rollout_options(args: Any):
         check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
     check(args.num_rounds >= 1, f"`num_rounds` must be at least 1, got {args.num_rounds}.")
     check(
-        args.max_completion_length is not None and args.max_completion_length >= 1,
-        f"`max_completion_length` must be a number of at least 1, got {args.max_completion_length}: a message has to leave "
-        "room for the answers to it. TRL's default is 512.",
+        args.max_completion_length is None or args.max_completion_length >= 1,
+        f"`max_completion_length` must be at least 1, or `None` for what room the context of an agent has left, got "
+        f"{args.max_completion_length}. TRL's default is 512.",
+    )
+    check(
+        args.max_completion_length is not None or args.loss_type != "dr_grpo",
+        "`loss_type='dr_grpo'` divides by `max_completion_length`, which is `None`. Set it, or use another loss.",
     )
     check(
         args.reward_timeout is None or args.reward_timeout > 0,
@@ -116,6 +120,8 @@ def _check_trust_region(args: Any):
         "and one trained on. Use larger micro-batches, or another share.",
     )
     check(args.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {args.max_backtracks}.")
+    idle = args.max_idle_updates
+    check(idle is None or idle >= 1, f"`max_idle_updates` must be at least 1, or `None` for no limit, got {idle}.")
     check(
         args.advantage_clip is None or args.advantage_clip > 0,
         f"`advantage_clip` must be positive or `None`, got {args.advantage_clip}.",

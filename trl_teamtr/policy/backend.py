@@ -1,22 +1,24 @@
 """Generation backends, which sample ids for contexts."""
 
+import sys
 from typing import Any, Protocol
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteriaList
 from trl.trainer.utils import pad
 
 from ..agents.settings import SamplingSettings
+from .batching import RowLimits, plan_batches
 from .policy import Policy
 
 
 class Backend(Protocol):
     """Samples with the current weights of a policy."""
 
-    def generate(self, contexts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
         """
-        Ids sampled after each of `contexts`, up to and including the first that ends a message; at most
-        `max_new_tokens`. All processes call this together.
+        Ids sampled after each of `contexts`, up to and including the first that ends a message; at most as many as its
+        entry of `limits`. All processes call this together; one may pass none.
         """
         ...
 
@@ -32,6 +34,7 @@ class PlainBackend:
         sampling ([`SamplingSettings`]): How to sample.
         suppressed (`list[int]`, *optional*): Ids that are never sampled.
         pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
+        max_length (`int`): Maximum number of tokens of a context with its message.
 
     Attributes:
         config ([`~transformers.GenerationConfig`]): What is passed to `generate`.
@@ -48,9 +51,10 @@ class PlainBackend:
         sampling: SamplingSettings,
         suppressed: list[int] | None = None,
         pad_to_multiple_of: int | None = None,
+        max_length: int = sys.maxsize,
     ):
         self._policy, self._tokenizer, self._eos_token_ids = policy, tokenizer, eos_token_ids
-        self._pad_to_multiple_of = pad_to_multiple_of
+        self._pad_to_multiple_of, self._max_length = pad_to_multiple_of, max_length
         self._kwargs: dict[str, Any] = {
             "max_new_tokens": sampling.max_completion_length,
             "do_sample": True,
@@ -73,16 +77,37 @@ class PlainBackend:
             )
         self.config = self._make_config(self._kwargs["max_new_tokens"])
 
-    def generate(self, contexts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
-        ids, mask = self._pad(contexts)
+    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
+        batches = plan_batches([len(context) for context in contexts], limits, self._max_length)
+        found: dict[int, list[int]] = {}
+        for number in range(self._largest(len(batches))):
+            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
+            rows = batches[number] if number < len(batches) else []
+            ids = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
+            found |= dict(zip(rows, ids, strict=True))
+        return [found[row] for row in range(len(contexts))]
+
+    def _generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
+        """One batch, in one call of transformers' `generate`."""
+        ids, mask = self._pad(contexts or [[self._tokenizer.pad_token_id]])
+        ends = RowLimits(torch.tensor(limits or [1], device=ids.device), ids.size(1))
         # Without a gradient, and under ZeRO-3 with the weights gathered
         with self._policy.generating(self._kwargs) as model:
             output = model.generate(
-                input_ids=ids, attention_mask=mask, generation_config=self._make_config(max_new_tokens)
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=self._make_config(max(limits, default=1)),
+                stopping_criteria=StoppingCriteriaList([ends]),
             )
-        return [self._cut(row) for row in output[:, ids.size(1) :].tolist()]
+        new = output[: len(contexts), ids.size(1) :].tolist()
+        return [self._cut(row[:limit]) for row, limit in zip(new, limits, strict=True)]
 
-    def _make_config(self, max_new_tokens: int) -> GenerationConfig:
+    def _largest(self, number: int) -> int:
+        """The largest `number` of all processes."""
+        accelerator = self._policy.accelerator
+        return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+    def _make_config(self, max_new_tokens: int | None) -> GenerationConfig:
         return GenerationConfig(**{**self._kwargs, "max_new_tokens": max_new_tokens}, disable_compile=True)
 
     def _pad(self, contexts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Makes speakers of agents, without a trainer."""
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,7 +92,13 @@ def make_speaker(
     eos_token_ids = find_eos_token_ids(policy.model, tokenizer, sampling)
     config: Any = policy.model.config
     suppressed = [config.image_token_id] if is_processor else []  # an image token would have no image
-    backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of)
+    length = _find_max_view_length(config, settings.max_context_length)
+    if sampling.max_completion_length is None and length == sys.maxsize:
+        raise ValueError(
+            f"Agent {agent.name!r} has `max_completion_length=None`, and nothing limits its messages: its model has no maximum "
+            "length. Set `max_completion_length` or `max_context_length`."
+        )
+    backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of, length)
     drop_sampling_defaults(policy.model, backend.config, agent.name)
     return Speaker(
         agent,
@@ -101,7 +108,7 @@ def make_speaker(
         eos_token_ids,
         sampling,
         settings.template_kwargs(agent),
-        settings.max_context_length,
+        length,
         alone,
         before_use,
     )
@@ -165,3 +172,10 @@ def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase, sampling:
     if given is not None:
         return ids
     return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
+
+
+def _find_max_view_length(config: Any, max_context_length: int | None) -> int:
+    # Not every model family has it, and some configs map the attribute to another name
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limits = [length for length in (max_context_length, limit) if length is not None]
+    return min(limits) if limits else sys.maxsize

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.utils import add_fused_lm_head
 
+from .positions import count_positions_from_mask
+
 
 class Policy:
     """
@@ -19,7 +21,8 @@ class Policy:
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model, with TRL's fused head
-            ([`add_scoring_head`]) if its messages are to be scored.
+            ([`add_scoring_head`]) if its messages are to be scored. From now on it counts positions from the mask
+            ([`count_positions_from_mask`]).
         accelerator ([`~accelerate.Accelerator`]): Of the processes that call it together.
         gradient_checkpointing_kwargs (`dict`, *optional*): For re-enabling gradient checkpointing after a call without
             gradient.
@@ -36,6 +39,7 @@ class Policy:
         gradient_checkpointing_kwargs: dict[str, Any] | None = None,
         gather_for_generation: bool = True,
     ):
+        count_positions_from_mask(model)
         self.model = model
         self.module: nn.Module = model
         self.accelerator = accelerator

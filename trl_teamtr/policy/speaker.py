@@ -30,7 +30,7 @@ class Speaker:
         eos_token_ids (`list[int]`): Ids that end its messages.
         sampling ([`SamplingSettings`]): How it samples.
         chat_template_kwargs (`dict`, *optional*): Keyword arguments for its chat template.
-        max_context_length (`int`, *optional*): Maximum length of a view with the next message, at most the model's.
+        max_view_length (`int`): Maximum number of tokens of a view with the next message.
         alone (`bool`): Whether the team has one agent.
         before_use (`Callable[[], None]`, *optional*): Called before its weights are needed, which may be offloaded.
 
@@ -47,14 +47,14 @@ class Speaker:
         eos_token_ids: list[int],
         sampling: SamplingSettings,
         chat_template_kwargs: dict[str, Any] | None = None,
-        max_context_length: int | None = None,
+        max_view_length: int = sys.maxsize,
         alone: bool = False,
         before_use: Callable[[], None] | None = None,
     ):
         self.agent, self.name = agent, agent.name
         self.policy, self.backend, self.sampling = policy, backend, sampling
         self.tokenizer, self.eos_token_ids = tokenizer, eos_token_ids
-        self.max_view_length = _find_max_view_length(policy, max_context_length)
+        self.max_view_length = max_view_length
         self._chat_template_kwargs = chat_template_kwargs or {}
         self._alone = alone
         self._before_use = before_use
@@ -63,7 +63,12 @@ class Speaker:
     @property
     def room(self) -> int:
         """Maximum number of tokens in its context when it begins a message."""
-        return self.max_view_length - self.sampling.max_completion_length
+        return self.max_view_length - (self.sampling.max_completion_length or 1)
+
+    def limit(self, context: list[int]) -> int:
+        """Maximum number of tokens of a message after `context`."""
+        limit = self.sampling.max_completion_length
+        return self.max_view_length - len(context) if limit is None else limit
 
     def use(self):
         """Call `before_use`: its weights are about to be needed."""
@@ -93,20 +98,19 @@ class Speaker:
             contexts (`list[list[int]]`): Token ids. All processes call this together; one may pass none.
             beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
         """
-        ends, limit = set(self.eos_token_ids), self.sampling.max_completion_length
+        ends, limits = set(self.eos_token_ids), [self.limit(context) for context in contexts]
         ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
-        unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
+        unfinished = [i for i, own in enumerate(ids) if len(own) < limits[i] and not (own and own[-1] in ends)]
         if union(self.policy.accelerator, {True} if unfinished else set()):
             self.use()
-            # A process without a row still takes part: generation under ZeRO-3 gathers the weights
-            prompts = [contexts[i] + list(ids[i]) for i in unfinished] or [[self.tokenizer.pad_token_id]]
-            new = self.backend.generate(prompts, limit - min((len(ids[i]) for i in unfinished), default=0))
-            if len(new) != len(prompts):
+            begun = [contexts[i] + list(ids[i]) for i in unfinished]
+            new = self.backend.generate(begun, [limits[i] - len(ids[i]) for i in unfinished])
+            if len(new) != len(begun):
                 raise RuntimeError(
-                    f"Agent {self.name!r} was given {len(prompts)} contexts and wrote {len(new)} messages."
+                    f"Agent {self.name!r} was given {len(begun)} contexts and wrote {len(new)} messages."
                 )
-            for i, continuation in zip(unfinished, new[: len(unfinished)], strict=True):
-                ids[i] = (*ids[i], *continuation)[:limit]
+            for i, continuation in zip(unfinished, new, strict=True):
+                ids[i] = (*ids[i], *continuation)
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
         return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
 
@@ -133,10 +137,3 @@ class Speaker:
             `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
         """
         return self.policy.token_logps(*sequence(batch), batch_size=batch_size)
-
-
-def _find_max_view_length(policy: Policy, max_context_length: int | None) -> int:
-    # Not every model family has it, and some configs map the attribute to another name
-    limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    limits = [length for length in (max_context_length, limit) if length is not None]
-    return min(limits) if limits else sys.maxsize

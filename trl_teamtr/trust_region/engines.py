@@ -42,8 +42,28 @@ class PlainEngine:
         """The trainable weights that this process holds, in their full precision."""
         return [param.detach() for param in self._params]
 
+    @property
+    def dtype(self) -> str:
+        """That of `weights`."""
+        return str(self.weights[0].dtype).removeprefix("torch.")
+
     def publish(self):
         """Apply a change of `weights` to the model. All processes call this together."""
+
+    @contextlib.contextmanager
+    def holding(self, weights: list[torch.Tensor]) -> Iterator[None]:
+        """
+        Context in which the model has `weights`; afterwards it has its own again, to the bit. All processes enter
+        together. No second copy of its own is made on the device.
+        """
+        own = [param.data for param in self._params]
+        try:
+            for param, other in zip(self._params, weights, strict=True):
+                param.data = other
+            yield
+        finally:
+            for param, data in zip(self._params, own, strict=True):
+                param.data = data
 
     def catch_up(self):
         """[`publish`] if any process is behind. All processes call this together."""
@@ -96,8 +116,27 @@ class ZeroEngine:
     def weights(self) -> list[torch.Tensor]:
         return [partition.detach() for partition in self._zero.single_partition_of_fp32_groups]
 
+    @property
+    def dtype(self) -> str:
+        return str(self.weights[0].dtype).removeprefix("torch.")
+
     def publish(self):
         self._zero.update_lp_params()
+
+    @contextlib.contextmanager
+    def holding(self, weights: list[torch.Tensor]) -> Iterator[None]:
+        # Written, since the partitions are views of DeepSpeed's own buffers
+        own = [tensor.to("cpu", copy=True) for tensor in self.weights]
+        try:
+            self._write(weights)
+            yield
+        finally:
+            self._write(own)
+
+    def _write(self, weights: list[torch.Tensor]):
+        for now, other in zip(self.weights, weights, strict=True):
+            now.copy_(other)
+        self.publish()
 
     def catch_up(self):
         if union(self._accelerator, {True} if self.is_behind else set()):

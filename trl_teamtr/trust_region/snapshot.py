@@ -30,13 +30,25 @@ class Snapshot:
         weights: list[torch.Tensor] | None = None,
     ):
         self._engine = engine
+        self._proposed: list[torch.Tensor] | None = None
+        self._halvings = 0
         self.weights = [tensor.clone() for tensor in engine.weights] if weights is None else weights
         self._optimizer_state = copy_optimizer_state(engine.optimizer) if with_optimizer else None
 
     def halve(self):
-        """Move the weights half of the way back to π_cur. The optimizer keeps its moments."""
-        for now, then in zip(self._engine.weights, self.weights, strict=True):
-            now.lerp_(then, 0.5)
+        r"""
+        Halve the step from π_cur to the policy that was proposed: after k calls the weights are
+        $\theta_{cur} + 2^{-k} (\theta_{new} - \theta_{cur})$, computed in float32 and rounded once, whatever their dtype. (Halved
+        again and again, low-precision weights would stop one unit in the last place from π_cur.) The optimizer keeps
+        its moments. The proposed weights wait in CPU memory.
+        """
+        if self._proposed is None:
+            self._proposed = [tensor.to("cpu", copy=True) for tensor in self._engine.weights]
+        self._halvings += 1
+        for now, then, proposed in zip(self._engine.weights, self.weights, self._proposed, strict=True):
+            dtype = torch.promote_types(now.dtype, torch.float32)
+            step = proposed.to(now.device, dtype) - then.to(dtype)
+            now.copy_(then.to(dtype) + step * 0.5**self._halvings)
         self._engine.publish()
 
     def restore(self, alone: bool = False):
@@ -51,15 +63,9 @@ class Snapshot:
         if self._optimizer_state is not None:
             restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
 
-    @contextlib.contextmanager
-    def current_policy(self) -> Iterator[None]:
+    def current_policy(self) -> contextlib.AbstractContextManager[None]:
         """Context in which the model is π_cur; afterwards its weights are restored bitwise."""
-        weights = [tensor.clone() for tensor in self._engine.weights]
-        self._write(self.weights)
-        try:
-            yield
-        finally:
-            self._write(weights)
+        return self._engine.holding(self.weights)
 
     def _write(self, weights: list[torch.Tensor], alone: bool = False):
         for now, then in zip(self._engine.weights, weights, strict=True):

@@ -54,6 +54,7 @@ class UpdateReport:
         kl_last_pass (`float`): k3 estimate at the start of the last inner iteration, measured at no cost.
         backtracks (`int`): Number of halvings.
         rejected (`bool`): Whether the update was reverted.
+        idle (`bool`): Whether it changed no weight although the agent spoke and some advantage was not 0.
         loss (`float`): Mean loss over the inner steps.
         grad_norm (`float`): Gradient norm before clipping, in the last inner step.
         num_messages (`int`): Number of messages of the agent, over all processes.
@@ -66,6 +67,7 @@ class UpdateReport:
     kl_last_pass: float = 0.0
     backtracks: int = 0
     rejected: bool = False
+    idle: bool = False
     loss: float = 0.0
     grad_norm: float = 0.0
     num_messages: int = 0
@@ -74,6 +76,7 @@ class UpdateReport:
     def as_metrics(self, name: str, radius: float | None, kl_coef: float) -> dict[str, float]:
         """The update under its logged names, for agent `name` with `radius` (nats per message) and coefficient β."""
         values = {"kl_coef": kl_coef, "kl_last_pass": self.kl_last_pass, "inner_steps": self.inner_steps}
+        values["idle"] = self.idle
         if radius is not None:
             per_token = self.kl * self.num_messages / max(self.num_tokens, 1)
             values |= {"kl": self.kl, "kl_per_token": per_token, "kl_proposed": self.kl_proposed, "radius": radius}

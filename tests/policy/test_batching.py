@@ -1,0 +1,33 @@
+import random
+
+import torch
+
+from trl_teamtr.policy.batching import RowLimits, plan_batches
+
+
+def test_rows_that_fit_are_one_batch_in_their_order():
+    assert plan_batches([5, 3, 8], [2, 9, 4], max_length=17) == [[0, 1, 2]]
+    assert plan_batches([], [], max_length=4) == []
+
+
+def test_rows_that_would_outgrow_their_batch_wait_for_one_with_fewer_steps():
+    # The first may grow by 1 token only: beside the second it would grow by 9
+    assert plan_batches([16, 3, 8], [1, 9, 4], max_length=17) == [[1, 2], [0]]
+
+
+def test_no_row_outgrows_any_plan():
+    generator = random.Random(0)
+    for _ in range(200):
+        max_length, number = generator.randint(4, 40), generator.randint(0, 12)
+        lengths = [generator.randint(1, max_length - 1) for _ in range(number)]
+        limits = [generator.randint(1, max_length - length) for length in lengths]
+        batches = plan_batches(lengths, limits, max_length)
+        assert sorted(row for batch in batches for row in batch) == list(range(number))
+        for batch in batches:
+            assert max(lengths[row] for row in batch) + max(limits[row] for row in batch) <= max_length
+
+
+def test_each_row_ends_at_its_own_limit():
+    ends = RowLimits(torch.tensor([1, 3, 2]), width=4)
+    seen = [ends(torch.zeros(3, 4 + new), None).tolist() for new in (1, 2, 3)]
+    assert seen == [[True, False, False], [True, False, True], [True, True, True]]

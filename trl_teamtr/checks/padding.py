@@ -1,0 +1,106 @@
+"""Whether an agent's log-probabilities depend on what else is in the batch, and are those that it samples from."""
+
+import sys
+from typing import Any
+
+import torch
+
+from ..policy.evaluating import evaluating
+from ..policy.policy import Policy
+from ..policy.positions import takes_positions
+from ..policy.speaker import Speaker
+
+
+# Largest mean difference of two log-probabilities of a token, in nats: rounding is 1e-6 in float32, 0.05 in bfloat16
+TOLERANCE = 0.01
+TOLERANCE_IN_HALF_PRECISION = 0.5
+
+# Length of the row and of the sampled message, and number of padding tokens before it
+LENGTH, PADDING = 8, 32
+
+
+@torch.no_grad()
+def check_padding(speaker: Speaker):
+    """
+    Raise unless a row of the agent has the same log-probabilities alone, in a padded batch, beside a row of the longest
+    positions that its views can have, and where it was sampled. All processes call this together; no generator advances.
+
+    Raises:
+        `ValueError`: Names the agent, the two numbers, and what to change.
+    """
+    speaker.use()
+    policy = speaker.policy
+    with evaluating([policy.model]), torch.random.fork_rng():
+        torch.manual_seed(0)
+        _check_scoring(speaker, policy)
+        _check_sampling(speaker, policy)
+
+
+def _check_scoring(speaker: Speaker, policy: Policy):
+    row = _some_ids(policy, LENGTH)
+    alone = _score(policy, row[None], torch.ones_like(row)[None])
+    ids = torch.cat([torch.full_like(row, speaker.tokenizer.pad_token_id).repeat(PADDING // LENGTH), row])[None]
+    mask = torch.ones_like(ids)
+    mask[:, :PADDING] = 0
+    padded = _score(policy, ids, mask)[:, PADDING:]
+    _compare(speaker, alone, padded, "alone", f"behind {PADDING} padding tokens", "Use another model.")
+    if takes_positions(policy.model) and speaker.max_view_length < sys.maxsize:
+        positions = torch.arange(LENGTH, device=row.device).expand(2, -1).clone()
+        positions[1] += speaker.max_view_length - LENGTH
+        beside = _score(policy, row.expand(2, -1), torch.ones_like(positions), position_ids=positions)
+        where = f"beside a row of {speaker.max_view_length} tokens, the longest that is allowed"
+        _compare(speaker, alone, beside[:1], "alone", where, _how_to_avoid_scaling(policy))
+
+
+def _how_to_avoid_scaling(policy: Policy) -> str:
+    rotary = policy.model.config.get_text_config().to_dict().get("rope_parameters") or {}
+    begins = rotary.get("original_max_position_embeddings")
+    length = f"{begins}, with which its" if begins is not None else "the length at which its"
+    return (
+        f"Its rotary embedding is scaled for the longest row of a batch. Set `max_context_length` to at most {length} "
+        "scaling begins."
+    )
+
+
+def _check_sampling(speaker: Speaker, policy: Policy):
+    if speaker.max_view_length < 2 * LENGTH:
+        return
+    ids, mask = _some_ids(policy, LENGTH).repeat(2, 1), torch.ones(2, LENGTH, dtype=torch.long)
+    mask[1, : LENGTH // 2] = 0
+    mask = mask.to(ids.device)
+    options: dict[str, Any] = {"max_new_tokens": LENGTH, "do_sample": True, "disable_compile": True}
+    with policy.generating(options) as model:
+        output = model.generate(
+            input_ids=ids, attention_mask=mask, return_dict_in_generate=True, output_logits=True, **options
+        )
+    sequences, logits = (
+        output.sequences,
+        torch.stack(output.logits, dim=1).float(),
+    )  # before temperature and truncation
+    sampled = logits.log_softmax(dim=-1).gather(-1, sequences[:, LENGTH:, None]).squeeze(-1)
+    whole = torch.cat([mask, torch.ones_like(sequences[:, LENGTH:])], dim=1)
+    scored = _score(policy, sequences, whole)[:, LENGTH - 1 :]
+    for i in range(len(sequences)):
+        _compare(speaker, sampled[i], scored[i], "when it is sampled", "when it is scored", "Use another model.")
+
+
+def _compare(speaker: Speaker, one: torch.Tensor, other: torch.Tensor, where: str, elsewhere: str, remedy: str):
+    policy, difference = speaker.policy, (one - other).abs().mean().item()
+    half = policy.accelerator.mixed_precision != "no" or policy.model.dtype != torch.float32
+    tolerance = TOLERANCE_IN_HALF_PRECISION if half else TOLERANCE
+    if not difference <= tolerance:  # the negation also catches NaN
+        raise ValueError(
+            f"The model of agent {speaker.name!r} gives the same row another probability: {one.mean().item():.4f} nats per "
+            f"token {where}, {other.mean().item():.4f} {elsewhere} (mean difference {difference:.4f}, allowed "
+            f"{tolerance}). Its rollouts would not have the distribution that is trained. {remedy}"
+        )
+
+
+def _some_ids(policy: Policy, length: int) -> torch.Tensor:
+    return torch.randint(policy.vocab_size, (length,)).to(policy.accelerator.device)
+
+
+def _score(policy: Policy, ids: torch.Tensor, mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of all tokens but the first of each row, at temperature 1."""
+    logits = policy.logits({"input_ids": ids, "attention_mask": mask, "use_cache": False, **more}).float()
+    return logits.log_softmax(dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)

@@ -1,0 +1,46 @@
+"""Which contexts are generated from together, and when each of their messages ends."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+
+def plan_batches(lengths: Sequence[int], limits: Sequence[int], max_length: int) -> list[list[int]]:
+    """
+    Divide rows into batches in which no row outgrows `max_length`: a row that has ended is fed padding until the last of
+    its batch has ended, so it may grow by the largest limit of the batch.
+
+    Args:
+        lengths (`Sequence[int]`): Number of tokens of each row's context.
+        limits (`Sequence[int]`): Number of tokens that each row may grow by. With its own each fits into `max_length`.
+        max_length (`int`): Maximum number of tokens of a row.
+
+    Returns:
+        `list[list[int]]`: Indices of the rows of each batch, in their order.
+    """
+    batches = []
+    waiting = sorted(range(len(lengths)), key=lambda row: -limits[row])
+    while waiting:
+        steps = limits[waiting[0]]
+        batch = [row for row in waiting if row == waiting[0] or lengths[row] + steps <= max_length]
+        batches.append(sorted(batch))
+        waiting = [row for row in waiting if row not in set(batch)]
+    return batches
+
+
+class RowLimits(StoppingCriteria):
+    """
+    Ends each row at its own number of new tokens.
+
+    Args:
+        limits (`torch.Tensor` of shape `(rows,)`, int64): Maximum number of new tokens of each row.
+        width (`int`): Number of tokens of the padded contexts.
+    """
+
+    def __init__(self, limits: torch.Tensor, width: int):
+        self._limits, self._width = limits, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return self._limits <= input_ids.size(1) - self._width
