@@ -51,7 +51,8 @@ class UpdateReport:
         inner_steps (`int`): Optimizer steps taken.
         kl (`float`): d̂ of the accepted update, in nats per message; 0 if it was rejected or made no step.
         kl_proposed (`float`): d̂ before backtracking.
-        kl_last_pass (`float`): k3 estimate at the start of the last inner iteration, measured at no cost.
+        kl_last_pass (`float`): k3 estimate before the last optimizer step, or before the one that was not made. With
+            several steps per pass and no radius to keep, on the rollouts of that step alone.
         backtracks (`int`): Number of halvings.
         rejected (`bool`): Whether the update was reverted.
         idle (`bool`): Whether it changed no weight although the agent spoke and some advantage was not 0.
