@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo test test-all test-fast test-latest soak lint format benchmarks clean
+.PHONY: help venv quickstart demo test test-all test-fast test-latest test-trl soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed, all architectures"
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
 	@echo "make test-latest  run the suite with the newest transformers, accelerate and PEFT, in an environment of its own"
+	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make lint         check style, types and the floors of ARCHITECTURE.md; make format to fix style"
 	@echo "make benchmarks   the short version of every benchmark that needs nothing else (a quarter of an hour)"
@@ -56,6 +57,11 @@ test-latest:
 	.venv-latest/bin/pip install --quiet --disable-pip-version-check --upgrade transformers accelerate peft
 	.venv-latest/bin/pip list | grep -i -E "^(torch|trl|transformers|accelerate|peft|deepspeed) "
 	OMP_NUM_THREADS=1 .venv-latest/bin/python -m pytest --numprocesses 2 --dist loadscope -m "not nightly"
+
+# TRL_ARGUMENTS="--steps 4" ends runs that set no number of steps after four
+test-trl: .venv/.dev
+	@test -n "$(TRL_TESTS)" || { echo "Set TRL_TESTS to a checkout of TRL's repository."; exit 2; }
+	$(BIN)/python -W ignore tests/drop_in/run_trl_tests.py $(TRL_TESTS) $(TRL_ARGUMENTS)
 
 # `set -o pipefail`: the exit status of the script, not of tee
 soak: SHELL := bash

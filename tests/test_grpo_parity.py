@@ -24,7 +24,10 @@ def reward(completions, **kwargs):
 
 class KeepGradients(TrainerCallback):
     def __init__(self):
-        self.gradients = []
+        self.gradients, self.substeps = [], 0
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.substeps += 1
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         self.gradients.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
@@ -50,22 +53,26 @@ def train(trainer_class, args, monkeypatch, model):
     )
     trainer.train()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    return trainer.model, keep.gradients, losses
+    return trainer.model, keep, losses
 
 
-CASES = [(loss_type, "token", 0.0) for loss_type in LOSS_TYPES]
-CASES += [("grpo", "sequence", 0.0), ("luspo", "sequence", 0.0), ("dapo", "token", 0.1), ("grpo", "sequence", 0.1)]
+# With one micro-batch per optimizer step, a pass over the two of a generation batch has two steps
+CASES = [(loss_type, "token", 0.0, 2) for loss_type in LOSS_TYPES]
+CASES += [("grpo", "sequence", 0.0, 2), ("luspo", "sequence", 0.0, 2), ("dapo", "token", 0.1, 2)]
+CASES += [("grpo", "sequence", 0.1, 2), ("dapo", "token", 0.0, 1), ("grpo", "token", 0.0, 1)]
 
 
-@pytest.mark.parametrize("loss_type, level, beta", CASES)
-def test_team_of_one_makes_the_updates_of_grpo(tmp_path, monkeypatch, loss_type, level, beta):
+@pytest.mark.parametrize("loss_type, level, beta, accumulated", CASES)
+def test_team_of_one_makes_the_updates_of_grpo(tmp_path, monkeypatch, loss_type, level, beta, accumulated):
+    per_update = 2 * 2 // accumulated  # iterations times optimizer steps per pass
     shared = {
         "loss_type": loss_type,
         "importance_sampling_level": level,
         "beta": beta,
         "num_iterations": 2,
         "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
+        "gradient_accumulation_steps": accumulated,
+        "steps_per_generation": 2,
         "max_completion_length": 3,
         "top_entropy_quantile": 0.8,
         "learning_rate": 1e-3,
@@ -77,20 +84,25 @@ def test_team_of_one_makes_the_updates_of_grpo(tmp_path, monkeypatch, loss_type,
     names = ("use_cpu", "bf16", "gradient_checkpointing", "report_to", "disable_tqdm", "save_strategy")
     names += ("logging_steps", "num_generations", "lr_scheduler_type")
     theirs = GRPOConfig(
-        str(tmp_path / "theirs"), max_steps=4, disable_dropout=True, **shared, **{n: getattr(ours, n) for n in names}
+        str(tmp_path / "theirs"),
+        max_steps=2 * per_update,
+        disable_dropout=True,
+        **shared,
+        **{n: getattr(ours, n) for n in names},
     )
     # The advantages are eq. 9's by design; here they are TRL's
     monkeypatch.setattr(AgentTrainer, "_team_advantages", lambda self, advantages: advantages)
 
-    their_model, their_gradients, their_losses = train(GRPOTrainer, theirs, monkeypatch, model)
-    our_model, our_gradients, our_losses = train(TeamTRTrainer, ours, monkeypatch, model)
+    their_model, theirs, their_losses = train(GRPOTrainer, theirs, monkeypatch, model)
+    our_model, ours, our_losses = train(TeamTRTrainer, ours, monkeypatch, model)
 
-    assert len(our_gradients) == len(their_gradients) == 4
-    assert min(gradient.norm() for gradient in their_gradients) > 1e-6
-    for ours_, theirs_ in zip(our_gradients, their_gradients, strict=True):
+    assert len(ours.gradients) == len(theirs.gradients) == 2 * per_update
+    assert ours.substeps == theirs.substeps == (4 if accumulated == 2 else 0)
+    assert min(gradient.norm() for gradient in theirs.gradients) > 1e-6
+    for ours_, theirs_ in zip(ours.gradients, theirs.gradients, strict=True):
         torch.testing.assert_close(ours_, theirs_, atol=1e-6, rtol=1e-5)
     # Ours logs one loss per update, the mean over its inner steps
-    means = [(their_losses[i] + their_losses[i + 1]) / 2 for i in (0, 2)]
+    means = [sum(their_losses[i : i + per_update]) / per_update for i in (0, per_update)]
     assert our_losses == pytest.approx(means, abs=1e-6)
     moved = 0.0
     for start, a, b in zip(model.parameters(), our_model.parameters(), their_model.parameters(), strict=True):
@@ -109,3 +121,32 @@ def test_plain_and_chat_prompts_get_the_ids_of_grpo(tmp_path):
         prompts = [dataset[0]["prompt"], dataset[1]["prompt"]]
         views = trainer.team.collect([{"prompt": prompt} for prompt in prompts]).views["agent"]
         assert [view.prompt_ids for view in views] == trainer._tokenize_prompts(prompts)[0]
+
+
+def test_team_of_one_logs_what_grpo_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(AgentTrainer, "_team_advantages", lambda self, advantages: advantages)
+    shared = {"num_iterations": 1, "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8}
+    ours = make_config(tmp_path / "ours", trust_region_radius=None, kl_coef=0.0, max_completion_length=3, **shared)
+    names = ("use_cpu", "bf16", "gradient_checkpointing", "report_to", "disable_tqdm", "save_strategy", "max_steps")
+    names += ("logging_steps", "num_generations", "per_device_train_batch_size", "max_completion_length")
+    theirs = GRPOConfig(str(tmp_path / "theirs"), **shared, **{n: getattr(ours, n) for n in names} | {"max_steps": 1})
+    logs = []
+    for trainer_class, args in ((GRPOTrainer, theirs), (TeamTRTrainer, ours)):
+        monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fixed_completions)
+        monkeypatch.setattr(PlainBackend, "generate", lambda self, contexts, _: fixed_completions(self, contexts)[0])
+        monkeypatch.setattr(PlainBackend, "calls", 0, raising=False)
+        trainer = trainer_class(
+            make_model(seed=3),
+            reward,
+            args,
+            train_dataset=DATASET,
+            eval_dataset=DATASET,
+            processing_class=make_tokenizer(),
+        )
+        trainer.train()
+        logs.append([log for log in trainer.state.log_history if "train_runtime" not in log])
+    for their_log, our_log in zip(*logs, strict=True):
+        assert [key for key in their_log if key not in our_log] == []
+        same = [key for key in their_log if "completions/" in key or "reward" in key or "num_tokens" in key]
+        assert len(same) >= 12
+        assert {key: our_log[key] for key in same} == pytest.approx({key: their_log[key] for key in same}, abs=1e-6)

@@ -1,6 +1,10 @@
 """What the first trained member keeps for all."""
 
-from tiny import make_team, make_trainer
+import math
+
+import pytest
+from datasets import Dataset
+from tiny import PROMPTS, make_team, make_trainer
 
 from trl_teamtr.diagnostics.watched import ActiveUpdate
 from trl_teamtr.trust_region.update import UpdateReport
@@ -47,3 +51,13 @@ def test_evaluation_collects_rollouts_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.team, "collect", lambda rows: asked.append(len(rows)) or collect(rows))
     assert "eval_reward" in trainer.evaluate()
     assert asked and sum(asked) == 8 * trainer.num_generations_eval
+
+
+@pytest.mark.parametrize("generations", [1, 4])
+def test_evaluation_of_fewer_rows_than_a_batch(tmp_path, generations):
+    trainer = make_trainer(tmp_path, make_team(2), num_generations_eval=generations, per_device_eval_batch_size=8)
+    for rows in (1, 3, 5):
+        metrics = trainer.evaluate(Dataset.from_dict({"prompt": PROMPTS[:rows]}))
+        rollouts, batches = rows * generations, math.ceil(rows * generations / 8)
+        assert metrics["eval_rollout/messages"] == pytest.approx(2 * rollouts / batches)  # the mean of the batches
+        assert math.isfinite(metrics["eval_reward"]) and math.isfinite(metrics["eval_loss"])

@@ -19,7 +19,7 @@ def test_defaults(make_config):
     assert args.num_agents is None and args.num_rounds == 1 and args.max_turns is None
     assert args.router == "round_robin" and args.stop_string is None and args.max_context_length is None
     assert args.allow_silent_agents is False and args.share_base_model is True
-    assert args.trust_region_radius == 0.01 and args.kl_estimator == "k3"
+    assert args.trust_region_radius == 0.01 and args.kl_estimator is None
     assert args.kl_coef == 0.1 and args.kl_controller == "adaptive"
     assert args.max_backtracks == 10 and args.advantage_clip == 3.0 and args.advantage_epsilon == 1e-6
 
@@ -40,18 +40,23 @@ def accumulation(args):
         ({"gradient_accumulation_steps": 5}, (5, 5, 20)),
         ({"gradient_accumulation_steps": 3, "steps_per_generation": 3}, (3, 3, 12)),
         ({"gradient_accumulation_steps": 2, "generation_batch_size": 8}, (2, 2, 8)),
+        ({"gradient_accumulation_steps": 1, "generation_batch_size": 8}, (2, 1, 8)),
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 5}, (5, 2, 20)),
     ],
 )
-def test_a_pass_over_the_generation_batch_is_one_optimizer_step(make_config, given, expected):
+def test_micro_batches_of_a_pass_and_of_a_step(make_config, given, expected):
     args = make_config(per_device_train_batch_size=4, num_generations=2, **given)
     assert accumulation(args) == expected
 
 
-@pytest.mark.parametrize("given", [{"steps_per_generation": 4}, {"generation_batch_size": 16}])
-def test_accumulation_that_splits_a_pass_raises(make_config, given):
-    message = "`gradient_accumulation_steps` is 2 and `steps_per_generation` is 4. Set only one of the two"
+@pytest.mark.parametrize(
+    "given", [{"steps_per_generation": 2}, {"generation_batch_size": 8}, {"generation_batch_size": 8, "k": 0}], ids=str
+)
+def test_a_step_of_more_than_a_pass_or_of_nothing_is_refused(make_config, given):
+    steps = given.pop("k", 3)
+    message = f"`gradient_accumulation_steps` is {steps} and `steps_per_generation` is 2: .* a number from 1 to 2"
     with pytest.raises(ValueError, match=message):
-        make_config(per_device_train_batch_size=4, num_generations=2, gradient_accumulation_steps=2, **given)
+        make_config(per_device_train_batch_size=4, num_generations=2, gradient_accumulation_steps=steps, **given)
 
 
 REFUSED = [
@@ -74,6 +79,7 @@ REFUSED = [
     ({"max_backtracks": -1}, "`max_backtracks` must be at least 0, got -1"),
     ({"advantage_clip": 0.0}, "`advantage_clip` must be positive or `None`, got 0.0"),
     ({"advantage_epsilon": 0.0}, "`advantage_epsilon` must be positive, got 0.0"),
+    ({"max_completion_length": None, "loss_type": "dr_grpo"}, "divides by `max_completion_length`, which is `None`"),
     ({"reward_timeout": 0.0}, "`reward_timeout` must be a positive number of seconds, or `None`.*got 0.0"),
     ({"enable_jit_checkpoint": True}, "`enable_jit_checkpoint=True` is not supported.*SIGTERM"),
     ({"use_vllm": True}, "`use_vllm=True` is not supported"),
@@ -104,6 +110,7 @@ def test_bad_values_are_refused_by_name(make_config, given, message):
         {"kl_estimator": "exact"},
         {"kl_coef": 0.0, "kl_controller": "fixed"},
         {"max_backtracks": 0},
+        {"max_completion_length": None},
         {"advantage_clip": None},
         {"reward_timeout": 0.5},
     ],

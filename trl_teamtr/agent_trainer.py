@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import DistributedType
@@ -14,6 +14,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from .agents.agent import Agent
 from .agents.settings import SpeakingSettings
+from .checks.sampling_checks import choose_estimator
 from .conversation.transcript import Transcript
 from .maths.advantages import group_advantages
 from .maths.kl import k3_kl
@@ -30,12 +31,14 @@ from .rollouts.rollouts import Rollouts
 from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
-from .trust_region.fingerprint import fingerprint
+from .trust_region.entropy import EntropyState
+from .trust_region.fingerprint import differ, fingerprint
 from .trust_region.monitor import split_off_monitor
-from .trust_region.policy_kl import exact_token_kl
+from .trust_region.policy_kl import mean_kl
 from .trust_region.snapshot import Snapshot, all_or_nothing
+from .trust_region.steps import split_into_steps
 from .trust_region.turn_radii import TurnRadii
-from .trust_region.update import KLController, UpdateReport, backtrack
+from .trust_region.update import KLController, UpdateReport, backtrack, check_loss
 
 
 class Lead(Protocol):
@@ -106,6 +109,7 @@ class AgentTrainer(GRPOTrainer):
         self.speaker = self._make_speaker(team_size)
         self.eos_token_ids = self.speaker.eos_token_ids  # TRL's own leave out those of `generation_kwargs`
         self.radius = agent.radius_in(self.args)
+        self.kl_estimator = choose_estimator(self.args, self.radius)
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.engine: PlainEngine | ZeroEngine = PlainEngine(self)
@@ -181,7 +185,12 @@ class AgentTrainer(GRPOTrainer):
     def _generate(self, prompts: list):
         mode, rollouts = "train" if self.model.training else "eval", self._current_rollouts()
         transcripts, views = rollouts.transcripts, rollouts.views[self.name]
-        self._log_rollouts(rollouts, mode)
+        found = measure_rollouts(rollouts, self.name, self.accelerator)
+        if mode == "train":
+            self.state.num_input_tokens_seen += found.num_tokens
+        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        for name, value in found.values.items():
+            self._metrics[mode][name].append(value)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
         return (
@@ -199,18 +208,9 @@ class AgentTrainer(GRPOTrainer):
         assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls
         return self._rollouts
 
-    def _log_rollouts(self, rollouts: Rollouts, mode: str):
-        found = measure_rollouts(rollouts, self.name, self.accelerator)
-        if mode == "train":
-            self.state.num_input_tokens_seen += found.num_tokens
-        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
-        for name, value in found.values.items():
-            self._metrics[mode][name].append(value)
-
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        self.rewards_per_func = self.lead.team_rewards(
-            inputs, prompts, completions, self._current_rollouts().transcripts
-        )
+        transcripts = self._current_rollouts().transcripts
+        self.rewards_per_func = self.lead.team_rewards(inputs, prompts, completions, transcripts)
         return self.rewards_per_func
 
     def team_rewards(
@@ -282,16 +282,16 @@ class AgentTrainer(GRPOTrainer):
         """
         Update the policy on `batch` within its trust region (eq. 10 and 11).
 
-        Makes up to `num_iterations` passes, each one optimizer step; stops once the KL exceeds the radius; then
-        measures the KL on all messages with the final weights, and backtracks until it is within the radius.
+        Makes up to `num_iterations` passes, of one or several optimizer steps each; stops once the KL exceeds the radius;
+        then measures the KL on all messages with the final weights, and backtracks until it is within the radius.
 
         Args:
             batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
             before ([`Snapshot`], *optional*): π_cur, with its optimizer if there is a radius. By default made here.
 
         Raises:
-            `FloatingPointError`: If the loss of a pass is NaN or infinite. With a radius, whatever ends an update early
-                reverts it.
+            `FloatingPointError`: If the loss of a pass is NaN or infinite. Whatever ends an update early reverts it or,
+                without a radius, the pass.
         """
         found = torch.stack([message_mask(batch).sum(), batch["advantages"].count_nonzero()])
         num_tokens, num_advantages = self.accelerator.reduce(found, reduction="sum").tolist()
@@ -299,58 +299,70 @@ class AgentTrainer(GRPOTrainer):
         start = fingerprint(self.engine.weights)
         if batch["num_items_in_batch"] > 0:
             self._update(batch, report, before)
-        moved = (fingerprint(self.engine.weights) != start).any().long().to(self.accelerator.device)
-        moved = self.accelerator.reduce(moved, reduction="sum").item() > 0
+        moved = differ(start, fingerprint(self.engine.weights), self.accelerator)
         report.idle = min(num_advantages, report.num_messages) > 0 and not moved
         return report
 
     def _update(self, batch: dict[str, Any], report: UpdateReport, before: Snapshot | None):
-        shuffled = cast(dict[str, Any], shuffle_sequence_dict(batch))
+        shuffled: Any = shuffle_sequence_dict(batch)
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
-        for held_out in monitored:
-            held_out["old_per_token_logps"] = self.speaker.token_logps(held_out, self.args.per_device_train_batch_size)
+        steps = split_into_steps(micro_batches, self.args.gradient_accumulation_steps or 1, self.accelerator)
+        # Those of π_cur, which is gone after the first step; with one step per pass, the first pass yields the others
+        for part in monitored if len(steps) == 1 else [*micro_batches, *monitored]:
+            part["old_per_token_logps"] = self.speaker.token_logps(part, self.args.per_device_train_batch_size)
+        entropy = EntropyState(self)
         if self.radius is None:
-            self._fit(micro_batches, report)
+            with all_or_nothing(None, self.engine, entropy):
+                self._fit(steps, report)
             return
         before = before if before is not None else Snapshot(self.engine)
-        with all_or_nothing(before, self.engine):
-            self._fit_inside(self.radius, before, micro_batches, monitored, report)
+        with all_or_nothing(before, self.engine, entropy):
+            self._fit_inside(self.radius, before, steps, monitored, report)
+        if report.rejected:
+            entropy.restore()
         self.controller.step(report.kl_proposed)
 
-    def _fit_inside(self, radius: float, before: Snapshot, trained: list, monitored: list, report: UpdateReport):
-        """The passes over `trained`, and the backtracking to the radius, measured on `monitored` rollouts too."""
-        stopped = self._fit(trained, report)
+    def _fit_inside(self, radius: float, before: Snapshot, steps: list, monitored: list, report: UpdateReport):
+        """The passes over `steps`, and the backtracking to the radius, measured on `monitored` rollouts too."""
+        stopped = self._fit(steps, report)
 
         def measure() -> float:
-            parts = (trained, monitored) if monitored else (trained,)
-            found = [self.measure_kl(part, before) for part in parts]
+            found = [self.measure_kl(part, before) for part in (sum(steps, []), monitored) if part]
             return torch.tensor(found, dtype=torch.float64).max().item()  # unlike Python's `max`, NaN if one is NaN
 
-        # If it stopped early, its last pass has measured the KL already
-        known = stopped and self.args.kl_estimator == "k3" and not monitored
+        known = stopped and self.kl_estimator == "k3" and not monitored  # measured where it stopped
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
             backtrack(before, measure, radius, self.args.max_backtracks, report)
 
-    def _fit(self, micro_batches: list[dict], report: UpdateReport) -> bool:
-        """The passes over `micro_batches`. Returns whether they stopped early, because the KL exceeded the radius."""
-        losses, stopped = [], False
-        while report.inner_steps < self.args.num_iterations and not stopped:
-            loss, report.kl_last_pass = self._accumulate(micro_batches)
-            losses.append(loss)
-            if self.radius is not None and self.args.enforce_radius:
-                stopped = report.kl_last_pass > self.radius
+    def _fit(self, steps: list[list[dict]], report: UpdateReport) -> bool:
+        """The passes, each in `steps`. Returns whether they stopped early, because the KL exceeded the radius."""
+        losses, stopped = list[float](), False
+        radius = self.radius if self.radius is not None and self.args.enforce_radius else math.inf
+        for micro_batches in steps * self.args.num_iterations:
+            # A step on all rollouts yields their KL at no cost; that of one step's own rollouts decides nothing
+            measured = len(steps) > 1 and report.inner_steps > 0 and radius < math.inf
+            if measured:
+                report.kl_last_pass = self.measure_kl(sum(steps, []), estimator="k3")
+                stopped = report.kl_last_pass > radius
+            entropy = EntropyState(self)
+            if not stopped:
+                loss, kl = self._accumulate(micro_batches)
+                losses.append(loss)
+                report.kl_last_pass = report.kl_last_pass if measured else kl
+                stopped = len(steps) == 1 and kl > radius
             if stopped:
                 self.engine.discard_gradients()
-            else:
-                report.grad_norm = self._optimizer_step()
-                report.inner_steps += 1
+                entropy.restore()
+                break
+            report.grad_norm = self._optimizer_step()
+            report.inner_steps += 1
         report.loss = sum(losses) / len(losses)
         return stopped
 
     def _accumulate(self, micro_batches: list[dict]) -> tuple[float, float]:
-        """One pass: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights before the step."""
+        """One step: accumulates the gradient of eq. 10. Returns the loss, and d̂ of the weights before the step."""
         self.current_gradient_accumulation_steps = len(micro_batches)  # for TRL's `training_step` and `_compute_loss`
         device = self.accelerator.device
         kl_sum = torch.zeros(len(self.turn_radii.weights), device=device)
@@ -364,14 +376,11 @@ class AgentTrainer(GRPOTrainer):
                 loss += self.training_step(self.model_wrapped, micro_batch, None)
             # Passed in the batch, since TRL's `training_step` returns only the loss
             kl_sum += micro_batch.pop("kl_by_turn", 0.0)
-        totals = torch.cat([loss.float()[None], kl_sum.float(), counts.float()])
-        totals = self.accelerator.reduce(totals, reduction="sum")
+            if not last:
+                self.lead.control = self.lead.callback_handler.on_substep_end(self.args, self.state, self.lead.control)
+        totals = self.accelerator.reduce(torch.cat([loss.float()[None], kl_sum.float(), counts.float()]), reduction="sum")
         mean_loss, kl = totals[0].item(), self.turn_radii.measure(*totals[1:].chunk(2))
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"The loss of agent {self.name!r} is {mean_loss} at update {self.state.global_step + 1}; its pass was not "
-                "applied. A smaller learning rate or `max_grad_norm` usually helps."
-            )
+        check_loss(mean_loss, self.name, self.state.global_step + 1)
         return mean_loss / self.accelerator.num_processes, kl
 
     def _optimizer_step(self) -> float:
@@ -383,26 +392,9 @@ class AgentTrainer(GRPOTrainer):
         self.lead.control = handler.on_optimizer_step(self.args, state, self.lead.control)
         return self.engine.grad_norm
 
-    @torch.no_grad()
-    def measure_kl(self, micro_batches: Sequence[dict], snapshot: Snapshot, estimator: str | None = None) -> float:
-        """
-        d̂ of the current weights against π_cur on the messages of `micro_batches`, over all processes.
-
-        Args:
-            micro_batches (`list[dict]`): Rollouts of π_cur. For `"k3"` they hold its `old_per_token_logps`.
-            snapshot (`Snapshot`): π_cur, for `"exact"`.
-            estimator (`str`, *optional*): `"k3"` or `"exact"`; defaults to `args.kl_estimator`.
-
-        Returns:
-            `float`: Nats per message.
-        """
-        exact = (estimator or self.args.kl_estimator) == "exact"
-        total = torch.zeros(2, len(self.turn_radii.weights), device=self.accelerator.device)
-        for inputs in micro_batches:
-            if exact:
-                kl = exact_token_kl(self.speaker.policy, inputs, snapshot, self.temperature)
-            else:
-                kl = k3_kl(inputs["old_per_token_logps"], self.speaker.token_logps(inputs))
-            by_turn = self.turn_radii.by_turn(kl * message_mask(inputs), inputs)
-            total += torch.stack([by_turn, self.turn_radii.count(inputs)])
-        return self.turn_radii.measure(*self.accelerator.reduce(total, reduction="sum"))
+    def measure_kl(
+        self, micro_batches: Sequence[dict], snapshot: Snapshot | None = None, estimator: str | None = None
+    ) -> float:
+        """[`mean_kl`] by `estimator`, by default the agent's; `snapshot` is π_cur, which `"exact"` needs."""
+        exact = (estimator or self.kl_estimator) == "exact"
+        return mean_kl(self.speaker, micro_batches, snapshot if exact else None, self.turn_radii)

@@ -6,7 +6,6 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from .options.checking import check
 from .options.launch import check_precision, offloads_optimizer, refuse_abandoned_build, uses_deepspeed
 from .options.masking import mask_secrets
 from .options.team_options import (
@@ -31,12 +30,15 @@ class TeamTRConfig(GRPOConfig):
 
     - `max_steps`, `logging_steps`, `save_steps`, `eval_steps` count agent *updates*; a stage has one update for each
       trainable agent.
-    - `max_completion_length` is per message.
+    - `max_completion_length` is per message. With `None` a message may fill what room its context has left, up to
+      `max_context_length` or the model's own limit.
     - `warmup_steps` and the schedule of the learning rate count the updates of one agent, as many as there are stages.
     - `num_iterations` is the largest number of inner iterations of an update. One is a pass over the generation batch
-      in `steps_per_generation` micro-batches, accumulated into one optimizer step. It defaults to 4, since the KL
-      penalty has no gradient in the first one.
-    - `gradient_accumulation_steps` equals `steps_per_generation`.
+      in `steps_per_generation` micro-batches. It defaults to 4, since the KL penalty has no gradient in the first one.
+    - `gradient_accumulation_steps` is the number of micro-batches of an optimizer step, at most
+      `steps_per_generation`, which is its default: a pass is one step. If it is smaller, a pass has several steps (its
+      last one the rest), the log-probabilities before the update are computed first, and the KL of all messages is
+      measured after each step.
 
     Parameters:
         > Parameters that control the stages
@@ -103,9 +105,11 @@ class TeamTRConfig(GRPOConfig):
             `"uniform"`: δ bounds the mean KL of an agent's messages. `"horizon"`: each of its turns has its own
             radius, larger where fewer of them follow, with the total penalty in the improvement bound of a radius δ at
             each turn (docs/theory.md). The logged `kl` is then δ times the largest ratio of a turn's KL to its radius.
-        kl_estimator (`str`, *optional*, defaults to `"k3"`):
+        kl_estimator (`str`, *optional*):
             Estimator of the KL that decides on acceptance: `"k3"` (on the sampled tokens) or `"exact"` (over the full
-            vocabulary, with two forward passes per measurement). The penalty and the early stop always use k3.
+            vocabulary, with two forward passes per measurement). Defaults to `"k3"`, and to `"exact"` for agents that
+            sample with `top_p`, `top_k`, `min_p` or another transform than the temperature, where k3 is biased. The
+            penalty and the early stop always use k3.
         kl_coef (`float`, *optional*, defaults to `0.1`):
             Initial coefficient β of the KL penalty. 0 for no penalty.
         kl_controller (`str`, *optional*, defaults to `"adaptive"`):
@@ -152,13 +156,20 @@ class TeamTRConfig(GRPOConfig):
             more than one additional rollout of the team per update.
 
     > [!NOTE]
-    > These parameters have default values different from [`~trl.GRPOConfig`]: `num_iterations` (4 instead of 1) and
-    > `disable_dropout` (`True` instead of `False`: with dropout, the KL of two equal policies is not 0).
+    > These parameters have default values different from [`~trl.GRPOConfig`]: `num_iterations` (4 instead of 1),
+    > `gradient_accumulation_steps` (`steps_per_generation` instead of 1) and `disable_dropout` (`True` instead of
+    > `False`: with dropout, the KL of two equal policies is not 0).
     """
 
     num_iterations: int = field(
         default=4,
         metadata={"help": "Largest number of inner iterations of an update (full passes over the rollouts)."},
+    )
+    gradient_accumulation_steps: int | None = field(  # type: ignore[assignment]  # never `None` once it is made
+        default=None,
+        metadata={
+            "help": "Micro-batches of an optimizer step. Defaults to `steps_per_generation`: one step per pass."
+        },
     )
     disable_dropout: bool = field(
         default=True, metadata={"help": "Whether to disable dropout, without which the KL of equal policies is not 0."}
@@ -238,9 +249,12 @@ class TeamTRConfig(GRPOConfig):
         default="uniform",
         metadata={"help": "One radius for all turns, or one for each.", "choices": list(RADIUS_SCHEDULES)},
     )
-    kl_estimator: str = field(
-        default="k3",
-        metadata={"help": "Estimator of the KL that decides on acceptance.", "choices": list(KL_ESTIMATORS)},
+    kl_estimator: str | None = field(
+        default=None,
+        metadata={
+            "help": "Estimator of the KL that decides on acceptance. Defaults to 'k3' where that is unbiased.",
+            "choices": list(KL_ESTIMATORS),
+        },
     )
     kl_coef: float = field(default=0.1, metadata={"help": "Initial coefficient of the KL penalty."})
     kl_controller: str = field(
@@ -294,18 +308,13 @@ class TeamTRConfig(GRPOConfig):
                 "`eval_reward`.",
                 stacklevel=3,
             )
+        given = self.gradient_accumulation_steps
+        self.gradient_accumulation_steps = 1 if given is None else given  # TRL's own, for what it derives from it
         super().__post_init__()
+        if given is None:
+            self.gradient_accumulation_steps = self.steps_per_generation or 1
         if offloads_optimizer(self):
             refuse_abandoned_build("cpu_adam")
-        # TRL's default would make several optimizer steps per pass; here a pass is one step
-        if self.gradient_accumulation_steps == 1:
-            self.gradient_accumulation_steps = self.steps_per_generation or 1
-        check(
-            self.gradient_accumulation_steps == self.steps_per_generation,
-            f"An inner iteration accumulates all micro-batches of the generation batch into one optimizer step, but "
-            f"`gradient_accumulation_steps` is {self.gradient_accumulation_steps} and `steps_per_generation` is "
-            f"{self.steps_per_generation}. Set only one of the two.",
-        )
         if self.template_date is not None:
             self.template_date = str(self.template_date)  # YAML reads it as a date
         check_precision(self)

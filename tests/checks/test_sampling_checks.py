@@ -1,7 +1,9 @@
+import warnings
+
 import pytest
 
 from trl_teamtr import Agent
-from trl_teamtr.checks.sampling_checks import check_sampling, choose_resampling
+from trl_teamtr.checks.sampling_checks import check_sampling, choose_estimator, choose_resampling
 
 
 TRANSFORMS = [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
@@ -12,11 +14,31 @@ OTHERS = [{"typical_p": 0.5}, {"do_sample": False}]
 def test_k3_refuses_transformed_sampling(make_config, transform):
     (key, value), *_ = transform.items()
     with pytest.raises(ValueError, match=f"Agent 'a' samples with {key}={value}, but `kl_estimator='k3'`"):
-        check_sampling(make_config(**transform), [Agent("a", "m")])
+        check_sampling(make_config(kl_estimator="k3", **transform), [Agent("a", "m")])
+
+
+@pytest.mark.parametrize("transform", [*TRANSFORMS, {"generation_kwargs": {"typical_p": 0.5}}], ids=str)
+def test_by_default_the_exact_kl_decides_where_k3_is_biased_and_one_line_says_so(make_config, transform):
+    args, team = make_config(**transform), [Agent("a", "m"), Agent("b", "m"), Agent("c", "m", trainable=False)]
+    with pytest.warns(UserWarning, match=r"`kl_estimator='exact'` for 'a' \(.*=.*\), 'b' \(.*k3 is biased") as warned:
+        check_sampling(args, team)
+    assert len(warned) == 1 and "'c'" not in str(warned[0].message)
+    assert args.kl_estimator is None and choose_estimator(args, 0.01) == "exact"
+
+
+@pytest.mark.parametrize("given", [{}, {"temperature": 0.5}, {"trust_region_radius": None, "top_p": 0.5}], ids=str)
+def test_by_default_k3_decides_where_it_is_unbiased_or_nothing_is_decided(make_config, given):
+    args = make_config(**given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_sampling(args, [Agent("a", "m")])
+    assert choose_estimator(args, args.trust_region_radius) == "k3"
 
 
 @pytest.mark.parametrize("transform", OTHERS, ids=str)
-@pytest.mark.parametrize("fields", [{}, {"resampling": "importance", "kl_estimator": "exact"}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"kl_estimator": "k3"}, {"resampling": "importance", "kl_estimator": "exact"}], ids=str
+)
 def test_other_transforms_of_generate_are_refused_too(make_config, transform, fields):
     (key, value), *_ = transform.items()
     with pytest.raises(ValueError, match=f"Agent 'a' samples with {key}={value}, but"):
@@ -35,7 +57,7 @@ def test_how_generate_computes_is_no_transform(make_config):
 
 def test_k3_names_every_transform(make_config):
     with pytest.raises(ValueError, match="samples with top_p=0.5, top_k=3, but"):
-        check_sampling(make_config(top_p=0.5, top_k=3), [Agent("a", "m")])
+        check_sampling(make_config(kl_estimator="k3", top_p=0.5, top_k=3), [Agent("a", "m")])
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
@@ -46,7 +68,7 @@ def test_transformed_sampling_is_fine_where_k3_does_not_decide(make_config, tran
 
 @pytest.mark.parametrize("given", [{}, {"temperature": 0.5}, {"top_p": 1.0, "top_k": 0, "min_p": 0.0}], ids=str)
 def test_k3_accepts_the_untransformed_policy_at_any_temperature(make_config, given):
-    assert check_sampling(make_config(**given), [Agent("a", "m")]) is None
+    assert check_sampling(make_config(kl_estimator="k3", **given), [Agent("a", "m")]) is None
 
 
 def test_frozen_agents_may_sample_as_they_like(make_config):
@@ -58,7 +80,7 @@ def test_frozen_agents_may_sample_as_they_like(make_config):
 def test_radius_of_the_agent_counts(make_config):
     agent = Agent("a", "m", trust_region_radius=0.01, generation_kwargs={"top_p": 0.5})
     with pytest.raises(ValueError, match="samples with top_p=0.5, but `kl_estimator='k3'`"):
-        check_sampling(make_config(trust_region_radius=None), [agent])
+        check_sampling(make_config(trust_region_radius=None, kl_estimator="k3"), [agent])
 
 
 def test_length_is_no_transform(make_config):

@@ -24,3 +24,16 @@ def test_it_can_be_a_command_of_another_parser():
     asked = {}
     parsers = SimpleNamespace(add_parser=lambda name, **kwargs: asked.update({name: kwargs}) or "parser")
     assert make_parser(parsers) == "parser" and len(asked["teamtr"]["dataclass_types"]) == 3
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ([], (None, 2)),
+        (["--kl_estimator", "k3", "--gradient_accumulation_steps", "1"], ("k3", 1)),
+    ],
+)
+def test_what_is_left_out_of_a_command_has_its_default(tmp_path, line, expected):
+    command = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+    _, args, _ = make_parser().parse_args_and_config([*command, "--steps_per_generation", "2", *line])
+    assert (args.kl_estimator, args.gradient_accumulation_steps) == expected

@@ -36,7 +36,8 @@ def launch_command(config: Path, script: Path, *arguments: str, port: int | None
 
 
 def environment(**variables) -> dict[str, str]:
-    tests = os.pathsep.join([str(HERE), str(HERE.parent)])
+    # The tree of these tests, which need not be the installed one
+    tests = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1])])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": tests, "GLOO_SOCKET_IFNAME": "lo"} | variables
 
 

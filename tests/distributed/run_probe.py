@@ -20,6 +20,8 @@ class Probe(TeamTRTrainer):
     def _run_stage(self, rows, order, **kwargs):
         self.found = {agent.name: self.probe(agent, rows, seed) for seed, agent in enumerate(order)}
         self.found["evaluation"] = {name: float(v) for name, v in self.evaluate().items() if "/tokens" in name}
+        few = {n: self.evaluate(self.eval_dataset.take(n))["eval_reward"] for n in (1, 3)}
+        self.found["rewards of few rows"] = few
         self.control.should_training_stop = True
 
     def score(self, agent, rows, seed):

@@ -1,5 +1,7 @@
 """One update agrees with a single process under every engine, and the radius holds there."""
 
+import math
+
 import pytest
 import torch
 from launching import derive_config, launch
@@ -85,6 +87,14 @@ def test_counts_and_decisions_are_global(found, alone):
             assert report == pytest.approx(expected, rel=2e-3, abs=1e-7)
     for results in found[1].values():  # to the bit: else one process could decide otherwise than the other
         assert [a["reports"] for a in agents_of(results[0])] == [b["reports"] for b in agents_of(results[1])]
+
+
+def test_fewer_rows_than_a_batch_are_evaluated(found, alone):
+    for results in (*found[1].values(), alone.values()):
+        for result in results:
+            assert all(math.isfinite(reward) for reward in result["rewards of few rows"].values())
+    for results in found[1].values():
+        assert results[0]["rewards of few rows"] == results[1]["rewards of few rows"]
 
 
 def test_some_updates_stopped_early_backtracked_and_were_rejected(alone):

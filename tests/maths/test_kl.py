@@ -31,3 +31,15 @@ def test_exact_kl_matches_the_definition_on_logits():
     # As in `generate`, 16-bit logits are widened before they are divided
     rounded = [logits.bfloat16() for logits in (old + 0.3, new * 1.1)]
     assert torch.equal(exact_kl(*rounded, 0.7), exact_kl(*[logits.float() for logits in rounded], 0.7))
+
+
+def test_kl_of_truncated_policies_is_at_most_that_of_the_policies_over_the_mass_that_is_kept():
+    """docs/method.md: with `top_p`, what is sampled moves by at most KL / top_p, as long as the same tokens are kept."""
+    generator = torch.Generator().manual_seed(0)
+    old, new = (torch.randn(500, 6, generator=generator).double() for _ in range(2))
+    kept = torch.rand(500, 6, generator=generator) < 0.6
+    kept[:, 0] = True
+    mass = (old.softmax(-1) * kept).sum(-1)
+    truncated = [torch.where(kept, logits, -1e9) for logits in (old, new)]
+    ratio = exact_kl(*truncated) * mass / exact_kl(old, new)
+    assert ratio.max() <= 1 + 1e-4 and ratio.max() > 0.9

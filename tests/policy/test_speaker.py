@@ -12,6 +12,7 @@ import torch
 import trl
 from accelerate import Accelerator
 from datasets import Dataset
+from families import make_family
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, make_config, make_model, make_team, make_tokenizer, make_trainer
 from tokenizers_for_tests import tokenizer_for
@@ -172,3 +173,28 @@ def test_others_read_a_message_without_its_special_tokens_and_with_its_thoughts(
     speaker.backend = SimpleNamespace(generate=lambda contexts, limit: [ids])
     (message,) = speaker.speak([[2]])
     assert (message.text, message.ids, message.finished) == (read, tuple(ids), True)
+
+
+def test_without_a_limit_of_its_own_a_message_fills_what_room_its_context_has_left():
+    agent = Agent("x", make_model(), processing_class=make_tokenizer())
+    sampling = SamplingSettings(max_completion_length=None, generation_kwargs={"eos_token_id": 7})  # never sampled
+    (speaker,) = make_speakers([agent], SpeakingSettings(sampling, max_context_length=9), Accelerator())
+    assert speaker.room == 8
+    messages = speaker.speak([*CONTEXTS, [0, 2]], [()] * 5 + [(0, 0, 2)])
+    assert [len(message.ids) for message in messages] == [8, 7, 5, 8, 7, 7] and messages[-1].ids[:3] == (0, 0, 2)
+
+
+def test_messages_need_a_limit_where_the_model_has_none():
+    agent = Agent("x", make_family("mamba", 0), processing_class=make_tokenizer())
+    settings = SpeakingSettings(SamplingSettings(max_completion_length=None))
+    with pytest.raises(ValueError, match="Agent 'x' has `max_completion_length=None`.*Set `max_completion_length` or"):
+        make_speakers([agent], settings, Accelerator())
+
+
+@pytest.mark.parametrize("resampling", ["full", "speculative"])
+def test_a_team_trains_without_a_limit_for_messages(tmp_path, resampling):
+    fields = {"max_completion_length": None, "max_context_length": 40, "resampling": resampling}
+    trainer = make_trainer(tmp_path, make_team(2), trust_region_radius=0.5, **fields)
+    trainer.train()
+    longest = max(log.get("completions/max_length", 0) for log in trainer.state.log_history)
+    assert 2 < longest <= 40

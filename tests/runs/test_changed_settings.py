@@ -1,5 +1,6 @@
 """Settings that a resumed run changes take effect, and are listed, or are refused."""
 
+import json
 import warnings
 
 import pytest
@@ -49,3 +50,12 @@ def test_nothing_is_listed_where_nothing_differs(saved):
         warnings.simplefilter("always")
         resume(saved)
     assert not any("differ from those" in str(warning.message) for warning in caught)
+
+
+def test_the_default_estimator_follows_from_how_the_resumed_run_samples(saved):
+    with open(f"{saved[1]}/training_args.json") as file:
+        assert json.load(file)["kl_estimator"] is None
+    with pytest.warns(UserWarning, match="take effect from here on: `top_p` 1.0 → 0.9\\."):
+        trainer = resume(saved, top_p=0.9)
+    assert [member.kl_estimator for member in trainer.members] == ["exact", "exact"]
+    assert trainer.args.kl_estimator is None

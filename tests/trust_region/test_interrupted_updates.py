@@ -117,6 +117,27 @@ def test_what_was_begun_is_reverted_and_saved_as_it_was(tmp_path, monkeypatch, w
         assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), weights, strict=True))
 
 
+def test_without_a_radius_the_pass_is_discarded_and_steps_that_were_made_stay(tmp_path, monkeypatch):
+    fields = {**FIELDS, "trust_region_radius": None}
+    whole = make_trainer(tmp_path / "whole", make_team(1), **{**fields, "num_stages": 1, "num_iterations": 1})
+    whole.train()
+    trainer, calls = make_trainer(tmp_path / "run", make_team(1), **fields), []
+    accumulate = AgentTrainer._accumulate
+
+    def interrupted(self, micro_batches):
+        found = accumulate(self, micro_batches)
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(AgentTrainer, "_accumulate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert all(param.grad is None for param in trainer.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(trainer.model.parameters(), whole.model.parameters(), strict=True))
+
+
 def test_a_run_that_was_interrupted_can_be_resumed_in_the_same_process(tmp_path, monkeypatch):
     whole = make_trainer(tmp_path / "whole", make_team(2), **FIELDS, save_strategy="steps", save_steps=1)
     whole.train()

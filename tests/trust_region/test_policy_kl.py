@@ -1,10 +1,14 @@
 """The KL over the full vocabulary, of the policy before an update and after it."""
 
+import math
+
 import pytest
 import torch
-from tiny import enumerate_rollouts, make_team, make_trainer, replay, view_batch
+from tiny import enumerate_rollouts, make_team, make_trainer, next_logps, replay, view_batch
 
+from trl_teamtr.maths.kl import k3_kl
 from trl_teamtr.policy.scoring import loss_mask
+from trl_teamtr.policy.transforms import sampling_transforms
 from trl_teamtr.trust_region import policy_kl
 from trl_teamtr.trust_region.snapshot import Snapshot
 
@@ -50,3 +54,44 @@ def test_chunks_give_what_one_piece_gives_and_the_policy_is_left_as_it_was(moved
     assert agent.measure_kl([batch], snapshot, "exact") == pytest.approx(whole, rel=1e-5)
     assert whole > 0
     assert all(torch.equal(p, q) for p, q in zip(agent.model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("transform", [{"top_k": 2}, {"top_p": 0.7}], ids=str)
+def test_under_truncated_sampling_it_is_the_kl_of_the_policies_where_the_samples_go(tmp_path, transform):
+    """
+    Eq. 11 is an expectation over messages of π_cur. Of messages that truncated sampling draws, the expectation of the
+    exact KL is the sum over their prefixes, at the probability that these are sampled with, of the KL between the
+    next-token distributions; that of k3 is not.
+    """
+    trainer = make_trainer(tmp_path, make_team(1), **transform)
+    assert trainer.kl_estimator == "exact"
+    rollouts = enumerate_rollouts(trainer, "au")
+    batch = view_batch(trainer, replay(trainer, "au", rollouts))
+    prompt = batch["prompt_ids"][0].tolist()
+    transforms = sampling_transforms(trainer.speaker.sampling)
+
+    def sampled(context):
+        return transforms(torch.tensor([context]), next_logps(trainer.model, context)[None].float())[0].softmax(-1)
+
+    ids = [rollout.messages[0].ids for rollout in rollouts]
+    prefixes = {own[:u] for own in ids for u in range(len(own))}
+    old = {prefix: next_logps(trainer.model, prompt + list(prefix)) for prefix in prefixes}
+    drawn = {prefix: sampled(prompt + list(prefix)) for prefix in prefixes}
+
+    def probability(own):
+        return math.prod(drawn[own[:t]][own[t]].item() for t in range(len(own)))
+
+    snapshot, old_logps = Snapshot(trainer.engine, with_optimizer=False), trainer.speaker.token_logps(batch)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    new = {prefix: next_logps(trainer.model, prompt + list(prefix)) for prefix in prefixes}
+    expected = sum(probability(p) * (old[p].exp() * (old[p] - new[p])).sum().item() for p in prefixes)
+
+    p = torch.tensor([probability(own) for own in ids])
+    assert p.sum() == pytest.approx(1, abs=1e-5) and (p == 0).any()
+    exact = policy_kl.exact_token_kl(trainer.speaker.policy, batch, snapshot, 1.0) * loss_mask(batch)
+    k3 = k3_kl(old_logps, trainer.speaker.token_logps(batch)) * loss_mask(batch)
+    assert (p * exact.sum(1)).sum() == pytest.approx(expected, rel=1e-3)
+    assert (p * k3.sum(1)).sum() != pytest.approx(expected, rel=0.05)

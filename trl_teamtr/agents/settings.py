@@ -22,7 +22,8 @@ class SamplingSettings:
 
     Args:
         temperature, top_p, top_k, min_p, repetition_penalty: The transforms of the logits.
-        max_completion_length (`int`): Maximum number of tokens of a message.
+        max_completion_length (`int`, *optional*): Maximum number of tokens of a message. `None` for what room its
+            context has left.
         generation_kwargs (`dict`, *optional*): Other arguments of [`~transformers.GenerationConfig`].
         cache_implementation (`str`, *optional*): How `generate` stores keys and values.
     """
@@ -32,7 +33,7 @@ class SamplingSettings:
     top_k: int = 0
     min_p: float | None = None
     repetition_penalty: float = 1.0
-    max_completion_length: int = 512
+    max_completion_length: int | None = 512
     generation_kwargs: dict[str, Any] | None = None
     cache_implementation: str | None = None
 

@@ -116,7 +116,7 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
             "makes one) or an `IterableDataset`."
         )
     if dataset is None:
-        raise ValueError(f"A {split} dataset is required. Pass a `datasets.Dataset` with a 'prompt' column.")
+        raise ValueError(f"`{split}_dataset` is required. Pass a `datasets.Dataset` with a 'prompt' column.")
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"The {split} dataset is empty. It needs at least one row with a 'prompt'.")

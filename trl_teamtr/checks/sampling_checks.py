@@ -1,5 +1,6 @@
 """Checks that the algorithm supports how agents sample."""
 
+import warnings
 from collections.abc import Sequence
 
 from ..agents.agent import Agent
@@ -25,11 +26,19 @@ def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
         `ValueError`: Names the agent, and the transform by which it samples from a distribution other than the one
             whose log-probabilities are compared.
     """
+    exact = []
     for agent in agents:
         own = agent_args(args, agent, lead=False)
         _check_verification(own, agent.name)
         if agent.trainable:  # probabilities of a frozen agent's messages are not compared
             _check_truncation(own, agent)
+            if own.kl_estimator is None and choose_estimator(own, agent.radius_in(args)) == "exact":
+                exact.append(f"{agent.name!r} ({', '.join(_all_transforms(own))})")
+    if exact:
+        warnings.warn(
+            f"The KL is measured with `kl_estimator='exact'` for {', '.join(exact)}: k3 is biased for such samples.",
+            stacklevel=4,
+        )
 
 
 def _check_verification(args: TeamTRConfig, name: str):
@@ -42,14 +51,7 @@ def _check_verification(args: TeamTRConfig, name: str):
 
 
 def _check_truncation(args: TeamTRConfig, agent: Agent):
-    truncations = {
-        "top_p": args.top_p < 1.0,
-        "top_k": args.top_k is not None and args.top_k > 0,
-        "min_p": args.min_p is not None and args.min_p > 0,
-        "repetition_penalty": args.repetition_penalty != 1.0,
-    }
-    used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
-    used = list(dict.fromkeys([*used, *_other_transforms(args, (*NO_TRANSFORMS, *STOPS))]))
+    used = _all_transforms(args)
     if used and args.resampling == "importance":
         raise ValueError(
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `resampling='importance'` weighs messages by their "
@@ -64,8 +66,33 @@ def _check_truncation(args: TeamTRConfig, agent: Agent):
     if used and args.kl_estimator == "k3" and agent.radius_in(args) is not None:
         raise ValueError(
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
-            "the untransformed policy (any temperature). Use `kl_estimator='exact'`, or drop the transform."
+            "the untransformed policy (any temperature). Leave it out, use `kl_estimator='exact'`, or drop the transform."
         )
+
+
+def choose_estimator(args: TeamTRConfig, radius: float | None) -> str:
+    """
+    `args.kl_estimator`, or by default the cheaper one of those that are unbiased for the agent's samples.
+
+    Args:
+        args ([`TeamTRConfig`]): The agent's own.
+        radius (`float`, *optional*): Of the agent. Without one nothing is decided by the KL.
+    """
+    if args.kl_estimator is not None:
+        return args.kl_estimator
+    return "exact" if radius is not None and _all_transforms(args) else "k3"
+
+
+def _all_transforms(args: TeamTRConfig) -> list[str]:
+    """Sampling transforms other than the temperature, which log-probabilities do not include."""
+    truncations = {
+        "top_p": args.top_p < 1.0,
+        "top_k": args.top_k is not None and args.top_k > 0,
+        "min_p": args.min_p is not None and args.min_p > 0,
+        "repetition_penalty": args.repetition_penalty != 1.0,
+    }
+    used = [f"{key}={getattr(args, key)}" for key, on in truncations.items() if on]
+    return list(dict.fromkeys([*used, *_other_transforms(args, (*NO_TRANSFORMS, *STOPS))]))
 
 
 def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:

@@ -99,7 +99,7 @@ class CertificateProbe:
     def _kl_by_turn(self, update: MeasuredUpdate) -> dict[str, list]:
         """KL for each of this process's rows: at each of the agent's own turns, and as a discounted sum."""
         agent, scored, gamma = update.agent, update.scored, update.agent.args.certificate_gamma
-        if agent.args.kl_estimator == "exact":
+        if agent.kl_estimator == "exact":
             speaker = agent.speaker
             kl = exact_token_kl(speaker.policy, scored.batch, update.snapshot, speaker.sampling.temperature)
         else:

@@ -19,6 +19,7 @@ class Member(Protocol):
     name: str
     args: Any
     radius: float | None
+    kl_estimator: str
     num_generations: int
     epsilon_low: float
     epsilon_high: float

@@ -54,6 +54,13 @@ def _check_stages(args: Any):
     check(args.num_stages is None or args.num_stages >= 1, f"`num_stages` must be at least 1, got {args.num_stages}.")
     check(args.num_iterations >= 1, f"`num_iterations` must be at least 1, got {args.num_iterations}.")
     _check_choice(args, "update_order", UPDATE_ORDERS)
+    check(
+        1 <= args.gradient_accumulation_steps <= args.steps_per_generation,
+        f"`gradient_accumulation_steps` is {args.gradient_accumulation_steps} and `steps_per_generation` is "
+        f"{args.steps_per_generation}: an optimizer step accumulates at least one of the micro-batches of an update, and at "
+        "most all of them, since the next update has other rollouts. Leave one of the two out, or set a number from 1 to "
+        f"{args.steps_per_generation}.",
+    )
 
 
 def check_rollout_options(args: Any):
@@ -63,9 +70,13 @@ def check_rollout_options(args: Any):
         check(value is None or value >= 1, f"`{name}` must be at least 1 or `None`, got {value}.")
     check(args.num_rounds >= 1, f"`num_rounds` must be at least 1, got {args.num_rounds}.")
     check(
-        args.max_completion_length is not None and args.max_completion_length >= 1,
-        f"`max_completion_length` must be a number of at least 1, got {args.max_completion_length}: a message has to leave "
-        "room for the answers to it. TRL's default is 512.",
+        args.max_completion_length is None or args.max_completion_length >= 1,
+        f"`max_completion_length` must be at least 1, or `None` for what room the context of an agent has left, got "
+        f"{args.max_completion_length}. TRL's default is 512.",
+    )
+    check(
+        args.max_completion_length is not None or args.loss_type != "dr_grpo",
+        "`loss_type='dr_grpo'` divides by `max_completion_length`, which is `None`. Set it, or use another loss.",
     )
     check(
         args.reward_timeout is None or args.reward_timeout > 0,
@@ -105,7 +116,8 @@ def _check_date(given: str | None):
 def _check_trust_region(args: Any):
     check_radius(args.trust_region_radius, "the config")
     _check_choice(args, "radius_schedule", RADIUS_SCHEDULES)
-    _check_choice(args, "kl_estimator", KL_ESTIMATORS)
+    if args.kl_estimator is not None:
+        _check_choice(args, "kl_estimator", KL_ESTIMATORS)
     _check_choice(args, "kl_controller", KL_CONTROLLERS)
     check(args.kl_coef >= 0, f"`kl_coef` must be at least 0, got {args.kl_coef}.")
     check(

@@ -107,7 +107,7 @@ class PlainBackend:
         accelerator = self._policy.accelerator
         return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
-    def _make_config(self, max_new_tokens: int) -> GenerationConfig:
+    def _make_config(self, max_new_tokens: int | None) -> GenerationConfig:
         return GenerationConfig(**{**self._kwargs, "max_new_tokens": max_new_tokens}, disable_compile=True)
 
     def _pad(self, contexts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

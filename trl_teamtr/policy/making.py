@@ -93,6 +93,11 @@ def make_speaker(
     config: Any = policy.model.config
     suppressed = [config.image_token_id] if is_processor else []  # an image token would have no image
     length = _find_max_view_length(config, settings.max_context_length)
+    if sampling.max_completion_length is None and length == sys.maxsize:
+        raise ValueError(
+            f"Agent {agent.name!r} has `max_completion_length=None`, and nothing limits its messages: its model has no maximum "
+            "length. Set `max_completion_length` or `max_context_length`."
+        )
     backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of, length)
     drop_sampling_defaults(policy.model, backend.config, agent.name)
     speaker = Speaker(

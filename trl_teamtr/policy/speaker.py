@@ -64,7 +64,12 @@ class Speaker:
     @property
     def room(self) -> int:
         """Maximum number of tokens in its context when it begins a message."""
-        return self.max_view_length - self.sampling.max_completion_length
+        return self.max_view_length - (self.sampling.max_completion_length or 1)
+
+    def limit(self, context: list[int]) -> int:
+        """Maximum number of tokens of a message after `context`."""
+        limit = self.sampling.max_completion_length
+        return self.max_view_length - len(context) if limit is None else limit
 
     def use(self):
         """Call `before_use`: its weights are about to be needed."""
@@ -99,13 +104,13 @@ class Speaker:
             contexts (`list[list[int]]`): Token ids. All processes call this together; one may pass none.
             beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
         """
-        ends, limit = set(self.eos_token_ids), self.sampling.max_completion_length
+        ends, limits = set(self.eos_token_ids), [self.limit(context) for context in contexts]
         ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
-        unfinished = [i for i, own in enumerate(ids) if len(own) < limit and not (own and own[-1] in ends)]
+        unfinished = [i for i, own in enumerate(ids) if len(own) < limits[i] and not (own and own[-1] in ends)]
         if union(self.policy.accelerator, {True} if unfinished else set()):
             self.use()
             begun = [contexts[i] + list(ids[i]) for i in unfinished]
-            new = self.backend.generate(begun, [limit - len(ids[i]) for i in unfinished])
+            new = self.backend.generate(begun, [limits[i] - len(ids[i]) for i in unfinished])
             if len(new) != len(begun):
                 raise RuntimeError(
                     f"Agent {self.name!r} was given {len(begun)} contexts and wrote {len(new)} messages."

@@ -1,5 +1,6 @@
 """The cost of a batch of rollouts and the length of an agent's messages, under TRL's names where it has them."""
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -43,9 +44,9 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         "decoded": rollouts.tokens_decoded,
         "scored": rollouts.tokens_scored,
         "kept": rollouts.tokens_kept,
-        "own_tokens": sum(sum(view.mask) for view in views),
         "own_messages": sum(view.num_messages for view in views),
     }
+    own = [(len(message.ids), message.finished) for message in messages if message.agent == name]
     total = accelerator.reduce(torch.tensor(list(counts.values()), device=accelerator.device), reduction="sum")
     counts = dict(zip(counts, total.tolist(), strict=True))
     own_messages = max(counts["own_messages"], 1)
@@ -56,7 +57,21 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         "rollout/reused_fraction": counts["kept"] / max(counts["tokens"], 1),
         "rollout/messages_cut": counts["cut"],
         "rollout/ended_for_length": counts["full"],
-        "completions/mean_length": counts["own_tokens"] / own_messages,
         "completions/clipped_ratio": counts["unfinished"] / own_messages,
+        **_measure_lengths([length for length, _ in own], "length", accelerator),
+        **_measure_lengths([length for length, finished in own if finished], "terminated_length", accelerator),
     }
     return RolloutMetrics(values, counts["read"] + counts["tokens"])
+
+
+def _measure_lengths(lengths: list[int], name: str, accelerator: Accelerator) -> dict[str, float]:
+    """Mean, smallest and largest of the `lengths` of all processes; 0 if there are none, as in TRL."""
+    found = [len(lengths), sum(lengths), min(lengths, default=sys.maxsize), max(lengths, default=0)]
+    counts, sums, smallest, largest = accelerator.gather(torch.tensor([found], device=accelerator.device)).unbind(1)
+    number = int(counts.sum())
+    values = {
+        "mean": float(sums.sum()) / max(number, 1),
+        "min": float(smallest.min()) if number else 0.0,
+        "max": float(largest.max()),
+    }
+    return {f"completions/{kind}_{name}": value for kind, value in values.items()}

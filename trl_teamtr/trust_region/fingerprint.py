@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from accelerate import Accelerator
 
 
 # Number of weights that are widened at a time
@@ -29,3 +30,9 @@ def fingerprint(weights: Sequence[torch.Tensor]) -> torch.Tensor:
             places = 2 * torch.arange(len(chunk), device=chunk.device) + 1
             sums.append((chunk.to(torch.int64) * places).sum())
     return torch.stack(sums) if sums else torch.zeros(0, dtype=torch.int64)
+
+
+def differ(before: torch.Tensor, after: torch.Tensor, accelerator: Accelerator) -> bool:
+    """Whether two fingerprints differ on any process. All processes call this together."""
+    differences = (before != after).any().long().to(accelerator.device)
+    return accelerator.reduce(differences, reduction="sum").item() > 0

@@ -1,11 +1,15 @@
-"""The KL between an agent's policies before and after an update, over the full vocabulary."""
+"""The KL between an agent's policies before and after an update, on rollouts of the former (eq. 11)."""
+
+from collections.abc import Sequence
 
 import torch
 
-from ..maths.kl import exact_kl
+from ..maths.kl import exact_kl, k3_kl
 from ..policy.policy import Policy
-from ..policy.scoring import rows_per_chunk, sequence
+from ..policy.scoring import message_mask, rows_per_chunk, sequence
+from ..policy.speaker import Speaker
 from .snapshot import Snapshot
+from .turn_radii import TurnRadii
 
 
 # Maximum number of logits of one policy in memory at a time: 256 MiB in float32.
@@ -35,3 +39,28 @@ def exact_token_kl(policy: Policy, inputs: dict, snapshot: Snapshot, temperature
         with snapshot.current_policy():
             chunks.append(exact_kl(policy.logits(call), new, temperature))
     return torch.cat(chunks)
+
+
+@torch.no_grad()
+def mean_kl(
+    speaker: Speaker, micro_batches: Sequence[dict], snapshot: Snapshot | None, turn_radii: TurnRadii
+) -> float:
+    """
+    d̂ of the current weights against π_cur on the messages of `micro_batches`, in nats per message.
+
+    Args:
+        speaker ([`Speaker`]): Whose policy is π_new. All processes call this together.
+        micro_batches (`Sequence[dict]`): Rollouts of π_cur.
+        snapshot ([`Snapshot`], *optional*): π_cur, for the exact KL. Without it k3 is measured, on the
+            `old_per_token_logps` of `micro_batches`.
+        turn_radii ([`TurnRadii`]): How the messages are averaged.
+    """
+    total = torch.zeros(2, len(turn_radii.weights), device=speaker.policy.accelerator.device)
+    for inputs in micro_batches:
+        if snapshot is not None:
+            kl = exact_token_kl(speaker.policy, inputs, snapshot, speaker.sampling.temperature)
+        else:
+            kl = k3_kl(inputs["old_per_token_logps"], speaker.token_logps(inputs))
+        by_turn = turn_radii.by_turn(kl * message_mask(inputs), inputs)
+        total += torch.stack([by_turn, turn_radii.count(inputs)])
+    return turn_radii.measure(*speaker.policy.accelerator.reduce(total, reduction="sum"))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .engines import PlainEngine, ZeroEngine
+from .entropy import EntropyState
 
 
 class Snapshot:
@@ -77,20 +78,23 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def all_or_nothing(before: Snapshot, engine: PlainEngine | ZeroEngine) -> Iterator[None]:
+def all_or_nothing(before: Snapshot | None, engine: PlainEngine | ZeroEngine, entropy: EntropyState) -> Iterator[None]:
     """
     Context of an update: if anything ends it early, an error, an exception in a callback or Ctrl-C, the update is
-    reverted, and its gradients are discarded.
+    reverted, and its gradients are discarded. Without a radius, steps that were made stay.
 
     Args:
-        before ([`Snapshot`]): π_cur, with its optimizer.
+        before ([`Snapshot`], *optional*): π_cur, with its optimizer; `None` without a radius.
         engine (`PlainEngine` or `ZeroEngine`): The engine of the agent.
+        entropy ([`EntropyState`]): That of π_cur.
     """
     try:
         yield
     except BaseException:
         # Other processes may be anywhere: a collective call here could wait for them forever, and hide the error
-        before.restore(alone=True)
+        if before is not None:
+            before.restore(alone=True)
+            entropy.restore()
         engine.discard_gradients()
         raise
 

@@ -6,6 +6,7 @@ The direction is KL(π_cur ‖ π_new), estimated on samples of π_cur. TRL's `b
 direction, against a fixed reference.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,7 +52,8 @@ class UpdateReport:
         inner_steps (`int`): Optimizer steps taken.
         kl (`float`): d̂ of the accepted update, in nats per message; 0 if it was rejected or made no step.
         kl_proposed (`float`): d̂ before backtracking.
-        kl_last_pass (`float`): k3 estimate at the start of the last inner iteration, measured at no cost.
+        kl_last_pass (`float`): k3 estimate before the last optimizer step, or before the one that was not made. With
+            several steps per pass and no radius to keep, on the rollouts of that step alone.
         backtracks (`int`): Number of halvings.
         rejected (`bool`): Whether the update was reverted.
         idle (`bool`): Whether it changed no weight although the agent spoke and some advantage was not 0.
@@ -85,6 +87,15 @@ class UpdateReport:
         if radius is not None and not self.rejected:
             metrics["out_of_region_rate"] = float(self.kl > radius)
         return metrics
+
+
+def check_loss(loss: float, name: str, update: int):
+    """Raise `FloatingPointError` if the loss of a pass of agent `name` is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss of agent {name!r} is {loss} at update {update}; its pass was not applied. A smaller learning rate "
+            "or `max_grad_norm` usually helps."
+        )
 
 
 def backtrack(
