@@ -18,6 +18,7 @@ from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
 from .agents.team_file import write_team_files
 from .checks import preflight
+from .checks.router_loss import check_router_loss
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
 from .conversation.transcript import Transcript
@@ -86,6 +87,7 @@ class LeadTrainer(AgentTrainer):
             self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
         for member in self.members:
             check_trainable_weights(member.model, member.agent)
+            check_router_loss(member.model, member.agent, member.aux_loss_enabled)
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 
