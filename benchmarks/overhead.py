@@ -255,6 +255,8 @@ def measure(title: str, team: dict, stages: int, resampling: str, estimator: str
     callback = Stages(len(team["model"]), clock)
     arguments = common_arguments(stages + 1) | team["args"] | own
     arguments |= {"resampling": resampling, "kl_estimator": estimator}
+    if own:
+        team["train_dataset"] = team["train_dataset"].take(50)
     with tempfile.TemporaryDirectory() as folder:
         trainer = TeamTRTrainer(**team | {"args": TeamTRConfig(folder, **arguments)}, callbacks=[callback])
         trainer.remove_callback(PrinterCallback)

@@ -47,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 MODES = ("stale", "full", "suffix", "suffix reversed", "speculative")
 SIZES, RADII = (2, 3, 4, 6, 8), (0.01, 0.25)
-SMOKE_MODES = ("stale", "suffix reversed", "speculative")
+SMOKE_MODES = ("stale", "speculative")
 LONG = 144  # tokens
 LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 3e-4}
 # What a run to see that it runs has instead
@@ -81,7 +81,7 @@ def link_team(setup: dict) -> dict:
         "model": [Agent(name, f"{setup['folder']}/link/{name}") for name in link.NAMES[: setup["agents"]]],
         "reward_funcs": link.link_reward,
         "args": {"per_device_train_batch_size": 384, "max_completion_length": 4, "kl_estimator": "exact"},
-        "train_dataset": link.make_dataset(setup["agents"], 2000, seed=0),
+        "train_dataset": link.make_dataset(setup["agents"], 50 if setup["smoke"] else 2000, seed=0),
     }
 
 
@@ -98,7 +98,8 @@ def long_team(setup: dict) -> dict:
     tokenizer = link.make_tokenizer()
     names = link.NAMES[: setup["agents"]]
     team = [Agent(name, endless_model(tokenizer, seed), processing_class=tokenizer) for seed, name in enumerate(names)]
-    prompts = [[{"role": "user", "content": "".join(random.Random(i).choices("012345", k=8))}] for i in range(500)]
+    rows = range(50 if setup["smoke"] else 500)
+    prompts = [[{"role": "user", "content": "".join(random.Random(i).choices("012345", k=8))}] for i in rows]
     return {
         "model": team,
         "reward_funcs": reward,

@@ -52,6 +52,8 @@ NIGHTLY = (
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("test_benchmarks.py", " --model]"),
+    ("test_benchmarks.py", "[reproduce ablations]"),
+    ("test_benchmarks.py", "[reproduce cost]"),
     ("test_family_sweep.py", "test_other_architectures"),
 )
 

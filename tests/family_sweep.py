@@ -44,6 +44,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 
 from trl_teamtr import Agent, Team  # noqa: E402
+from trl_teamtr.conversation.view import View  # noqa: E402
 from trl_teamtr.rollouts.drafts import Drafts  # noqa: E402
 from trl_teamtr.trust_region.snapshot import Snapshot  # noqa: E402
 
@@ -186,11 +187,18 @@ def batch(contexts, pad: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
+def score(member, contexts: list[list[int]], answers: list[list[int]]) -> torch.Tensor:
+    """Log-probabilities of `answers` after `contexts`, as the trainer scores the views of a batch."""
+    views = [View(prompt_ids=list(context)) for context in contexts]
+    for view, answer in zip(views, answers, strict=True):
+        view.write(list(answer))
+    return member.speaker.token_logps(member.speaker.view_batch(views))
+
+
 def padding_difference(member) -> float:
-    policy, answer = member.speaker.policy, [2, 3, 0]
-    alone = policy.token_logps(*batch([CONTEXTS[0] + answer]), torch.tensor([answer]))
-    beside = policy.token_logps(*batch([context + answer for context in CONTEXTS]), torch.tensor([answer, answer]))
-    return (alone[0] - beside[0]).abs().max().item()
+    answer = [2, 3, 0]
+    alone, beside = (score(member, contexts, [answer] * len(contexts)) for contexts in (CONTEXTS[:1], CONTEXTS))
+    return (alone[0, : len(answer)] - beside[0, : len(answer)]).abs().max().item()
 
 
 def generation_difference(member) -> float:
@@ -203,9 +211,7 @@ def generation_difference(member) -> float:
     answers = output.sequences[:, ids.size(1) :]
     logps = torch.stack(output.logits, dim=1).float().log_softmax(dim=-1)
     generated = logps.gather(2, answers[..., None])[..., 0]
-    whole = torch.cat([mask, torch.ones_like(answers)], dim=1)
-    scored = member.speaker.policy.token_logps(output.sequences, whole, answers)
-    return (generated - scored).abs().max().item()
+    return (generated - score(member, CONTEXTS, answers.tolist())).abs().max().item()
 
 
 def main(options) -> list[Row]:

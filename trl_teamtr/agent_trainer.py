@@ -378,7 +378,9 @@ class AgentTrainer(GRPOTrainer):
             kl_sum += micro_batch.pop("kl_by_turn", 0.0)
             if not last:
                 self.lead.control = self.lead.callback_handler.on_substep_end(self.args, self.state, self.lead.control)
-        totals = self.accelerator.reduce(torch.cat([loss.float()[None], kl_sum.float(), counts.float()]), reduction="sum")
+        totals = self.accelerator.reduce(
+            torch.cat([loss.float()[None], kl_sum.float(), counts.float()]), reduction="sum"
+        )
         mean_loss, kl = totals[0].item(), self.turn_radii.measure(*totals[1:].chunk(2))
         check_loss(mean_loss, self.name, self.state.global_step + 1)
         return mean_loss / self.accelerator.num_processes, kl

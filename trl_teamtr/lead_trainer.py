@@ -20,6 +20,7 @@ from .agents.team_file import folder_of, own_folder, write_team_files
 from .checks import preflight
 from .checks.idle import IdleWatch
 from .checks.padding import check_padding
+from .checks.router_loss import check_router_loss
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
 from .conversation.template_date import agree_on_date
@@ -92,6 +93,7 @@ class LeadTrainer(AgentTrainer):
             check_trainable_weights(member.model, member.agent)
             if member.ref_model is not None:
                 count_positions_from_mask(self.accelerator.unwrap_model(member.ref_model))
+            check_router_loss(member.model, member.agent, member.aux_loss_enabled)
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 

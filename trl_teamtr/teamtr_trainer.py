@@ -26,7 +26,6 @@ from .agents.resolving import default_args, resolve_team
 from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
-from .checks.router_loss import check_router_loss
 from .checks.sampling_checks import check_sampling
 from .conversation.router import Router
 from .conversation.rules import TurnTaking, make_rules
@@ -175,8 +174,6 @@ class TeamTRTrainer(LeadTrainer):
         self.team = Team([member.speaker for member in self.members], rules, self.accelerator)
         self._share_equipment(args, agents)
         preflight.check_speakers(self.team.speakers, splits, rules)
-        for member in self.members:
-            check_router_loss(member.model, member.agent, member.aux_loss_enabled)
         probes = make_probes(self, eval_dataset)
         if probes:
             self.add_callback(DiagnosticsCallback(self, probes))

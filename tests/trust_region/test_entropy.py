@@ -27,7 +27,12 @@ def logged(trainer, name):
         {"learning_rate": 0.05, "trust_region_radius": 0.01},  # passes are discarded
         {"learning_rate": 0.05, "trust_region_radius": 0.01, "max_backtracks": 0},  # updates are rejected
         {"learning_rate": 1e-3, "trust_region_radius": None},
-        {"learning_rate": 0.05, "trust_region_radius": 0.01, "steps_per_generation": 2, "gradient_accumulation_steps": 1},
+        {
+            "learning_rate": 0.05,
+            "trust_region_radius": 0.01,
+            "steps_per_generation": 2,
+            "gradient_accumulation_steps": 1,
+        },
     ],
     ids=["stopped early", "rejected", "no radius", "two steps per pass"],
 )
