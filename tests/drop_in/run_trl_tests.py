@@ -10,6 +10,7 @@ that is not documented (documented.py).
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -115,7 +116,8 @@ def main():
         folder = options.keep.resolve() if options.keep else Path(temporary)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        make_hub(folder / "hub", folder / "datasets", checkout)
+        with contextlib.redirect_stdout(sys.stderr):  # what transformers prints when it saves
+            make_hub(folder / "hub", folder / "datasets", checkout)
         theirs, ours = (run(checkout, folder, swap, options) for swap in (False, True))
     sys.exit(0 if report(theirs, ours) else 1)
 

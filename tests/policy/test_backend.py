@@ -87,3 +87,10 @@ def test_no_row_is_fed_beyond_the_longest_context(monkeypatch):
 def test_a_process_without_rows_takes_part():
     _, backend = make_backend()
     assert backend.generate([], []) == []
+
+
+def test_messages_are_found_by_beam_search():
+    _, backend = make_backend(generation_kwargs={"num_beams": 2})
+    torch.manual_seed(0)
+    found = backend.generate([[0], [0, 2, 0], [2, 2]], [1, 2, 4])
+    assert all(1 <= len(ids) <= limit for ids, limit in zip(found, [1, 2, 4], strict=True))

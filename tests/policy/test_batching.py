@@ -31,3 +31,8 @@ def test_each_row_ends_at_its_own_limit():
     ends = RowLimits(torch.tensor([1, 3, 2]), width=4)
     seen = [ends(torch.zeros(3, 4 + new), None).tolist() for new in (1, 2, 3)]
     assert seen == [[True, False, False], [True, False, True], [True, True, True]]
+
+
+def test_the_beams_of_a_row_have_its_limit():
+    ends = RowLimits(torch.tensor([1, 2]), width=4)
+    assert ends(torch.zeros(6, 5), None).tolist() == [True] * 3 + [False] * 3

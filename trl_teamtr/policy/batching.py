@@ -43,4 +43,5 @@ class RowLimits(StoppingCriteria):
         self._limits, self._width = limits, width
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        return self._limits <= input_ids.size(1) - self._width
+        beams = len(input_ids) // len(self._limits)  # of a row, one after another
+        return self._limits.repeat_interleave(beams) <= input_ids.size(1) - self._width
