@@ -82,6 +82,7 @@ class Policy:
         attention_mask: torch.Tensor,
         sampled_ids: torch.Tensor,
         batch_size: int | None = None,
+        position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Log-probabilities of tokens at the temperature of the fused head, as TRL computes them.
@@ -90,11 +91,14 @@ class Policy:
             input_ids, attention_mask (`torch.Tensor` of shape `(rows, length)`, int64): The sequences, as they are read.
             sampled_ids (`torch.Tensor` of shape `(rows, keep)`, int64): What was sampled at their last positions.
             batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
+            position_ids (`torch.Tensor` of the shape of `input_ids`, int64, *optional*): With all rows at a time, the
+                positions; counted from the mask if not given.
 
         Returns:
             `torch.Tensor` of shape `(rows, keep)`, in nats.
         """
         size, keep, found = batch_size or len(input_ids), sampled_ids.size(1), []
+        more = {} if position_ids is None else {"position_ids": position_ids}
         model: Any = self.model  # TRL annotates `PreTrainedModel` only
         with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs):
             parts = (tensor.split(size) for tensor in (input_ids, attention_mask, sampled_ids))
@@ -102,7 +106,7 @@ class Policy:
                 labels = torch.full_like(ids, -100)
                 labels[:, -keep:] = sampled.masked_fill(mask[:, -keep:] == 0, -100)
                 with self.accelerator.autocast():
-                    output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+                    output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **more)
                 found.append(output.log_probs[:, -keep:])
         return torch.cat(found)
 
