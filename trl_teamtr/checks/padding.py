@@ -78,7 +78,9 @@ def _check_sampling(speaker: Speaker, policy: Policy):
         output.sequences,
         torch.stack(output.logits, dim=1).float(),
     )  # before temperature and truncation
-    sampled = logits.log_softmax(dim=-1).gather(-1, sequences[:, LENGTH:, None]).squeeze(-1)
+    sampled = (
+        (logits / speaker.sampling.temperature).log_softmax(dim=-1).gather(-1, sequences[:, LENGTH:, None]).squeeze(-1)
+    )
     whole = torch.cat([mask, torch.ones_like(sequences[:, LENGTH:])], dim=1)
     scored = _score(policy, sequences, whole)[:, LENGTH - 1 :]
     for i in range(len(sequences)):
@@ -119,7 +121,11 @@ def _some_ids(policy: Policy, length: int) -> torch.Tensor:
     return torch.randint(policy.vocab_size, (length,)).to(policy.accelerator.device)
 
 
-def _score(policy: Policy, ids: torch.Tensor, mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of all tokens but the first of each row, at temperature 1."""
-    logits = policy.logits({"input_ids": ids, "attention_mask": mask, "use_cache": False, **more}).float()
-    return logits.log_softmax(dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+def _score(
+    policy: Policy, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    Log-probabilities of all tokens but the first of each row. By the fused head: under ZeRO-3 DeepSpeed must see the
+    modules of a training pass first, among which the head is not, or it fetches and releases the head at wrong times.
+    """
+    return policy.token_logps(ids, mask, ids[:, 1:], position_ids=position_ids)

@@ -107,6 +107,7 @@ class Policy:
         sampled_ids: torch.Tensor,
         batch_size: int | None = None,
         as_trained: bool = False,
+        position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Log-probabilities of tokens at the temperature of the fused head, in the scoring precision.
@@ -116,17 +117,20 @@ class Policy:
             sampled_ids (`torch.Tensor` of shape `(rows, keep)`, int64): What was sampled at their last positions.
             batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
             as_trained (`bool`): Whether to score in the precision of training, as TRL does.
+            position_ids (`torch.Tensor` of the shape of `input_ids`, int64, *optional*): With all rows at a time, the
+                positions; counted from the mask if not given.
 
         Returns:
             `torch.Tensor` of shape `(rows, keep)`, in nats.
         """
         size, keep, found = batch_size or len(input_ids), sampled_ids.size(1), []
+        more = {} if position_ids is None else {"position_ids": position_ids}
         with self._scoring(as_trained):
             parts = (tensor.split(size) for tensor in (input_ids, attention_mask, sampled_ids))
             for ids, mask, sampled in zip(*parts, strict=True):
                 labels = torch.full_like(ids, -100)
                 labels[:, -keep:] = sampled.masked_fill(mask[:, -keep:] == 0, -100)
-                output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+                output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **more)
                 found.append(output.log_probs[:, -keep:])
         return torch.cat(found)
 
