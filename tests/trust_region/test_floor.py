@@ -30,7 +30,7 @@ def test_a_nudge_is_small_and_the_same_each_time(dtype):
     assert all(torch.equal(a, b) for a, b in zip(nudged, nudge(weights), strict=True))
     moved = [(a != b).float().mean().item() for a, b in zip(nudged, weights, strict=True)]
     if dtype == torch.float32:
-        assert min(moved) > 0.5 and max((a - b).abs().max() for a, b in zip(nudged, weights, strict=True)) < 4e-7
+        assert min(moved) > 0.9 and max((a - b).abs().max() for a, b in zip(nudged, weights, strict=True)) < 1e-4
     else:
         assert all(0 < share < 3e-3 for share in moved)
         assert (nudged[0] - weights[0]).abs().max() <= 4 * torch.finfo(dtype).eps
@@ -57,7 +57,7 @@ def test_in_float32_the_floor_is_nothing_and_the_weights_are_left_alone(tmp_path
     for trainer in (plain, often):
         torch.manual_seed(0)
         trainer.train()
-        assert len(logged(trainer, "agent/x/kl_floor")) == 3 and max(logged(trainer, "agent/x/kl_floor")) < 1e-8
+        assert len(logged(trainer, "agent/x/kl_floor")) == 3 and max(logged(trainer, "agent/x/kl_floor")) < 1e-6
     for a, b in zip(plain.members, often.members, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
 
@@ -85,15 +85,22 @@ def long_messages(**fields):
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_in_mixed_precision_small_updates_are_accepted_as_in_float32(tmp_path, mixed_precision, weights):
-    """Scored in the precision of training, their KL would be that of its rounding."""
+    """Scored in the precision of training, the KL of the first is that of its rounding."""
     rate = {"learning_rate": 1e-3} if weights == "bfloat16" else {}  # smaller steps do not change such weights
-    agents = [Agent("x", make_model(seed=4).to(getattr(torch, weights)), processing_class=make_tokenizer())]
-    fields = long_messages(**rate, max_idle_updates=1, trust_region_radius=1e-3, **mixed_precision)
-    trainer = make_trainer(tmp_path, agents, **fields)
-    trainer.train()
-    assert max(logged(trainer, "agent/x/idle")) == 0 and max(logged(trainer, "agent/x/rejected")) == 0
-    assert max(logged(trainer, "agent/x/kl_floor")) < 1e-5 < trainer.floors.training
-    assert 0 < max(logged(trainer, "agent/x/kl")) <= 1e-3
+    fields = long_messages(**rate, trust_region_radius=1e-3, **mixed_precision)
+    kls = {}
+    for precision in ("float32", "bfloat16"):
+        agents = [Agent("x", make_model(seed=4).to(getattr(torch, weights)), processing_class=make_tokenizer())]
+        idle = {"max_idle_updates": 1 if precision == "float32" else None}
+        trainer = make_trainer(tmp_path / precision, agents, scoring_precision=precision, **idle, **fields)
+        torch.manual_seed(0)
+        trainer.train()
+        kls[precision] = logged(trainer, "agent/x/kl")
+        if precision == "float32":
+            assert max(logged(trainer, "agent/x/idle")) == 0 and max(logged(trainer, "agent/x/rejected")) == 0
+            assert max(logged(trainer, "agent/x/kl_floor")) < 1e-5
+    assert 0 < max(kls["float32"]) <= 1e-3
+    assert abs(kls["bfloat16"][0] - kls["float32"][0]) > 0.2 * kls["float32"][0]
 
 
 def test_floors_are_kept_over_a_resume(tmp_path, mixed_precision):

@@ -14,9 +14,9 @@ from .snapshot import Snapshot
 from .turn_radii import TurnRadii
 
 
-# A nudge of float32 weights, in absolute terms; of narrower ones, a unit in the last place of this share of them. The true
-# KL is then below a thousandth of any radius in use, and low-precision copies change here and there.
-NUDGE = 1e-7
+# A nudge of float32 weights, at least, and relative to them; of narrower ones, a unit in the last place of this share of
+# them. The true KL is then below a thousandth of any radius in use, and low-precision copies change here and there.
+NUDGE, RELATIVE_NUDGE = 1e-7, 1e-5
 NUDGED_SHARE = 1e-3
 
 # A radius below so many floors is an error, or worth a warning
@@ -30,7 +30,7 @@ def nudge(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     for weight in weights:
         sign = torch.randint(0, 2, weight.shape, generator=generator).to(weight) * 2 - 1
         if torch.finfo(weight.dtype).bits >= 32:
-            nudged.append(weight + NUDGE * sign)
+            nudged.append(weight + sign * (RELATIVE_NUDGE * weight.abs()).clamp(min=NUDGE))
         else:
             moved = torch.nextafter(weight, sign * math.inf)
             few = torch.rand(weight.shape, generator=generator).to(weight.device) < NUDGED_SHARE
