@@ -96,7 +96,12 @@ def _restore(held: list[tuple[nn.Parameter, torch.Tensor]]):
 
 
 def _before(held: list, recurse: bool):
-    return lambda module, args: held.extend(_widen(module, recurse))
+    def widen(module: nn.Module, args: tuple) -> tuple:
+        held.extend(_widen(module, recurse))
+        # Under ZeRO-3 LoRA casts its input to the dtype of weights that are not widened yet
+        return tuple(arg.float() if isinstance(arg, torch.Tensor) and arg.dtype in _LOW else arg for arg in args)
+
+    return widen
 
 
 def _after(held: list):
