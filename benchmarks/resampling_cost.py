@@ -231,9 +231,9 @@ def watch(trainer, seconds: dict[str, float], changed: list[float]):
         return found
 
     def timed(update):
-        def call(batch, before):
+        def call(batch, before, *due):
             start = time.perf_counter()
-            report = update(batch, before)
+            report = update(batch, before, *due)
             seconds["updates"] += time.perf_counter() - start
             return report
 

@@ -132,16 +132,16 @@ def watch_optimism(trainer, every: int) -> list[dict]:
     def watch(member):
         update = member.update
 
-        def measured(batch, before=None):
+        def measured(batch, before=None, *due):
             if not pending:
-                return update(batch, before)
+                return update(batch, before, *due)
             logged = {name: list(values) for name, values in trainer._metrics["train"].items()}
             other = member._generate_and_score_completions(pending["rows"], pending["other"])
             trainer._metrics["train"].clear()
             trainer._metrics["train"].update(logged)
             with torch.no_grad():
                 old = [log_probs(member, each) for each in (batch, other)]
-            report = update(batch, before)
+            report = update(batch, before, *due)
             own, others = (surrogate(member, *pair) for pair in zip((batch, other), old, strict=True))
             found.append(
                 {name: pending[name] for name in ("stage", "position", "return")} | {"surrogate": own - others}

@@ -3,12 +3,11 @@
 import contextlib
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from transformers import PreTrainedModel, TrainerControl
-from transformers.trainer_callback import CallbackHandler
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
@@ -16,13 +15,12 @@ from .agents.agent import Agent
 from .agents.settings import SpeakingSettings
 from .checks.sampling_checks import choose_estimator
 from .conversation.transcript import Transcript
+from .lead_protocol import Lead
 from .maths.advantages import group_advantages
 from .maths.kl import k3_kl
-from .policy.making import make_speaker
+from .policy.making import make_policy, make_speaker
 from .policy.plain_sampling import silence_dropout
-from .policy.policy import Policy
-from .policy.residency import Residency
-from .policy.scoring import message_mask, scored_on
+from .policy.scoring import message_mask, score_current, scored_on
 from .policy.speaker import Speaker
 from .reports.rollout_metrics import measure_rollouts
 from .returns.returns import answer_ids, answers, weigh_rewards
@@ -33,26 +31,13 @@ from .teamtr_config import TeamTRConfig
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
 from .trust_region.entropy import EntropyState
 from .trust_region.fingerprint import differ, fingerprint
+from .trust_region.floor import Floors
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import mean_kl
 from .trust_region.snapshot import Snapshot, all_or_nothing
 from .trust_region.steps import split_into_steps
 from .trust_region.turn_radii import TurnRadii
 from .trust_region.update import KLController, UpdateReport, backtrack, check_loss
-
-
-class Lead(Protocol):
-    """What a member needs of the trainer of its team."""
-
-    callback_handler: CallbackHandler
-    control: TrainerControl
-    residency: Residency
-
-    def team_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, transcripts: list[Transcript]
-    ) -> torch.Tensor:
-        """Rewards of rollouts by each reward function, over all processes."""
-        ...
 
 
 class AgentTrainer(GRPOTrainer):
@@ -110,6 +95,7 @@ class AgentTrainer(GRPOTrainer):
         self.eos_token_ids = self.speaker.eos_token_ids  # TRL's own leave out those of `generation_kwargs`
         self.radius = agent.radius_in(self.args)
         self.kl_estimator = choose_estimator(self.args, self.radius)
+        self.floors = Floors()
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.engine: PlainEngine | ZeroEngine = PlainEngine(self)
@@ -124,12 +110,11 @@ class AgentTrainer(GRPOTrainer):
         self._sampled_ids: torch.Tensor | None = None
 
     def _make_speaker(self, team_size: int) -> Speaker:
-        args: Any = self.args  # TRL's fields are declared as text too, which they are on the command line
         return make_speaker(
             self.agent,
-            Policy(self.model, self.accelerator, args.gradient_checkpointing_kwargs, args.ds3_gather_for_generation),
+            make_policy(self.model, self.accelerator, self.args),
             self.processing_class,
-            SpeakingSettings.of(args),
+            SpeakingSettings.of(self.args),
             alone=team_size == 1,
             before_use=lambda: self.lead.residency.use(self),
         )
@@ -247,6 +232,8 @@ class AgentTrainer(GRPOTrainer):
         if "old_per_token_logps" not in inputs:
             # The first pass: π_new is still π_cur, so the KL and its gradient are 0
             inputs["old_per_token_logps"] = logps.detach()
+            if self.speaker.policy.scores_as_it_trains:
+                inputs["scored_logps"] = inputs["old_per_token_logps"]
             return loss
         kl = self.turn_radii.by_turn(k3_kl(inputs["old_per_token_logps"], logps) * message_mask(inputs), inputs)
         inputs["kl_by_turn"] = kl.detach()
@@ -264,7 +251,7 @@ class AgentTrainer(GRPOTrainer):
         with loading_runs_no_code(self):
             output = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.engine = make_engine(self, self.name)
-        self.speaker.policy.module = self.model_wrapped
+        self.speaker.policy.wrap(self.model_wrapped)
         return output
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None):
@@ -278,7 +265,7 @@ class AgentTrainer(GRPOTrainer):
 
     # The update
 
-    def update(self, batch: dict[str, Any], before: Snapshot | None = None) -> UpdateReport:
+    def update(self, batch: dict, before: Snapshot | None = None, floor_is_due: bool = False) -> UpdateReport:
         """
         Update the policy on `batch` within its trust region (eq. 10 and 11).
 
@@ -288,8 +275,10 @@ class AgentTrainer(GRPOTrainer):
         Args:
             batch (`dict`): What [`~AgentTrainer._generate_and_score_completions`] returns: rollouts of π_cur.
             before ([`Snapshot`], *optional*): π_cur, with its optimizer if there is a radius. By default made here.
+            floor_is_due (`bool`): Whether to measure the floor of the KL first, in any case in the first update.
 
         Raises:
+            `ValueError`: If the radius is below three floors.
             `FloatingPointError`: If the loss of a pass is NaN or infinite. Whatever ends an update early reverts it or,
                 without a radius, the pass.
         """
@@ -298,19 +287,23 @@ class AgentTrainer(GRPOTrainer):
         report = UpdateReport(num_messages=int(batch["num_messages_in_batch"]), num_tokens=num_tokens)
         start = fingerprint(self.engine.weights)
         if batch["num_items_in_batch"] > 0:
-            self._update(batch, report, before)
+            self._update(batch, report, before, floor_is_due)
         moved = differ(start, fingerprint(self.engine.weights), self.accelerator)
         report.idle = min(num_advantages, report.num_messages) > 0 and not moved
         return report
 
-    def _update(self, batch: dict[str, Any], report: UpdateReport, before: Snapshot | None):
+    def _update(self, batch: dict[str, Any], report: UpdateReport, before: Snapshot | None, floor_is_due: bool):
         shuffled: Any = shuffle_sequence_dict(batch)
         micro_batches: list[dict] = split_tensor_dict(shuffled, self.args.steps_per_generation or 1)
         micro_batches, monitored = split_off_monitor(micro_batches, self.args.monitor_fraction, self.accelerator)
         steps = split_into_steps(micro_batches, self.args.gradient_accumulation_steps or 1, self.accelerator)
-        # Those of π_cur, which is gone after the first step; with one step per pass, the first pass yields the others
-        for part in monitored if len(steps) == 1 else [*micro_batches, *monitored]:
-            part["old_per_token_logps"] = self.speaker.token_logps(part, self.args.per_device_train_batch_size)
+        exact, floor_is_due = self.kl_estimator == "exact", floor_is_due or self.floors.scoring is None
+        score_current(self.speaker, micro_batches, monitored, len(steps), self.radius is not None, floor_is_due)
+        if self.radius is not None and floor_is_due:
+            self.floors.measure(self.speaker, self.engine, [*micro_batches, *monitored], self.turn_radii, exact)
+            if self.args.enforce_radius:
+                self.floors.check(self.radius, self.speaker)
+        report.kl_floor = self.floors.scoring
         entropy = EntropyState(self)
         if self.radius is None:
             with all_or_nothing(None, self.engine, entropy):
@@ -351,7 +344,10 @@ class AgentTrainer(GRPOTrainer):
                 loss, kl = self._accumulate(micro_batches)
                 losses.append(loss)
                 report.kl_last_pass = report.kl_last_pass if measured else kl
-                stopped = len(steps) == 1 and kl > radius
+                stopped = len(steps) == 1 and kl - self.floors.training > radius
+                if stopped and not self.speaker.policy.scores_as_it_trains:  # suggested, and decided here
+                    report.kl_last_pass = self.measure_kl(sum(steps, []), estimator="k3")
+                    stopped = report.kl_last_pass > radius
             if stopped:
                 self.engine.discard_gradients()
                 entropy.restore()

@@ -139,7 +139,7 @@ class LeadTrainer(AgentTrainer):
         for member in self.members:
             if not member.agent.trainable:
                 prepare_frozen(member)
-                member.speaker.policy.module = member.model_wrapped
+                member.speaker.policy.wrap(member.model_wrapped)
         for member in self.trained_members:
             folder = checkpoint_folder and folder_of(checkpoint_folder, member.name)
             member.num_updates = num_stages
@@ -148,8 +148,10 @@ class LeadTrainer(AgentTrainer):
             else:
                 member.train(resume_from_checkpoint=folder)
             if folder:
-                checkpoint.load_member_state(member, member.controller, folder)
+                checkpoint.load_member_state(member, member.controller, member.floors, folder)
         self.residency.start()
+        if self.accelerator.mixed_precision != "no":
+            torch.set_float32_matmul_precision("high")  # scoring in TF32, where the device has it
         for member in self.members:
             check_padding(member.speaker)
 
@@ -284,7 +286,7 @@ class LeadTrainer(AgentTrainer):
         self.save_model(folder, _internal_call=True)
         for member in self.trained_members:
             path = own_folder(folder, member.name, len(self.members))
-            checkpoint.save_member(member, member.controller, path, self.args.save_only_model)
+            checkpoint.save_member(member, member.controller, member.floors, path, self.args.save_only_model)
         if not self.args.save_only_model and self.state.global_step % len(self.trained_members):
             save_stage(self.resampler.stage, folder, self.accelerator, self.args.should_save)
         checkpoint.save_run_state(self, [member.name for member in self.trained_members], folder, final)

@@ -198,11 +198,15 @@ class TeamTRTrainer(LeadTrainer):
             batch = agent._generate_and_score_completions(rows, rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
             before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None
-            report = agent.update(batch, before)
+            report = agent.update(batch, before, self._floor_is_due())
             self.resampler.agent_was_updated(agent.speaker, report, before)
             self._end_update(agent, report, **log_kwargs)
             if self.control.should_training_stop:
                 break
+
+    def _floor_is_due(self) -> bool:
+        stage = self.state.global_step // len(self.trained_members)
+        return stage % self.args.floor_every == 0
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, ignore_keys_for_eval=None):
         agents = [member.agent for member in self.members]

@@ -41,9 +41,9 @@ def test_surrogate_and_measured_change_are_the_exact_improvement_of_an_agent_tha
     exact, prompts = [], sorted({row["prompt"] for row in trainer.train_dataset})
     for member in trainer.members:
 
-        def watched(batch, before, update=member.update):
+        def watched(batch, before, due, update=member.update):
             worth = expected_return(trainer, prompts)
-            report = update(batch, before)
+            report = update(batch, before, due)
             exact.append(expected_return(trainer, prompts) - worth)
             return report
 

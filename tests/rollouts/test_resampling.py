@@ -113,14 +113,14 @@ def test_log_probs_of_resampled_messages_are_those_of_a_fresh_scoring_pass(tmp_p
     trainer, compared = make_trainer(tmp_path, make_team(3), resampling=mode, num_rounds=2, **MOVING), []
 
     def watch(agent, update):
-        def call(batch, before):
+        def call(batch, before, *due):
             ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
             mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
             length = batch["completion_ids"].size(1)
             with torch.no_grad():
                 logps = agent.model(input_ids=ids, attention_mask=mask).logits[:, -length - 1 : -1].log_softmax(-1)
             fresh = logps.gather(-1, ids[:, -length:, None]).squeeze(-1)
-            report = update(batch, before)
+            report = update(batch, before, *due)
             own = (batch["completion_mask"] * batch["tool_mask"]).bool()
             torch.testing.assert_close(batch["old_per_token_logps"][own], fresh[own], atol=1e-5, rtol=0)
             compared.append(int(own.sum()))

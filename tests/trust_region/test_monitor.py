@@ -33,10 +33,10 @@ def test_monitored_rows_do_not_move_the_weights(tmp_path, monkeypatch):
         )
         update = trainer.update
 
-        def changed(batch, before, update=update, factor=factor):
+        def changed(batch, before, due, update=update, factor=factor):
             batch["advantages"] = batch["advantages"].clone()
             batch["advantages"][6:] *= factor
-            return update(batch, before)
+            return update(batch, before, due)
 
         monkeypatch.setattr(trainer, "update", changed)
         trainer.train()

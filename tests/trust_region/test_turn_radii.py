@@ -35,9 +35,9 @@ def test_accepted_updates_are_within_every_radius(tmp_path, monkeypatch, estimat
     by_turn = []
 
     def watch(agent, update):
-        def call(batch, before):
+        def call(batch, before, *due):
             snapshot = Snapshot(agent.engine, with_optimizer=False)
-            report = update(batch, before)
+            report = update(batch, before, *due)
             kl = exact_token_kl(agent.speaker.policy, batch, snapshot, agent.temperature) * loss_mask(batch)
             means = agent.turn_radii.by_turn(kl, batch) / agent.turn_radii.count(batch)
             by_turn.append([mean / own for mean, own in zip(means.tolist(), agent.turn_radii.radii, strict=True)])

@@ -8,6 +8,7 @@ import torch
 from ..policy.evaluating import evaluating
 from ..policy.policy import Policy
 from ..policy.positions import takes_positions
+from ..policy.precision import in_low_precision
 from ..policy.speaker import Speaker
 
 
@@ -83,13 +84,31 @@ def _check_sampling(speaker: Speaker, policy: Policy):
     whole = torch.cat([mask, torch.ones_like(sequences[:, LENGTH:])], dim=1)
     scored = _score(policy, sequences, whole)[:, LENGTH - 1 :]
     for i in range(len(sequences)):
-        _compare(speaker, sampled[i], scored[i], "when it is sampled", "when it is scored", "Use another model.")
+        _compare(
+            speaker,
+            sampled[i],
+            scored[i],
+            "when it is sampled",
+            "when it is scored",
+            "Use another model.",
+            sampled=True,
+        )
 
 
-def _compare(speaker: Speaker, one: torch.Tensor, other: torch.Tensor, where: str, elsewhere: str, remedy: str):
+def _compare(
+    speaker: Speaker,
+    one: torch.Tensor,
+    other: torch.Tensor,
+    where: str,
+    elsewhere: str,
+    remedy: str,
+    sampled: bool = False,
+):
     policy, difference = speaker.policy, (one - other).abs().mean().item()
-    half = policy.accelerator.mixed_precision != "no" or policy.model.dtype != torch.float32
-    tolerance = TOLERANCE_IN_HALF_PRECISION if half else TOLERANCE
+    exact = speaker.policy.scoring_precision == "float32" and not (
+        sampled and in_low_precision(policy.model, policy.accelerator)
+    )
+    tolerance = TOLERANCE if exact else TOLERANCE_IN_HALF_PRECISION
     if not difference <= tolerance:  # the negation also catches NaN
         raise ValueError(
             f"The model of agent {speaker.name!r} gives the same row another probability: {one.mean().item():.4f} nats per "

@@ -13,6 +13,7 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import add_fused_lm_head
 
 from .positions import count_positions_from_mask
+from .precision import in_low_precision, leave_precision_to_the_call, scoring_in
 
 
 class Policy:
@@ -27,6 +28,7 @@ class Policy:
         gradient_checkpointing_kwargs (`dict`, *optional*): For re-enabling gradient checkpointing after a call without
             gradient.
         gather_for_generation (`bool`): Under ZeRO-3, whether to gather all weights for generation.
+        scoring_precision (`str`): One of `SCORING_PRECISIONS`: that of log-probabilities and logits.
 
     Attributes:
         module ([`~torch.nn.Module`]): What is called: the model, or the DDP module or DeepSpeed engine around it.
@@ -38,13 +40,25 @@ class Policy:
         accelerator: Accelerator,
         gradient_checkpointing_kwargs: dict[str, Any] | None = None,
         gather_for_generation: bool = True,
+        scoring_precision: str = "float32",
     ):
         count_positions_from_mask(model)
         self.model = model
-        self.module: nn.Module = model
         self.accelerator = accelerator
+        self.scoring_precision = scoring_precision
+        self.wrap(model)
         self._gradient_checkpointing_kwargs = gradient_checkpointing_kwargs
         self._gather_for_generation = gather_for_generation
+
+    def wrap(self, module: nn.Module):
+        """From now on call `module`, which accelerate or DeepSpeed has made of the model."""
+        self.module = module
+        leave_precision_to_the_call(self.model)
+
+    @property
+    def scores_as_it_trains(self) -> bool:
+        """Whether a scoring pass and a training pass compute in the same precision, which is float32."""
+        return self.scoring_precision == "float32" and not in_low_precision(self.model, self.accelerator)
 
     @property
     def vocab_size(self) -> int:
@@ -66,13 +80,23 @@ class Policy:
                 gradient_checkpointing_kwargs=self._gradient_checkpointing_kwargs,
             ) as model,
             torch.no_grad(),
+            self.accelerator.autocast(),
         ):
             yield model
 
+    @contextlib.contextmanager
+    def _scoring(self, as_trained: bool = False) -> Iterator[None]:
+        """Context of forward passes without a gradient, in the scoring precision or in that of training."""
+        model: Any = self.model  # TRL annotates `PreTrainedModel` only
+        precision: contextlib.AbstractContextManager = (
+            self.accelerator.autocast() if as_trained else scoring_in(self.scoring_precision, model, self.accelerator)
+        )
+        with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs), precision:
+            yield
+
     def logits(self, call: dict[str, Any]) -> torch.Tensor:
         """Logits of a forward pass with the arguments `call`, without the last position; before the temperature."""
-        model: Any = self.model  # TRL annotates `PreTrainedModel` only
-        with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs), self.accelerator.autocast():
+        with self._scoring():
             return self.module(**call).logits[:, :-1]
 
     @torch.no_grad()
@@ -82,15 +106,17 @@ class Policy:
         attention_mask: torch.Tensor,
         sampled_ids: torch.Tensor,
         batch_size: int | None = None,
+        as_trained: bool = False,
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        Log-probabilities of tokens at the temperature of the fused head, as TRL computes them.
+        Log-probabilities of tokens at the temperature of the fused head, in the scoring precision.
 
         Args:
             input_ids, attention_mask (`torch.Tensor` of shape `(rows, length)`, int64): The sequences, as they are read.
             sampled_ids (`torch.Tensor` of shape `(rows, keep)`, int64): What was sampled at their last positions.
             batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
+            as_trained (`bool`): Whether to score in the precision of training, as TRL does.
             position_ids (`torch.Tensor` of the shape of `input_ids`, int64, *optional*): With all rows at a time, the
                 positions; counted from the mask if not given.
 
@@ -99,14 +125,12 @@ class Policy:
         """
         size, keep, found = batch_size or len(input_ids), sampled_ids.size(1), []
         more = {} if position_ids is None else {"position_ids": position_ids}
-        model: Any = self.model  # TRL annotates `PreTrainedModel` only
-        with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs):
+        with self._scoring(as_trained):
             parts = (tensor.split(size) for tensor in (input_ids, attention_mask, sampled_ids))
             for ids, mask, sampled in zip(*parts, strict=True):
                 labels = torch.full_like(ids, -100)
                 labels[:, -keep:] = sampled.masked_fill(mask[:, -keep:] == 0, -100)
-                with self.accelerator.autocast():
-                    output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **more)
+                output = self.module(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **more)
                 found.append(output.log_probs[:, -keep:])
         return torch.cat(found)
 

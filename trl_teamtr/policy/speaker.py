@@ -131,16 +131,19 @@ class Speaker:
         batch = stack_views(views, pad_token_id, pad_to_multiple_of)
         return {name: tensor.to(self.policy.accelerator.device) for name, tensor in batch.items()}
 
-    def token_logps(self, batch: dict[str, torch.Tensor], batch_size: int | None = None) -> torch.Tensor:
+    def token_logps(
+        self, batch: dict[str, torch.Tensor], batch_size: int | None = None, as_trained: bool = False
+    ) -> torch.Tensor:
         """
         Log-probabilities of the tokens of whole views under the current weights, at its temperature.
 
         Args:
             batch (`dict`): What [`~Speaker.view_batch`] returns, or a batch of its trainer.
             batch_size (`int`, *optional*): Rows per forward pass; all of them if not given.
+            as_trained (`bool`): Whether to score in the precision of training instead of the scoring precision.
 
         Returns:
             `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
         """
         input_ids, attention_mask, _ = sequence(batch)
-        return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size)
+        return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size, as_trained)

@@ -12,6 +12,7 @@ from trl import GRPOTrainer
 
 from ..agents.agent import Agent
 from ..agents.team_file import TEAM_FILE, check_same_team, read_speaking_settings
+from ..trust_region.floor import Floors
 from ..trust_region.update import KLController
 from . import run_state
 from .changed_settings import check_settings
@@ -71,8 +72,8 @@ def prepare_resume(
     return folder
 
 
-def save_member(member: GRPOTrainer, controller: KLController, folder: str, only_model: bool):
-    """Save an agent's optimizer, schedule, β and entropy controller beside its weights."""
+def save_member(member: GRPOTrainer, controller: KLController, floors: Floors, folder: str, only_model: bool):
+    """Save an agent's optimizer, schedule, β, floors and entropy controller beside its weights."""
     if not only_model:
         member._save_optimizer_and_scheduler(folder)
         member._save_scaler(folder)
@@ -80,6 +81,7 @@ def save_member(member: GRPOTrainer, controller: KLController, folder: str, only
         member.state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
         state = {
             "kl_coef": controller.coef,
+            "floors": [floors.scoring, floors.training],
             "entropy_coef": member.entropy_coef,
             "last_world_entropy": member._last_world_entropy,
         }
@@ -87,11 +89,12 @@ def save_member(member: GRPOTrainer, controller: KLController, folder: str, only
             json.dump(state, file)
 
 
-def load_member_state(member: GRPOTrainer, controller: KLController, folder: str):
+def load_member_state(member: GRPOTrainer, controller: KLController, floors: Floors, folder: str):
     """Load what [`save_member`] saved beside the optimizer."""
     with open(os.path.join(folder, MEMBER_STATE), encoding="utf-8") as file:
         state = json.load(file)
     controller.coef = state["kl_coef"]
+    floors.scoring, floors.training = state.get("floors", (None, 0.0))  # older checkpoints have none
     member.entropy_coef, member._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
 
 

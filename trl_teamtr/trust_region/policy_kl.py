@@ -43,7 +43,11 @@ def exact_token_kl(policy: Policy, inputs: dict, snapshot: Snapshot, temperature
 
 @torch.no_grad()
 def mean_kl(
-    speaker: Speaker, micro_batches: Sequence[dict], snapshot: Snapshot | None, turn_radii: TurnRadii
+    speaker: Speaker,
+    micro_batches: Sequence[dict],
+    snapshot: Snapshot | None,
+    turn_radii: TurnRadii,
+    as_trained: bool = False,
 ) -> float:
     """
     d̂ of the current weights against π_cur on the messages of `micro_batches`, in nats per message.
@@ -51,16 +55,17 @@ def mean_kl(
     Args:
         speaker ([`Speaker`]): Whose policy is π_new. All processes call this together.
         micro_batches (`Sequence[dict]`): Rollouts of π_cur.
-        snapshot ([`Snapshot`], *optional*): π_cur, for the exact KL. Without it k3 is measured, on the
-            `old_per_token_logps` of `micro_batches`.
+        snapshot ([`Snapshot`], *optional*): π_cur, for the exact KL. Without it k3 is measured, on the `scored_logps`
+            of `micro_batches`.
         turn_radii ([`TurnRadii`]): How the messages are averaged.
+        as_trained (`bool`): Whether to score in the precision of training, in which `scored_logps` then are.
     """
     total = torch.zeros(2, len(turn_radii.weights), device=speaker.policy.accelerator.device)
     for inputs in micro_batches:
         if snapshot is not None:
             kl = exact_token_kl(speaker.policy, inputs, snapshot, speaker.sampling.temperature)
         else:
-            kl = k3_kl(inputs["old_per_token_logps"], speaker.token_logps(inputs))
+            kl = k3_kl(inputs["scored_logps"], speaker.token_logps(inputs, as_trained=as_trained))
         by_turn = turn_radii.by_turn(kl * message_mask(inputs), inputs)
         total += torch.stack([by_turn, turn_radii.count(inputs)])
     return turn_radii.measure(*speaker.policy.accelerator.reduce(total, reduction="sum"))

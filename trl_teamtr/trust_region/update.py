@@ -56,6 +56,7 @@ class UpdateReport:
             several steps per pass and no radius to keep, on the rollouts of that step alone.
         backtracks (`int`): Number of halvings.
         rejected (`bool`): Whether the update was reverted.
+        kl_floor (`float`, *optional*): The KL that is measured between policies that are equal but for rounding.
         idle (`bool`): Whether it changed no weight although the agent spoke and some advantage was not 0.
         loss (`float`): Mean loss over the inner steps.
         grad_norm (`float`): Gradient norm before clipping, in the last inner step.
@@ -69,6 +70,7 @@ class UpdateReport:
     kl_last_pass: float = 0.0
     backtracks: int = 0
     rejected: bool = False
+    kl_floor: float | None = None
     idle: bool = False
     loss: float = 0.0
     grad_norm: float = 0.0
@@ -83,6 +85,7 @@ class UpdateReport:
             per_token = self.kl * self.num_messages / max(self.num_tokens, 1)
             values |= {"kl": self.kl, "kl_per_token": per_token, "kl_proposed": self.kl_proposed, "radius": radius}
             values |= {"backtracks": self.backtracks, "rejected": self.rejected}
+            values |= {} if self.kl_floor is None else {"kl_floor": self.kl_floor}
         metrics = {f"agent/{name}/{key}": float(value) for key, value in values.items()}
         if radius is not None and not self.rejected:
             metrics["out_of_region_rate"] = float(self.kl > radius)

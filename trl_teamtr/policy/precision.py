@@ -1,0 +1,108 @@
+"""The precision of forward passes: that of the user's mixed precision for training, one of its own for scoring."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+from trl.trainer.utils import maybe_gather_lm_head_ctx
+
+
+_LOW = (torch.float16, torch.bfloat16)
+
+
+def leave_precision_to_the_call(model: Any):
+    """
+    Let a forward pass of a model that accelerate has prepared run in the precision of its caller. accelerate wraps
+    `forward` in the mixed precision, which a context around the call cannot turn off.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): As the trainer knows it, without DDP.
+    """
+    # `extract_model_from_parallel(keep_fp32_wrapper=False)` would remove TRL's fused head as well
+    original = vars(model).pop("_original_forward", None)
+    if original is not None:
+        model.forward = original
+
+
+def in_low_precision(model: nn.Module, accelerator: Accelerator) -> bool:
+    """Whether a training pass of `model` computes in less than float32."""
+    return accelerator.mixed_precision != "no" or any(parameter.dtype in _LOW for parameter in model.parameters())
+
+
+@contextlib.contextmanager
+def scoring_in(precision: str, model: PreTrainedModel | PeftModel, accelerator: Accelerator) -> Iterator[None]:
+    """
+    Context in which forward passes of `model`, without gradient, compute in `precision`.
+
+    Args:
+        precision (`str`): One of `SCORING_PRECISIONS`. In `"float32"` low-precision weights are widened.
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model, without DDP or DeepSpeed's engine.
+        accelerator ([`~accelerate.Accelerator`]): That of the model.
+    """
+    device = accelerator.device.type
+    if precision == "float32":
+        with torch.autocast(device, enabled=False), _widened(model):
+            yield
+    else:
+        with torch.autocast(device, getattr(torch, precision)):
+            yield
+
+
+@contextlib.contextmanager
+def _widened(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """
+    Context in which `model` computes with its low-precision weights widened to float32, one block of layers at a time: some
+    modules read the weights of those within them without calling them.
+    """
+    head: Any = model.get_output_embeddings()
+    of_head = set() if head is None else set(head.modules())
+    blocks = {block for each in model.modules() if isinstance(each, nn.ModuleList) for block in each}
+    parts = [(module, module in blocks) for module in model.modules() if module not in of_head]
+    with contextlib.ExitStack() as stack:
+        # TRL's fused head reads the weight of the head without calling it: it is wide all the time, under ZeRO-3 gathered too
+        if head is not None and _low(head, recurse=True):
+            stack.enter_context(maybe_gather_lm_head_ctx(head.weight, head.bias))
+            stack.callback(_restore, _widen(head, recurse=True))
+        for module, is_block in parts:
+            if _low(module, is_block):
+                held: list[tuple[nn.Parameter, torch.Tensor]] = []
+                stack.callback(module.register_forward_pre_hook(_before(held, is_block)).remove)
+                # First of all hooks: under ZeRO-3 a later one partitions the weights again
+                stack.callback(module.register_forward_hook(_after(held), prepend=True, always_call=True).remove)
+        yield
+
+
+def _low(module: nn.Module, recurse: bool) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters(recurse) if parameter.dtype in _LOW]
+
+
+def _widen(module: nn.Module, recurse: bool) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    # Under ZeRO-3 the weights of modules within are not there yet: their own hooks widen them
+    held = [(parameter, parameter.data) for parameter in _low(module, recurse) if parameter.numel() > 0]
+    for parameter, data in held:
+        parameter.data = data.float()
+    return held
+
+
+def _restore(held: list[tuple[nn.Parameter, torch.Tensor]]):
+    for parameter, data in held:
+        parameter.data = data
+    held.clear()
+
+
+def _before(held: list, recurse: bool):
+    def widen(module: nn.Module, args: tuple) -> tuple:
+        held.extend(_widen(module, recurse))
+        # Under ZeRO-3 LoRA casts its input to the dtype of weights that are not widened yet
+        return tuple(arg.float() if isinstance(arg, torch.Tensor) and arg.dtype in _LOW else arg for arg in args)
+
+    return widen
+
+
+def _after(held: list):
+    return lambda module, args, output: _restore(held)
