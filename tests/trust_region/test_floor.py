@@ -31,6 +31,10 @@ def test_a_nudge_is_small_and_the_same_each_time(dtype):
     moved = [(a != b).float().mean().item() for a, b in zip(nudged, weights, strict=True)]
     if dtype == torch.float32:
         assert min(moved) > 0.9 and max((a - b).abs().max() for a, b in zip(nudged, weights, strict=True)) < 1e-4
+        assert nudge([torch.tensor([[1.0, 2.0], [0.0, 0.0]])])[0][1].tolist() == [
+            0.0,
+            0.0,
+        ]  # as the embedding of padding
     else:
         assert all(0 < share < 3e-3 for share in moved)
         assert (nudged[0] - weights[0]).abs().max() <= 4 * torch.finfo(dtype).eps

@@ -14,9 +14,10 @@ from .snapshot import Snapshot
 from .turn_radii import TurnRadii
 
 
-# A nudge of float32 weights, at least, and relative to them; of narrower ones, a unit in the last place of this share of
-# them. The true KL is then below a thousandth of any radius in use, and low-precision copies change here and there.
-NUDGE, RELATIVE_NUDGE = 1e-7, 1e-5
+# A nudge of float32 weights, relative to them; of narrower ones, a unit in the last place of this share of them. The true
+# KL is then below a thousandth of any radius in use, and low-precision copies change here and there. Zeros stay, since a
+# norm would blow up a row that is no longer zero (the embedding of padding), unless a tensor is nothing else (LoRA's B).
+NUDGE, NUDGE_OF_ZEROS = 1e-5, 1e-7
 NUDGED_SHARE = 1e-3
 
 # A radius below so many floors is an error, or worth a warning
@@ -24,13 +25,14 @@ ERROR, WARNING = 3, 10
 
 
 def nudge(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Copies of `weights` with every entry, or in less than float32 a few, moved as little as makes a difference."""
+    """Copies of `weights` with their entries, or in less than float32 a few, moved as little as makes a difference."""
     generator = torch.Generator().manual_seed(0)
     nudged = []
     for weight in weights:
         sign = torch.randint(0, 2, weight.shape, generator=generator).to(weight) * 2 - 1
         if torch.finfo(weight.dtype).bits >= 32:
-            nudged.append(weight + sign * (RELATIVE_NUDGE * weight.abs()).clamp(min=NUDGE))
+            size = NUDGE * weight.abs() if weight.any() else torch.full_like(weight, NUDGE_OF_ZEROS)
+            nudged.append(weight + sign * size)
         else:
             moved = torch.nextafter(weight, sign * math.inf)
             few = torch.rand(weight.shape, generator=generator).to(weight.device) < NUDGED_SHARE
