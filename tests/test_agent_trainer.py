@@ -95,7 +95,7 @@ def test_accepted_update_is_within_the_radius_by_a_measurement_of_its_own(tmp_pa
 
 def test_rejected_update_leaves_weights_and_optimizer_as_they_were(tmp_path):
     trainer = prepare(
-        make_trainer(tmp_path, make_team(1), learning_rate=0.5, trust_region_radius=1e-9, max_backtracks=1)
+        make_trainer(tmp_path, make_team(1), learning_rate=0.5, trust_region_radius=1e-8, max_backtracks=1)
     )
     weights = [p.clone() for p in trainer.model.parameters()]
     report = trainer.update(trainer._generate_and_score_completions(ROWS))

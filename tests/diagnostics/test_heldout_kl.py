@@ -30,7 +30,7 @@ def test_held_out_kl_is_measured_for_every_accepted_update(tmp_path):
 
 
 def test_held_out_kl_leaves_rejected_updates_out(tmp_path):
-    trainer = make_trainer(tmp_path, make_team(1), trust_region_radius=1e-9, max_backtracks=0)
+    trainer = make_trainer(tmp_path, make_team(1), trust_region_radius=1e-8, max_backtracks=0)
     callback = HeldOutKLCallback(trainer, trainer.eval_dataset, size=8)
     trainer.add_callback(callback)
     trainer.train()
