@@ -20,7 +20,7 @@ from .maths.advantages import group_advantages
 from .maths.kl import k3_kl
 from .policy.making import make_policy, make_speaker
 from .policy.plain_sampling import silence_dropout
-from .policy.scoring import message_mask, score_current, scored_on
+from .policy.scoring import message_mask, scored_on
 from .policy.speaker import Speaker
 from .reports.rollout_metrics import measure_rollouts
 from .returns.returns import answer_ids, answers, weigh_rewards
@@ -35,7 +35,7 @@ from .trust_region.floor import Floors
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import mean_kl
 from .trust_region.snapshot import Snapshot, all_or_nothing
-from .trust_region.steps import split_into_steps
+from .trust_region.steps import score_current, split_into_steps
 from .trust_region.turn_radii import TurnRadii
 from .trust_region.update import KLController, UpdateReport, backtrack, check_loss
 

@@ -295,4 +295,5 @@ class TeamTRTrainer(LeadTrainer):
             start_time,
             learning_rate=learning_rate,
         )
-        self.idleness.look(agent.name, report, agent.radius, learning_rate, agent.engine.dtype)
+        dtype = str(agent.engine.weights[0].dtype).removeprefix("torch.")
+        self.idleness.look(agent.name, report, agent.radius, learning_rate, dtype)

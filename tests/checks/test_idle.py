@@ -50,6 +50,13 @@ def test_only_updates_in_a_row_of_one_agent_end_the_run():
             look(without_limit)
 
 
+def assert_ends(trainer, message):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RuntimeError, match=message):
+            trainer.train()
+
+
 def low_precision_team():
     return [Agent(name, make_model().to(torch.bfloat16), processing_class=make_tokenizer()) for name in "xy"]
 
@@ -64,10 +71,7 @@ def test_steps_that_low_precision_weights_swallow_end_the_run(tmp_path, radius):
         num_stages=9,
         max_idle_updates=2,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(RuntimeError, match="learning rate 1e-09 was too small to change the bfloat16 weights"):
-            trainer.train()
+    assert_ends(trainer, "learning rate 1e-09 was too small to change the bfloat16 weights")
     assert trainer.state.global_step == 3  # x, y, x
     assert [log["agent/x/idle"] for log in trainer.state.log_history if "agent/x/idle" in log] == [1, 1]
 
@@ -76,10 +80,7 @@ def test_updates_that_are_always_rejected_end_the_run(tmp_path):
     trainer = make_trainer(
         tmp_path, make_team(1), learning_rate=1.0, max_backtracks=0, num_stages=9, max_idle_updates=3
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(RuntimeError, match="It was rejected: .*after 0 halvings"):
-            trainer.train()
+    assert_ends(trainer, "It was rejected: .*after 0 halvings")
     assert trainer.state.global_step == 3
 
 
@@ -106,7 +107,4 @@ def test_messages_that_are_all_masked_are_idle(tmp_path):
         num_stages=9,
         max_idle_updates=2,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(RuntimeError, match="`mask_truncated_completions` left out"):
-            trainer.train()
+    assert_ends(trainer, "`mask_truncated_completions` left out")

@@ -30,14 +30,14 @@ def check_padding(speaker: Speaker):
         `ValueError`: Names the agent, the two numbers, and what to change.
     """
     speaker.use()
-    policy = speaker.policy
-    with evaluating([policy.model]), torch.random.fork_rng():
+    with evaluating([speaker.policy.model]), torch.random.fork_rng():
         torch.manual_seed(0)
-        _check_scoring(speaker, policy)
-        _check_sampling(speaker, policy)
+        _check_scoring(speaker)
+        _check_sampling(speaker)
 
 
-def _check_scoring(speaker: Speaker, policy: Policy):
+def _check_scoring(speaker: Speaker):
+    policy = speaker.policy
     row = _some_ids(policy, LENGTH)
     alone = _score(policy, row[None], torch.ones_like(row)[None])
     ids = torch.cat([torch.full_like(row, speaker.tokenizer.pad_token_id).repeat(PADDING // LENGTH), row])[None]
@@ -63,9 +63,10 @@ def _how_to_avoid_scaling(policy: Policy) -> str:
     )
 
 
-def _check_sampling(speaker: Speaker, policy: Policy):
+def _check_sampling(speaker: Speaker):
     if speaker.max_view_length < 2 * LENGTH:
         return
+    policy = speaker.policy
     ids, mask = _some_ids(policy, LENGTH).repeat(2, 1), torch.ones(2, LENGTH, dtype=torch.long)
     mask[1, : LENGTH // 2] = 0
     mask = mask.to(ids.device)
@@ -74,41 +75,22 @@ def _check_sampling(speaker: Speaker, policy: Policy):
         output = model.generate(
             input_ids=ids, attention_mask=mask, return_dict_in_generate=True, output_logits=True, **options
         )
-    sequences, logits = (
-        output.sequences,
-        torch.stack(output.logits, dim=1).float(),
-    )  # before temperature and truncation
-    sampled = (
-        (logits / speaker.sampling.temperature).log_softmax(dim=-1).gather(-1, sequences[:, LENGTH:, None]).squeeze(-1)
-    )
-    whole = torch.cat([mask, torch.ones_like(sequences[:, LENGTH:])], dim=1)
-    scored = _score(policy, sequences, whole)[:, LENGTH - 1 :]
-    for i in range(len(sequences)):
-        _compare(
-            speaker,
-            sampled[i],
-            scored[i],
-            "when it is sampled",
-            "when it is scored",
-            "Use another model.",
-            sampled=True,
-        )
+    new = output.sequences[:, LENGTH:]
+    logits = torch.stack(output.logits, dim=1).float() / speaker.sampling.temperature  # before any truncation
+    sampled = logits.log_softmax(dim=-1).gather(-1, new[..., None]).squeeze(-1)
+    scored = _score(policy, output.sequences, torch.cat([mask, torch.ones_like(new)], dim=1))[:, LENGTH - 1 :]
+    in_half = in_low_precision(policy.model, policy.accelerator)
+    for one, other in zip(sampled, scored, strict=True):
+        _compare(speaker, one, other, "when it is sampled", "when it is scored", "Use another model.", in_half)
 
 
 def _compare(
-    speaker: Speaker,
-    one: torch.Tensor,
-    other: torch.Tensor,
-    where: str,
-    elsewhere: str,
-    remedy: str,
-    sampled: bool = False,
+    speaker: Speaker, one: torch.Tensor, other: torch.Tensor, where: str, elsewhere: str, remedy: str, in_half=False
 ):
-    policy, difference = speaker.policy, (one - other).abs().mean().item()
-    exact = speaker.policy.scoring_precision == "float32" and not (
-        sampled and in_low_precision(policy.model, policy.accelerator)
-    )
-    tolerance = TOLERANCE if exact else TOLERANCE_IN_HALF_PRECISION
+    """Raise unless two log-probabilities of a row agree, of which one may be `in_half` precision."""
+    difference = (one - other).abs().mean().item()
+    in_half = in_half or speaker.policy.scoring_precision != "float32"
+    tolerance = TOLERANCE_IN_HALF_PRECISION if in_half else TOLERANCE
     if not difference <= tolerance:  # the negation also catches NaN
         raise ValueError(
             f"The model of agent {speaker.name!r} gives the same row another probability: {one.mean().item():.4f} nats per "

@@ -10,6 +10,7 @@ from trl.trainer.utils import pad
 from ..agents.settings import SamplingSettings
 from .batching import RowLimits, plan_batches
 from .policy import Policy
+from .processes import largest
 
 
 class Backend(Protocol):
@@ -80,7 +81,7 @@ class PlainBackend:
     def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
         batches = plan_batches([len(context) for context in contexts], limits, self._max_length)
         found: dict[int, list[int]] = {}
-        for number in range(self._largest(len(batches))):
+        for number in range(largest(self._policy.accelerator, len(batches))):
             # A process without a row still takes part: generation under ZeRO-3 gathers the weights
             rows = batches[number] if number < len(batches) else []
             ids = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
@@ -101,11 +102,6 @@ class PlainBackend:
             )
         new = output[: len(contexts), ids.size(1) :].tolist()
         return [self._cut(row[:limit]) for row, limit in zip(new, limits, strict=True)]
-
-    def _largest(self, number: int) -> int:
-        """The largest `number` of all processes."""
-        accelerator = self._policy.accelerator
-        return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
     def _make_config(self, max_new_tokens: int | None) -> GenerationConfig:
         return GenerationConfig(**{**self._kwargs, "max_new_tokens": max_new_tokens}, disable_compile=True)

@@ -24,9 +24,9 @@ def plan_batches(lengths: Sequence[int], limits: Sequence[int], max_length: int)
     waiting = sorted(range(len(lengths)), key=lambda row: -limits[row])
     while waiting:
         steps = limits[waiting[0]]
-        batch = [row for row in waiting if row == waiting[0] or lengths[row] + steps <= max_length]
+        batch = {row for row in waiting if row == waiting[0] or lengths[row] + steps <= max_length}
         batches.append(sorted(batch))
-        waiting = [row for row in waiting if row not in set(batch)]
+        waiting = [row for row in waiting if row not in batch]
     return batches
 
 

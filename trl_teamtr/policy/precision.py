@@ -31,7 +31,7 @@ def leave_precision_to_the_call(model: Any):
 
 def in_low_precision(model: nn.Module, accelerator: Accelerator) -> bool:
     """Whether a training pass of `model` computes in less than float32."""
-    return accelerator.mixed_precision != "no" or any(parameter.dtype in _LOW for parameter in model.parameters())
+    return accelerator.mixed_precision != "no" or _has_low(model)
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def scoring_in(precision: str, model: PreTrainedModel | PeftModel, accelerator: 
     """
     device = accelerator.device.type
     if precision == "float32":
-        with torch.autocast(device, enabled=False), _widened(model):
+        with torch.autocast(device, enabled=False), _widened(model) if _has_low(model) else contextlib.nullcontext():
             yield
     else:
         with torch.autocast(device, getattr(torch, precision)):
@@ -75,6 +75,10 @@ def _widened(model: PreTrainedModel | PeftModel) -> Iterator[None]:
                 # First of all hooks: under ZeRO-3 a later one partitions the weights again
                 stack.callback(module.register_forward_hook(_after(held), prepend=True, always_call=True).remove)
         yield
+
+
+def _has_low(model: nn.Module) -> bool:
+    return any(parameter.dtype in _LOW for parameter in model.parameters())
 
 
 def _low(module: nn.Module, recurse: bool) -> list[nn.Parameter]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .policy import Policy
+from .processes import largest
 
 
 def loss_mask(inputs: dict) -> torch.Tensor:
@@ -45,28 +46,5 @@ def scored_on(model: Any, sampled_ids: torch.Tensor) -> Callable[..., Any]:
 
 def rows_per_chunk(policy: Policy, length: int, max_logits: int) -> int:
     """How many rows of `length` positions have at most `max_logits` logits; the same on every process."""
-    accelerator = policy.accelerator
-    longest = accelerator.gather(torch.tensor([length], device=accelerator.device)).max().item()
-    return max(1, int(max_logits // (longest * policy.vocab_size)))
-
-
-def score_current(speaker: Any, trained: list[dict], monitored: list[dict], num_steps: int, decides: bool, all_: bool):
-    """
-    Score rollouts under the policy before an update, where its first pass does not yield that at no cost.
-
-    Args:
-        speaker ([`Speaker`]): Whose policy it is. All processes call this together.
-        trained, monitored (`list[dict]`): Micro-batches that are trained on, and that the KL alone is measured on.
-            `scored_logps` are added, by which the trust region decides, and `old_per_token_logps`, in the precision of
-            training, to those that are trained on in several optimizer steps per pass.
-        num_steps (`int`): Number of these steps.
-        decides (`bool`): Whether there is a trust region.
-        all_ (`bool`): Whether `scored_logps` are needed before the first pass.
-    """
-    several, as_it_trains = num_steps > 1, speaker.policy.scores_as_it_trains
-    if decides:
-        for part in [*trained, *monitored] if all_ or several or not as_it_trains else monitored:
-            part["scored_logps"] = speaker.token_logps(part)
-    for part in trained if several else []:
-        known = decides and as_it_trains
-        part["old_per_token_logps"] = part["scored_logps"] if known else speaker.token_logps(part, as_trained=True)
+    longest = largest(policy.accelerator, length)
+    return max(1, max_logits // (longest * policy.vocab_size))

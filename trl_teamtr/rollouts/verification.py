@@ -8,6 +8,7 @@ import torch
 from trl.trainer.utils import pad
 
 from ..maths.block_verification import SampledLaw, verify
+from ..policy.processes import largest
 from ..policy.scoring import rows_per_chunk
 from ..policy.speaker import Speaker
 from ..policy.transforms import sampling_transforms
@@ -53,8 +54,7 @@ def check_drafts(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | Non
         `list[tuple[int, int]]`: For each draft the number of ids kept, and the one that follows if it was cut.
     """
     speaker.use()
-    accelerator = speaker.policy.accelerator
-    rows = int(accelerator.gather(torch.tensor([len(drafts)], device=accelerator.device)).max().item())
+    rows = largest(speaker.policy.accelerator, len(drafts))
     longest = max((len(draft.ids) for draft in drafts), default=1)
     size = rows_per_chunk(speaker.policy, longest, LOGITS_PER_CHUNK)
     # A process without a draft still takes part in the forward passes

@@ -42,11 +42,6 @@ class PlainEngine:
         """The trainable weights that this process holds, in their full precision."""
         return [param.detach() for param in self._params]
 
-    @property
-    def dtype(self) -> str:
-        """That of `weights`."""
-        return str(self.weights[0].dtype).removeprefix("torch.")
-
     def publish(self):
         """Apply a change of `weights` to the model. All processes call this together."""
 
@@ -116,10 +111,6 @@ class ZeroEngine:
     def weights(self) -> list[torch.Tensor]:
         return [partition.detach() for partition in self._zero.single_partition_of_fp32_groups]
 
-    @property
-    def dtype(self) -> str:
-        return str(self.weights[0].dtype).removeprefix("torch.")
-
     def publish(self):
         self._zero.update_lp_params()
 
@@ -128,15 +119,12 @@ class ZeroEngine:
         # Written, since the partitions are views of DeepSpeed's own buffers
         own = [tensor.to("cpu", copy=True) for tensor in self.weights]
         try:
-            self._write(weights)
+            copy_weights(weights, self.weights)
+            self.publish()
             yield
         finally:
-            self._write(own)
-
-    def _write(self, weights: list[torch.Tensor]):
-        for now, other in zip(self.weights, weights, strict=True):
-            now.copy_(other)
-        self.publish()
+            copy_weights(own, self.weights)
+            self.publish()
 
     def catch_up(self):
         if union(self._accelerator, {True} if self.is_behind else set()):
@@ -190,6 +178,12 @@ class Zero3Engine(ZeroEngine):
 
     def link_moments(self):
         pass
+
+
+def copy_weights(source: list[torch.Tensor], target: list[torch.Tensor]):
+    """Write the values of `source` into the tensors of `target`."""
+    for now, other in zip(target, source, strict=True):
+        now.copy_(other)
 
 
 class _StepLater:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .engines import PlainEngine, ZeroEngine
+from .engines import PlainEngine, ZeroEngine, copy_weights
 from .entropy import EntropyState
 
 
@@ -60,21 +60,17 @@ class Snapshot:
             alone (`bool`): Whether other processes may not restore now: then the policy follows at the next
                 [`~PlainEngine.catch_up`], which all processes call together.
         """
-        self._write(self.weights, alone)
+        copy_weights(self.weights, self._engine.weights)
+        if alone:
+            self._engine.is_behind = True
+        else:
+            self._engine.publish()
         if self._optimizer_state is not None:
             restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
 
     def current_policy(self) -> contextlib.AbstractContextManager[None]:
         """Context in which the model is π_cur; afterwards its weights are restored bitwise."""
         return self._engine.holding(self.weights)
-
-    def _write(self, weights: list[torch.Tensor], alone: bool = False):
-        for now, then in zip(self._engine.weights, weights, strict=True):
-            now.copy_(then)
-        if alone:
-            self._engine.is_behind = True
-        else:
-            self._engine.publish()
 
 
 @contextlib.contextmanager

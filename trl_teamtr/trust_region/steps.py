@@ -1,9 +1,11 @@
-"""The optimizer steps of a pass over an update's rollouts."""
+"""The optimizer steps of a pass over an update's rollouts, and what is scored before the first of them."""
 
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+
+from ..policy.speaker import Speaker
 
 
 def split_into_steps(
@@ -28,3 +30,27 @@ def split_into_steps(
             for part in step:
                 part["num_messages_in_batch"] = count
     return steps
+
+
+def score_current(
+    speaker: Speaker, trained: list[dict], monitored: list[dict], num_steps: int, decides: bool, first: bool
+):
+    """
+    Score rollouts under the policy before an update, where its first pass does not yield that at no cost.
+
+    Args:
+        speaker ([`Speaker`]): Whose policy it is. All processes call this together.
+        trained, monitored (`list[dict]`): Micro-batches that are trained on, and that the KL alone is measured on.
+            `scored_logps` are added, by which the trust region decides, and `old_per_token_logps`, in the precision of
+            training, to those that are trained on in several optimizer steps per pass.
+        num_steps (`int`): Number of these steps.
+        decides (`bool`): Whether there is a trust region.
+        first (`bool`): Whether `scored_logps` are needed before the first pass.
+    """
+    several, as_it_trains = num_steps > 1, speaker.policy.scores_as_it_trains
+    if decides:
+        for part in [*trained, *monitored] if first or several or not as_it_trains else monitored:
+            part["scored_logps"] = speaker.token_logps(part)
+    for part in trained if several else []:
+        known = decides and as_it_trains
+        part["old_per_token_logps"] = part["scored_logps"] if known else speaker.token_logps(part, as_trained=True)
