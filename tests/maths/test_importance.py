@@ -58,7 +58,7 @@ def test_first_update_of_a_stage_has_weight_one_and_later_ones_scale_the_advanta
         monkeypatch.setattr(
             member,
             "update",
-            lambda batch, before, update=update: seen.append(batch["advantages"]) or update(batch, before),
+            lambda batch, *rest, update=update: seen.append(batch["advantages"]) or update(batch, *rest),
         )
     trainer.train()
     for i in range(0, 6, 2):
