@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LogitsProcessorList, TopKLogitsWarper
 
 from trl_teamtr.maths.block_verification import SampledLaw, keeping_probabilities, residual_weights, verify
@@ -145,3 +146,70 @@ def test_sampled_law_is_truncated_as_generation_is():
     law = SampledLaw(logits, LogitsProcessorList([TopKLogitsWarper(2)]))
     assert law[:, 0:1].dtype == torch.float32
     torch.testing.assert_close(law[:, 0:1].exp()[0, 0], torch.tensor([3.0, 2.0, -torch.inf, -torch.inf]).softmax(0))
+
+
+def loop(old_logps, new_logps, tokens):
+    """P by its definition, one position after another."""
+    steps = [logps.double().gather(2, tokens[:, :, None])[..., 0] for logps in (new_logps, old_logps)]
+    running = [torch.zeros(len(tokens), dtype=torch.float64)]
+    for new, old in zip(*[logps.unbind(1) for logps in steps], strict=True):
+        ruled_out = (running[-1] == -torch.inf) | (new == -torch.inf)
+        running.append(torch.where(ruled_out, -torch.inf, (running[-1] + (new - old)).clamp(max=0.0)))
+    return torch.stack(running, dim=1).exp()
+
+
+# Log-probabilities of a few tokens of the drafts under the old law and the new one
+JUMPS = {
+    "none": {},
+    "impossible under the new law": {3: (-1.0, -torch.inf), 5: (-torch.inf, -1.0)},
+    "impossible under the old law": {3: (-torch.inf, -1.0), 4: (-1.0, -3.0), -2: (-torch.inf, -9.0)},
+    "impossible under both": {2: (-torch.inf, -torch.inf)},
+    "far": {1: (-1.0, -700.0), 3: (-600.0, -1.0), 4: (-101.0, -1.0), 6: (-1.0, -2.0)},
+    "masked by a finite number": {3: (torch.finfo(torch.float32).min, -1.0), 4: (-1.0, -3.0)},
+}
+
+
+@pytest.mark.parametrize("jumps", JUMPS.values(), ids=list(JUMPS))
+@pytest.mark.parametrize("length, positions", [(9, None), (9, 2), (8192, 1000)])
+def test_running_product_is_that_of_a_loop(jumps, length, positions):
+    generator = torch.Generator().manual_seed(length)
+    old = torch.randn(3, length, 5, generator=generator, dtype=torch.float64).log_softmax(-1)
+    new = (old + 0.3 * torch.randn(3, length, 5, generator=generator, dtype=torch.float64)).log_softmax(-1)
+    tokens = torch.distributions.Categorical(logits=old).sample()
+    for position, values in jumps.items():
+        for logps, value in zip((old, new), values, strict=True):
+            logps[:2, position].scatter_(1, tokens[:2, position, None], value)
+    lengths = torch.tensor([length, length - 1, length])
+    keep, running = keeping_probabilities(old, new, tokens, lengths, positions)
+    expected = loop(old, new, tokens)
+    torch.testing.assert_close(running, expected, atol=1e-6, rtol=0)
+    assert expected[:, : min(length, 9)].min() < 0.9 and not keep.isnan().any()
+    assert keep[0, length] == running[0, length] and keep[1, length] == 0
+    whole = keeping_probabilities(old, new, tokens, lengths)
+    torch.testing.assert_close((keep, running), whole, atol=0, rtol=0)
+
+
+def test_a_prefix_that_the_new_law_cannot_say_is_never_kept():
+    """Not even if a later token is impossible under the old law: 0 times infinity is no reason to keep anything."""
+    old, new = torch.full((1, 4, 3), 1 / 3).log(), torch.full((1, 4, 3), 1 / 3).log()
+    new[0, 1] = torch.tensor([0.5, 0.5, 0.0]).log()
+    old[0, 2] = torch.tensor([0.5, 0.5, 0.0]).log()
+    keep, running = keeping_probabilities(old, new, torch.full((1, 4), 2), torch.tensor([4]))
+    assert running[0].tolist() == [1, 1, 0, 0, 0] and keep[0, 2:].tolist() == [0, 0, 0]
+
+
+def test_number_of_operations_does_not_grow_with_the_length():
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    found = []
+    for length in (8, 800):
+        logps, tokens = torch.randn(2, length, 3).log_softmax(-1), torch.zeros(2, length, dtype=torch.long)
+        with Count() as count:
+            keeping_probabilities(logps, logps, tokens, torch.tensor([length, 1]))
+        found.append(count.calls)
+    assert found[0] == found[1]

@@ -10,6 +10,10 @@ import torch
 from transformers import LogitsProcessorList
 
 
+# Of a log-ratio, in nats
+LARGEST_STEP = 1e4
+
+
 class SampledLaw:
     """
     Log-probabilities of every token under the sampling distribution, computed when they are indexed: those of a long
@@ -27,7 +31,8 @@ class SampledLaw:
         self._temperature = temperature
 
     def __getitem__(self, index) -> torch.Tensor:
-        logits = self._logits[index].float() / self._temperature
+        logits = self._logits[index]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self._temperature
         flat = logits.flatten(0, -2)
         return self._transforms(None, flat).view_as(logits).log_softmax(dim=-1)
 
@@ -74,23 +79,50 @@ def keeping_probabilities(
         `tuple` of the probabilities, of shape `(rows, length + 1)`, 0 beyond a draft's length, and $P$, of that shape.
     """
     rows, length = tokens.shape
-    log_running, excesses = [torch.zeros(rows, dtype=old_logps[:, :0].dtype, device=tokens.device)], []
-    for part in torch.arange(length).split(positions or length):
-        part = slice(int(part[0]), int(part[-1]) + 1)
+    total = torch.zeros(rows, 1, dtype=torch.float64, device=tokens.device)
+    log_running, excesses, walk = [total], [], (total, total)
+    for first in range(0, length, positions or length):
+        part = slice(first, min(length, first + (positions or length)))
         old, new, taken = old_logps[:, part], new_logps[:, part], tokens[:, part].unsqueeze(-1)
         log_ratio = new.gather(-1, taken).squeeze(-1) - old.gather(-1, taken).squeeze(-1)
-        log_ratio = log_ratio.nan_to_num(nan=-torch.inf)  # impossible under both: it cannot be kept
-        for step in log_ratio.unbind(dim=1):
-            log_running.append((log_running[-1] + step).clamp(max=0.0))
-        before = torch.stack(log_running[part.start : part.stop], dim=1).exp()
-        excesses.append((before[:, :, None] * new.exp() - old.exp()).clamp(min=0.0).sum(dim=-1))
-    running, excess = torch.stack(log_running, dim=1).exp(), torch.cat(excesses, dim=1)
+        found, walk = _reflected_walk(log_ratio.double(), walk)
+        before = torch.cat([log_running[-1][:, -1:], found[:, :-1]], dim=1).exp().to(new.dtype)
+        log_running.append(found)
+        excesses.append(new.exp().mul_(before[:, :, None]).sub_(old.exp()).clamp_(min=0.0).sum(dim=-1))
+    excess = torch.cat(excesses, dim=1)
+    running = torch.cat(log_running, dim=1).exp().to(excess.dtype)
     keep = excess / (excess + 1 - running[:, :-1])
     keep = torch.cat([keep.nan_to_num(nan=1.0), torch.zeros_like(running[:, :1])], dim=1)
     keep[:, 0] = 1.0  # the empty prefix is kept if all others are rejected
     keep.scatter_(1, lengths[:, None], running.gather(1, lengths[:, None]))
     beyond = torch.arange(length + 1, device=tokens.device) > lengths[:, None]
     return keep.masked_fill(beyond, 0.0), running
+
+
+def _reflected_walk(
+    steps: torch.Tensor, walk: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    r"""
+    $\log P_i = \min(0, \log P_{i-1} + z_i)$ in closed form: a walk that is reflected at 0 is the free walk
+    $S_i = z_1 + \dots + z_i$ less its maximum so far, $\log P_i = S_i - \max(0, S_1, \dots, S_i)$ (by induction:
+    $\min(0, S_{i-1} - M_{i-1} + z_i) = S_i - \max(S_i, M_{i-1})$).
+
+    Args:
+        steps (`torch.Tensor` of shape `(rows, length)`, float64):
+            $z_i$, the log-ratio of each token. Of $-\infty$, and of NaN for a token that is impossible under both
+            distributions, no $P$ recovers.
+        walk (`tuple[torch.Tensor, torch.Tensor]` of shape `(rows, 1)`, float64): $S$ and its maximum before `steps`.
+
+    Returns:
+        $\log P$ of that shape, and `walk` after them.
+    """
+    # A larger step is rounding or a mask (e^-10000 is 0 in float64): summed as it is, it would cancel all that follows
+    steps = steps.nan_to_num(nan=-torch.inf, posinf=LARGEST_STEP, neginf=-torch.inf).clamp(max=LARGEST_STEP)
+    steps = steps.masked_fill(steps < -LARGEST_STEP, -torch.inf)
+    total, peak = walk
+    totals = torch.cat([total + steps[:, :1], steps[:, 1:]], dim=1).cumsum(dim=1)
+    peaks = totals.cummax(dim=1).values.maximum(peak)
+    return totals - peaks, (totals[:, -1:], peaks[:, -1:])
 
 
 def residual_weights(old_logps: torch.Tensor, new_logps: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
