@@ -10,6 +10,7 @@ from trl_teamtr.maths.block_verification import keeping_probabilities
 from trl_teamtr.rollouts import verification
 from trl_teamtr.rollouts.verification import Draft, check_drafts, count_scored
 from trl_teamtr.trust_region import two_policies
+from trl_teamtr.trust_region.engines import PlainEngine
 from trl_teamtr.trust_region.snapshot import Snapshot
 
 
@@ -96,7 +97,7 @@ def reference(trainer, draft, before):
 
 
 @pytest.mark.parametrize("logits, tokens", [(2**25, 2**14), (1, 1), (6, 2**14), (9, 24)])
-@pytest.mark.parametrize("on_host", [2**33, 1], ids=["all on the host", "none fit there"])
+@pytest.mark.parametrize("on_host", [None, 2**33, 1], ids=["layers", "logits on the host", "few of them"])
 def test_probabilities_are_those_of_whole_passes_whatever_is_in_memory_together(
     moved, monkeypatch, logits, tokens, on_host
 ):
@@ -104,7 +105,8 @@ def test_probabilities_are_those_of_whole_passes_whatever_is_in_memory_together(
     expected = {tuple(draft.ids): reference(trainer, draft, before) for draft in UNEVEN}
     monkeypatch.setattr(verification, "LOGITS_PER_CHUNK", logits)
     monkeypatch.setattr(verification, "TOKENS_PER_PASS", tokens)
-    monkeypatch.setattr(two_policies, "LOGITS_ON_HOST", on_host)
+    monkeypatch.setattr(two_policies, "LOGITS_ON_HOST", on_host or 2**33)
+    monkeypatch.setattr(PlainEngine, "holds_layers", on_host is None)
     found, groups = {}, []
 
     def watched(old, new, ids, lengths, positions):

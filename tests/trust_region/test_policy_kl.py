@@ -118,9 +118,8 @@ def test_several_batches_take_one_change_of_the_weights(tmp_path, monkeypatch, a
 
 
 def test_memory_for_a_thousand_tokens_of_a_large_vocabulary(tmp_path):
-    """At most 256 MiB besides what is there before, the logits of the old policy in host memory not counted."""
+    """At most 256 MiB besides what is there before."""
     team = make_team(1)
-    team[0].peft_config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
     team[0].model.resize_token_embeddings(150_000)
     trainer = make_trainer(tmp_path, team)
     snapshot = Snapshot(trainer.engine, with_optimizer=False)

@@ -23,19 +23,22 @@ class Head:
 
     Args:
         policy ([`Policy`]): The policy. All processes make its calls together, and equally many of them.
+
+    Attributes:
+        embeddings ([`~torch.nn.Module`]): The output embeddings.
     """
 
     def __init__(self, policy: Policy):
         base: Any = policy.model.get_base_model() if isinstance(policy.model, PeftModel) else policy.model
         self._policy = policy
-        self._embeddings: nn.Module = base.get_output_embeddings()
+        self.embeddings: nn.Module = base.get_output_embeddings()
         self._body: nn.Module | None = base.base_model if base.base_model is not base else None
         self._body_output: Any = None
 
     @property
     def is_trained(self) -> bool:
         """Whether the output embeddings differ between the policies of an agent."""
-        return any(parameter.requires_grad for parameter in self._embeddings.parameters())
+        return any(parameter.requires_grad for parameter in self.embeddings.parameters())
 
     @torch.no_grad()
     def hidden_states(self, call: dict[str, Any], keep: int) -> torch.Tensor:
@@ -72,7 +75,7 @@ class Head:
     @contextlib.contextmanager
     def _given(self, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
         """Context in which the output embeddings are given `replace` of their input."""
-        hook = self._embeddings.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
+        hook = self.embeddings.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
         try:
             yield
         finally:
@@ -112,14 +115,22 @@ class PartialLogits:
     Args:
         head ([`Head`]): Computes them.
         hidden (`torch.Tensor` of shape `(rows, length, hidden size)`): On the device of the policy.
+        weights (`Callable[[], AbstractContextManager]`): Makes a context in which the head has the weights that it had
+            for the policy of `hidden`.
     """
 
-    def __init__(self, head: Head, hidden: torch.Tensor):
-        self._head, self._hidden, self._calls = head, hidden, 0
+    def __init__(
+        self,
+        head: Head,
+        hidden: torch.Tensor,
+        weights: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ):
+        self._head, self._hidden, self._weights, self._calls = head, hidden, weights, 0
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         self._calls += 1
-        return self._head.logits(self._hidden[index])
+        with self._weights():
+            return self._head.logits(self._hidden[index])
 
     def catch_up(self, calls: int):
         """Compute logits for nothing until it is the call number `calls`, as on the other processes."""

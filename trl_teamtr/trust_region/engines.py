@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, patch_environment
+from torch import nn
 from transformers import Trainer
 from trl.models.utils import prepare_deepspeed
 
@@ -21,7 +22,10 @@ class PlainEngine:
 
     Attributes:
         is_behind (`bool`): Whether `weights` were changed without [`publish`].
+        holds_layers (`bool`): Whether one layer can have other weights for a moment, at no cost.
     """
+
+    holds_layers = True
 
     def __init__(self, trainer: Trainer):
         assert trainer.model is not None  # an agent's trainer is given a model
@@ -51,18 +55,28 @@ class PlainEngine:
         """Apply a change of `weights` to the model. All processes call this together."""
 
     @contextlib.contextmanager
-    def holding(self, weights: list[torch.Tensor]) -> Iterator[None]:
+    def holding(self, weights: list[torch.Tensor], layer: nn.Module | None = None) -> Iterator[None]:
         """
         Context in which the model has `weights`; afterwards it has its own again, to the bit. All processes enter
         together. No second copy of its own is made on the device.
+
+        Args:
+            weights (`list[torch.Tensor]`): In the order of [`weights`].
+            layer ([`~torch.nn.Module`], *optional*): The only one that has them, if `holds_layers`.
         """
-        own = [param.data for param in self._params]
+        concerned = None if layer is None else {id(param) for param in layer.parameters()}
+        pairs = [
+            (param, other)
+            for param, other in zip(self._params, weights, strict=True)
+            if concerned is None or id(param) in concerned
+        ]
+        own = [param.data for param, _ in pairs]
         try:
-            for param, other in zip(self._params, weights, strict=True):
+            for param, other in pairs:
                 param.data = other
             yield
         finally:
-            for param, data in zip(self._params, own, strict=True):
+            for (param, _), data in zip(pairs, own, strict=True):
                 param.data = data
 
     def catch_up(self):
@@ -99,6 +113,8 @@ class ZeroEngine:
         trainer ([`~transformers.Trainer`]): The agent's, prepared for training.
     """
 
+    holds_layers = False
+
     def __init__(self, trainer: Trainer):
         self._engine: Any = trainer.model_wrapped  # a DeepSpeed engine
         self._zero: Any = self._engine.optimizer
@@ -124,7 +140,8 @@ class ZeroEngine:
         self._zero.update_lp_params()
 
     @contextlib.contextmanager
-    def holding(self, weights: list[torch.Tensor]) -> Iterator[None]:
+    def holding(self, weights: list[torch.Tensor], layer: nn.Module | None = None) -> Iterator[None]:
+        assert layer is None
         # Written, since the partitions are views of DeepSpeed's own buffers
         own = [tensor.to("cpu", copy=True) for tensor in self.weights]
         try:

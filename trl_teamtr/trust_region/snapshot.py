@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from .engines import PlainEngine, ZeroEngine
 from .entropy import EntropyState
@@ -67,6 +68,15 @@ class Snapshot:
     def current_policy(self) -> contextlib.AbstractContextManager[None]:
         """Context in which the model is π_cur; afterwards its weights are restored bitwise."""
         return self._engine.holding(self.weights)
+
+    @property
+    def holds_layers(self) -> bool:
+        """Whether [`current_layer`] is possible."""
+        return self._engine.holds_layers
+
+    def current_layer(self, layer: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Context in which one layer of the model is that of π_cur. Nothing is copied."""
+        return self._engine.holding(self.weights, layer)
 
     def _write(self, weights: list[torch.Tensor], alone: bool = False):
         for now, then in zip(self._engine.weights, weights, strict=True):

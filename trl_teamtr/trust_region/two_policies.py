@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from ..policy.processes import largest
 from .snapshot import Snapshot
 
 
-# Maximum number of logits of the old policy in host memory at a time, where its output embeddings are trained: 32 GiB in
-# float32. More of them take another change of the weights.
+# Maximum number of logits of the old policy in host memory at a time: 32 GiB in float32. More of them take another change
+# of the weights.
 LOGITS_ON_HOST = 2**33
 
 
@@ -48,8 +49,9 @@ def both_logits(
     `more_calls` times besides. The weights of the old policy are put into the model once for all batches (see
     `LOGITS_ON_HOST`).
 
-    Between the two, hidden states wait in host memory. Where an agent trains its output embeddings, those of the old
-    policy are gone by then, and its logits wait there: `vocab` numbers per token, in the dtype of the model's output.
+    Meanwhile the hidden states of the old policy wait in host memory. Output embeddings that are trained get their old
+    weights for each part, which costs nothing without DeepSpeed. With DeepSpeed, which would have to write and gather
+    them, the old logits wait in host memory: `vocab` numbers per token, in the dtype of the model's output.
 
     Args:
         policy ([`Policy`]): The current policy. All processes call this together, with equally many batches.
@@ -58,7 +60,7 @@ def both_logits(
         more_calls (`int`): How often the logits are indexed besides.
     """
     head, accelerator = Head(policy), policy.accelerator
-    stored = snapshot is not None and head.is_trained
+    stored = snapshot is not None and head.is_trained and not snapshot.holds_layers
     parts = largest(accelerator, [len(batch.parts) for batch in batches])
     sizes = largest(accelerator, [_count(batch, policy.vocab_size) if stored else 0 for batch in batches])
     for group in _groups(sizes):
@@ -70,7 +72,12 @@ def both_logits(
             if stored:
                 old = StoredLogits(waiting, accelerator.device)
             else:
-                old = PartialLogits(head, waiting.to(accelerator.device))
+                layer = (
+                    contextlib.nullcontext
+                    if snapshot is None or not head.is_trained
+                    else partial(snapshot.current_layer, head.embeddings)
+                )
+                old = PartialLogits(head, waiting.to(accelerator.device), layer)
             new = PartialLogits(head, head.hidden_states(batch.new, batch.keep))
             yield old, new
             old.catch_up(parts[i] + more_calls)
