@@ -22,6 +22,7 @@ class PlainEngine:
 
     Attributes:
         is_behind (`bool`): Whether `weights` were changed without [`publish`].
+        moments_on_host (`dict[int, torch.Tensor]`): Copies of moments that no step has changed since, by `id`.
         holds_layers (`bool`): Whether one layer can have other weights for a moment, at no cost.
     """
 
@@ -33,6 +34,7 @@ class PlainEngine:
         self._params = [param for param in trainer.model.parameters() if param.requires_grad]
         self.grad_norm = 0.0
         self.is_behind = False
+        self.moments_on_host: dict[int, torch.Tensor] = {}
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -91,6 +93,7 @@ class PlainEngine:
 
     def step(self):
         """Apply and discard the accumulated gradient. `grad_norm` is then its norm before clipping."""
+        self.moments_on_host = {}
         self.optimizer.step()
         self.discard_gradients()
 
@@ -121,6 +124,7 @@ class ZeroEngine:
         self._accelerator = trainer.accelerator
         self.grad_norm = 0.0
         self.is_behind = False
+        self.moments_on_host: dict[int, torch.Tensor] = {}
         # accelerate steps right after the last micro-batch, but the trust region must decide first
         trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
 
@@ -164,6 +168,7 @@ class ZeroEngine:
         pass  # DeepSpeed's step does
 
     def step(self):
+        self.moments_on_host = {}
         self._engine.step()
         self.grad_norm = float(self._engine.get_global_grad_norm())
 
