@@ -197,8 +197,9 @@ class TeamTRTrainer(LeadTrainer):
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
-            before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None
-            report = agent.update(batch, before, self._floor_is_due())
+            with self.residency.training(agent):
+                before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None
+                report = agent.update(batch, before, self._floor_is_due())
             self.resampler.agent_was_updated(agent.speaker, report, before)
             self._end_update(agent, report, **log_kwargs)
             if self.control.should_training_stop:
@@ -267,7 +268,7 @@ class TeamTRTrainer(LeadTrainer):
     def _begin_update(self, agent: AgentTrainer, rows: list[dict[str, Any]]):
         self.model.train()  # GRPOTrainer distinguishes training from evaluation by its model's mode
         agent.model.train()
-        self.residency.train(agent)
+        self.residency.use(agent)
         handler = self.callback_handler  # `CallbackHandler` passes these on to callbacks from its attributes
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
         self.active = ActiveUpdate(agent, rows)

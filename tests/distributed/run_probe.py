@@ -18,7 +18,10 @@ class Probe(TeamTRTrainer):
     """Probes each agent in place of the first stage, and ends there."""
 
     def _run_stage(self, rows, order, **kwargs):
-        self.found = {agent.name: self.probe(agent, rows, seed) for seed, agent in enumerate(order)}
+        self.found = {}
+        for seed, agent in enumerate(order):
+            with self.residency.training(agent):
+                self.found[agent.name] = self.probe(agent, rows, seed)
         self.found["evaluation"] = {name: float(v) for name, v in self.evaluate().items() if "/tokens" in name}
         few = {n: self.evaluate(self.eval_dataset.take(n))["eval_reward"] for n in (1, 3)}
         self.found["rewards of few rows"] = few

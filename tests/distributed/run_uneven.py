@@ -65,7 +65,9 @@ class Uneven(TeamTRTrainer):
                 transcript.seed = 1000 * run + first + i
             self._begin_update(agent, rows)
             rollouts = self.team.turn_loop.run(transcripts)
-            report = agent.update(agent._generate_and_score_completions(rows, rollouts))
+            batch = agent._generate_and_score_completions(rows, rollouts)
+            with self.residency.training(agent):
+                report = agent.update(batch)
             found["reports"].append([report.num_messages, report.inner_steps, report.loss, report.kl, report.rejected])
         found["transcripts"] = [[[m.agent, list(m.ids)] for m in t.messages] for t in transcripts]
         found["norms"] = [sum(w.norm().item() for w in weights_of(agent).values()) for agent in order]

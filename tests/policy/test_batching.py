@@ -2,7 +2,7 @@ import random
 
 import torch
 
-from trl_teamtr.policy.batching import RowLimits, plan_batches
+from trl_teamtr.policy.batching import RowLimits, plan_batches, plan_passes
 
 
 def test_rows_that_fit_are_one_batch_in_their_order():
@@ -36,3 +36,23 @@ def test_each_row_ends_at_its_own_limit():
 def test_the_beams_of_a_row_have_its_limit():
     ends = RowLimits(torch.tensor([1, 2]), width=4)
     assert ends(torch.zeros(6, 5), None).tolist() == [True] * 3 + [False] * 3
+
+
+def test_passes_hold_rows_of_similar_length():
+    # Padded: 10 + 5 + 10 + 5 tokens, then 2 rows of 3 + 2
+    assert plan_passes([3, 10, 2, 9], [2, 5, 1, 4], max_tokens=30, max_rows=9) == [[1, 3], [0, 2]]
+    assert plan_passes([3, 10, 2, 9], [2, 5, 1, 4], max_tokens=60, max_rows=9) == [[0, 1, 2, 3]]
+    assert plan_passes([3, 10, 2, 9], [2, 5, 1, 4], max_tokens=60, max_rows=1) == [[1], [3], [0], [2]]
+    assert plan_passes([], [], max_tokens=30, max_rows=9) == []
+
+
+def test_no_pass_has_more_tokens_or_rows_than_allowed_but_a_row_alone():
+    generator = random.Random(0)
+    for _ in range(200):
+        number, max_tokens, max_rows = generator.randint(0, 12), generator.randint(1, 60), generator.randint(1, 5)
+        contexts, messages = ([generator.randint(1, 20) for _ in range(number)] for _ in range(2))
+        passes = plan_passes(contexts, messages, max_tokens, max_rows)
+        assert sorted(row for rows in passes for row in rows) == list(range(number))
+        for rows in passes:
+            width = max(contexts[row] for row in rows) + max(messages[row] for row in rows)
+            assert len(rows) == 1 or (len(rows) * width <= max_tokens and len(rows) <= max_rows)

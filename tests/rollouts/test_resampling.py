@@ -63,7 +63,9 @@ def test_joint_updates_are_those_of_stale_ones(tmp_path, monkeypatch):
     again = replay(rollouts.transcripts, joint.team.speakers)
     for number, agent in enumerate(joint.members):
         joint._begin_update(agent, rows)
-        agent.update(agent._generate_and_score_completions(rows, again))
+        batch = agent._generate_and_score_completions(rows, again)
+        with joint.residency.training(agent):
+            agent.update(batch)
         after.append(weights(joint)[number])
         for param, before in zip(agent.model.parameters(), start[number], strict=True):
             param.data.copy_(before)  # the next agent is updated beside this one as it was

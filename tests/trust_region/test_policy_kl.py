@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from peft import LoraConfig
 from tiny import enumerate_rollouts, make_team, make_trainer, next_logps, replay, view_batch
 
 from trl_teamtr.maths.kl import k3_kl
@@ -95,3 +96,41 @@ def test_under_truncated_sampling_it_is_the_kl_of_the_policies_where_the_samples
     k3 = k3_kl(old_logps, trainer.speaker.token_logps(batch)) * loss_mask(batch)
     assert (p * exact.sum(1)).sum() == pytest.approx(expected, rel=1e-3)
     assert (p * k3.sum(1)).sum() != pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_several_batches_take_one_change_of_the_weights(tmp_path, monkeypatch, adapter):
+    fields = {"peft_config": LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])} if adapter else {}
+    trainer = make_trainer(tmp_path, make_team(1), num_rounds=2, **fields)
+    rollouts = enumerate_rollouts(trainer, "au")[::10]
+    batches = [view_batch(trainer, replay(trainer, "au", part)) for part in (rollouts[:3], rollouts[3:], rollouts[:1])]
+    snapshot, entered, current_policy = Snapshot(trainer.engine, with_optimizer=False), [], Snapshot.current_policy
+    with torch.no_grad():
+        for weight in trainer.engine.weights:
+            weight += 0.2 * torch.randn(weight.shape)
+    one_by_one = [policy_kl.exact_token_kl(trainer.speaker.policy, batch, snapshot, 0.7) for batch in batches]
+    monkeypatch.setattr(Snapshot, "current_policy", lambda own: (entered.append(1), current_policy(own))[1])
+    monkeypatch.setattr(policy_kl, "LOGITS_PER_CHUNK", 6)
+    monkeypatch.setattr(policy_kl, "TOKENS_PER_PASS", 20)
+    found = policy_kl.exact_token_kls(trainer.speaker.policy, batches, snapshot, 0.7)
+    torch.testing.assert_close(found, one_by_one, atol=1e-6, rtol=1e-4)
+    assert len(entered) == 1 and max(kl.max() for kl in found) > 1e-3
+
+
+def test_memory_for_a_thousand_tokens_of_a_large_vocabulary(tmp_path):
+    """At most 256 MiB besides what is there before."""
+    team = make_team(1)
+    team[0].model.resize_token_embeddings(150_000)
+    trainer = make_trainer(tmp_path, team)
+    snapshot = Snapshot(trainer.engine, with_optimizer=False)
+    ids = torch.randint(150_000, (1, 1001))
+    batch = {"prompt_ids": ids[:, :1], "completion_ids": ids[:, 1:]}
+    batch |= {"prompt_mask": torch.ones(1, 1), "completion_mask": torch.ones(1, 1000)}
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        policy_kl.exact_token_kl(trainer.speaker.policy, batch, snapshot, 0.9)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    assert 2**26 < peak <= 2**28

@@ -116,3 +116,17 @@ def test_backtracking_in_bfloat16_ends_within_the_radius():
 
     backtrack(snapshot, kl, radius=1e-4, max_backtracks=10, report=report)
     assert not report.rejected and 0 < report.kl <= 1e-4
+
+
+def test_one_layer_is_that_of_the_current_policy_within_the_context_only():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    engine = SimpleEngine(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    before, snapshot = copy.deepcopy(model.state_dict()), Snapshot(engine, with_optimizer=False)
+    step(engine)
+    after = copy.deepcopy(model.state_dict())
+    with snapshot.current_layer(model[1]):
+        assert all(
+            torch.equal(value, (before if key[0] == "1" else after)[key]) for key, value in model.state_dict().items()
+        )
+    assert_same(engine, (after, engine.optimizer.state_dict()))
+    assert not torch.equal(before["0.weight"], after["0.weight"])

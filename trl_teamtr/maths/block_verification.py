@@ -5,6 +5,7 @@ one, and what follows it, so that the result has exactly the new distribution.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from transformers import LogitsProcessorList
@@ -14,18 +15,24 @@ from transformers import LogitsProcessorList
 LARGEST_STEP = 1e4
 
 
+class Indexed(Protocol):
+    """A tensor, or what returns tensors as one does when it is indexed."""
+
+    def __getitem__(self, index: Any, /) -> torch.Tensor: ...
+
+
 class SampledLaw:
     """
     Log-probabilities of every token under the sampling distribution, computed when they are indexed: those of a long
     message and a large vocabulary, in float32, would take several times the memory of its logits.
 
     Args:
-        logits (`torch.Tensor` of shape `(rows, length, vocab)`): In the model's dtype.
+        logits (`torch.Tensor` of shape `(rows, length, vocab)`, or what is indexed as one): In the model's dtype.
         transforms (`LogitsProcessorList`): What `generate` applies after the temperature (top-k, top-p, min-p).
         temperature (`float`): Divides the logits, in float32 as in `generate`.
     """
 
-    def __init__(self, logits: torch.Tensor, transforms: LogitsProcessorList, temperature: float = 1.0):
+    def __init__(self, logits: Indexed, transforms: LogitsProcessorList, temperature: float = 1.0):
         self._logits = logits
         self._transforms: Callable[..., torch.Tensor] = transforms  # none of them reads `input_ids`
         self._temperature = temperature

@@ -30,18 +30,23 @@ def k3_kl(old_logps: torch.Tensor, new_logps: torch.Tensor) -> torch.Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
+@torch.no_grad()
 def exact_kl(old_logits: torch.Tensor, new_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     r"""
     $\mathrm{KL}(\pi_{cur}(\cdot|s,x_{<u})\|\pi_{new}(\cdot|s,x_{<u}))$ over the full vocabulary, per position. Summed
-    over the tokens of a message of π_cur, its expectation is the KL of the messages (Lemma 3.2).
+    over the tokens of a message of π_cur, its expectation is the KL of the messages (Lemma 3.2). Without gradient.
 
     Args:
         old_logits, new_logits (`torch.Tensor` of shape `(..., vocab)`): Logits, in the model's dtype.
         temperature (`float`): Divides the logits, in float32 as in `generate`.
 
     Returns:
-        `torch.Tensor` of shape `(...)`, float32, in nats.
+        `torch.Tensor` of shape `(...)`, in float32 or more precisely, in nats.
     """
-    old = (old_logits.float() / temperature).log_softmax(dim=-1)
-    new = (new_logits.float() / temperature).log_softmax(dim=-1)
-    return (old.exp() * (old - new)).sum(dim=-1).clamp(min=0.0)
+    old, new = (_log_softmax(logits, temperature) for logits in (old_logits, new_logits))
+    difference = new.neg_().add_(old)
+    return difference.mul_(old.exp_()).sum(dim=-1).clamp(min=0.0)
+
+
+def _log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(dim=-1)

@@ -81,7 +81,8 @@ class PlainBackend:
     def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
         batches = plan_batches([len(context) for context in contexts], limits, self._max_length)
         found: dict[int, list[int]] = {}
-        for number in range(largest(self._policy.accelerator, len(batches))):
+        (most,) = largest(self._policy.accelerator, [len(batches)])
+        for number in range(most):
             # A process without a row still takes part: generation under ZeRO-3 gathers the weights
             rows = batches[number] if number < len(batches) else []
             ids = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])

@@ -30,6 +30,32 @@ def plan_batches(lengths: Sequence[int], limits: Sequence[int], max_length: int)
     return batches
 
 
+def plan_passes(contexts: Sequence[int], messages: Sequence[int], max_tokens: int, max_rows: int) -> list[list[int]]:
+    """
+    Divide rows into forward passes of rows of similar length.
+
+    Args:
+        contexts, messages (`Sequence[int]`): Number of tokens of each row's context, padded on the left, and of its
+            message, padded on the right.
+        max_tokens (`int`): Maximum number of tokens of a pass, padding included. A row that has more is alone.
+        max_rows (`int`): Maximum number of its rows.
+
+    Returns:
+        `list[list[int]]`: Indices of the rows of each pass, in their order.
+    """
+    passes: list[list[int]] = []
+    widest = (0, 0)
+    for row in sorted(range(len(contexts)), key=lambda row: -(contexts[row] + messages[row])):
+        grown = (max(widest[0], contexts[row]), max(widest[1], messages[row]))
+        rows = len(passes[-1]) + 1 if passes else 0
+        if not passes or rows > max_rows or rows * sum(grown) > max_tokens:
+            passes.append([])
+            grown = (contexts[row], messages[row])
+        passes[-1].append(row)
+        widest = grown
+    return [sorted(rows) for rows in passes]
+
+
 class RowLimits(StoppingCriteria):
     """
     Ends each row at its own number of new tokens.

@@ -1,7 +1,8 @@
 """Which agents' tensors are on the device: the moments of one agent and, on request, the weights of one agent."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -9,7 +10,14 @@ from torch import nn
 
 
 class MomentsHolder(Protocol):
-    """Holds an agent's moments: its engine."""
+    """
+    Holds an agent's moments: its engine.
+
+    Attributes:
+        moments_on_host (`dict[int, torch.Tensor]`): Copies in host memory of those that have not changed since, by `id`.
+    """
+
+    moments_on_host: dict[int, torch.Tensor]
 
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
@@ -51,17 +59,23 @@ class Offloaded:
         for tensor, _ in self._homes:
             tensor.data = tensor.data.to("cpu")
 
-    def move_back(self):
+    def move_back(self) -> dict[int, torch.Tensor]:
+        """Returns what they were in CPU memory, by the `id` of the tensor, if that is another memory."""
+        left = {}
         for tensor, home in self._homes:
-            tensor.data = tensor.data.to(home)
+            on_host = tensor.data
+            tensor.data = on_host.to(home)
+            if tensor.data_ptr() != on_host.data_ptr():
+                left[id(tensor)] = on_host
         self._homes.clear()
+        return left
 
 
 class Residency:
     """
     Moves agents to the device when they train or speak, and the others to CPU memory.
 
-    Only one agent trains at a time, so only its moments are on the device. With `offload_idle_agents` the same holds
+    Only one agent trains at a time, so only its moments are on the device, and none during rollouts. With `offload_idle_agents` the same holds
     for weights and reference models. Weights that agents share stay on the device.
 
     Args:
@@ -73,7 +87,6 @@ class Residency:
         self._moments = {member.name: Offloaded() for member in members if member.is_trained}
         self._weights = {member.name: Offloaded() for member in members}
         self._members = {member.name: member for member in members}
-        self._trains: str | None = None  # whose moments are on the device
         self._present: str | None = None  # whose weights are, if only one agent's are
         self._own = _own_tensors(members) if offload_idle_agents else None
 
@@ -81,7 +94,7 @@ class Residency:
         """Before agents are prepared for training: move everything back to the device, for new optimizers."""
         for offloaded in (*self._moments.values(), *self._weights.values()):
             offloaded.move_back()
-        self._trains = self._present = None
+        self._present = None
 
     def start(self):
         """Once all agents are prepared: move everything out until it is needed."""
@@ -92,15 +105,21 @@ class Residency:
             for name in self._members:
                 self._weights[name].move_out(self._own[name])
 
-    def train(self, member: Resident):
-        """Bring the agent to the device for its update."""
+    @contextlib.contextmanager
+    def training(self, member: Resident) -> Iterator[None]:
+        """Context in which the agent and its moments are on the device, for its update."""
         self.use(member)
-        if len(self._moments) > 1 and self._trains != member.name:
-            if self._trains is not None:
-                self._move_moments_out(self._trains)
-            self._moments[member.name].move_back()
-            member.engine.link_moments()
-            self._trains = member.name
+        if len(self._moments) == 1:
+            yield
+            return
+        # The copies that the moments leave behind serve to undo the update
+        member.engine.moments_on_host = self._moments[member.name].move_back()
+        member.engine.link_moments()
+        try:
+            yield
+        finally:
+            member.engine.moments_on_host = {}
+            self._move_moments_out(member.name)
 
     def use(self, member: Resident):
         """Bring the agent's weights to the device, to generate or score messages."""

@@ -1,12 +1,9 @@
-"""The sequences that score an agent's messages, and how many of them fit into memory at a time."""
+"""The sequences that score an agent's messages."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-
-from .policy import Policy
-from .processes import largest
 
 
 def loss_mask(inputs: dict) -> torch.Tensor:
@@ -42,9 +39,3 @@ def scored_on(model: Any, sampled_ids: torch.Tensor) -> Callable[..., Any]:
         return model(labels=labels, **inputs)
 
     return call
-
-
-def rows_per_chunk(policy: Policy, length: int, max_logits: int) -> int:
-    """How many rows of `length` positions have at most `max_logits` logits; the same on every process."""
-    longest = largest(policy.accelerator, length)
-    return max(1, max_logits // (longest * policy.vocab_size))

@@ -1,6 +1,5 @@
 """Block verification of messages that were sampled in another context, or by an earlier policy."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,16 +7,18 @@ import torch
 from trl.trainer.utils import pad
 
 from ..maths.block_verification import SampledLaw, verify
+from ..policy.batching import plan_passes
 from ..policy.processes import largest
-from ..policy.scoring import rows_per_chunk
 from ..policy.speaker import Speaker
 from ..policy.transforms import sampling_transforms
 from ..trust_region.snapshot import Snapshot
+from ..trust_region.two_policies import ScoredBatch, both_logits
 
 
-# Maximum number of log-probabilities of one distribution in memory at a time: 128 MiB in float32. For a message that
-# has more, the logits of both distributions are in memory in the model's dtype.
+# Maximum number of logits of one distribution in memory at a time: 128 MiB in float32
 LOGITS_PER_CHUNK = 2**25
+# Maximum number of tokens of a forward pass, padding included; a longer row is alone
+TOKENS_PER_PASS = 2**14
 
 
 @dataclass
@@ -41,9 +42,10 @@ def count_scored(drafts: Sequence[Draft]) -> int:
     return sum(len(draft.old_context) + len(draft.new_context) + 2 * len(draft.ids) for draft in drafts)
 
 
+@torch.no_grad()
 def check_drafts(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | None) -> list[tuple[int, int]]:
     """
-    Verify messages of `speaker`.
+    Verify messages of `speaker`, those of similar length together.
 
     Args:
         speaker ([`Speaker`]): The author. All processes call this together; one may pass no drafts.
@@ -54,44 +56,52 @@ def check_drafts(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | Non
         `list[tuple[int, int]]`: For each draft the number of ids kept, and the one that follows if it was cut.
     """
     speaker.use()
-    rows = largest(speaker.policy.accelerator, len(drafts))
-    longest = max((len(draft.ids) for draft in drafts), default=1)
-    size = rows_per_chunk(speaker.policy, longest, LOGITS_PER_CHUNK)
+    policy, pad_id = speaker.policy, speaker.tokenizer.pad_token_id
+    contexts = [max(len(draft.old_context), len(draft.new_context)) for draft in drafts]
+    max_rows = max(1, LOGITS_PER_CHUNK // policy.vocab_size)
+    plan = plan_passes(contexts, [len(draft.ids) for draft in drafts], TOKENS_PER_PASS, max_rows)
     # A process without a draft still takes part in the forward passes
-    pad_id, verdicts = speaker.tokenizer.pad_token_id, []
-    for start in range(0, rows, size):
-        part = drafts[start : start + size]
-        kept, replacement = _check_chunk(speaker, part or [Draft([pad_id], [pad_id], [pad_id])], snapshot)
-        verdicts += list(zip(kept, replacement, strict=True))[: len(part)]
-    return verdicts
+    plan += [[]] * (largest(policy.accelerator, [len(plan)])[0] - len(plan))
+    nothing = Draft([pad_id], [pad_id], [pad_id])
+    batches = [_Batch(speaker, [drafts[row] for row in rows] or [nothing]) for rows in plan]
+    transforms, temperature = sampling_transforms(speaker.sampling), speaker.sampling.temperature
+    verdicts: dict[int, tuple[int, int]] = {}
+    scored = both_logits(policy, [batch.scored for batch in batches], snapshot, more_calls=1)
+    for rows, batch, both in zip(plan, batches, scored, strict=True):
+        old, new = (SampledLaw(logits, transforms, temperature) for logits in both)
+        verdict = verify(old, new, batch.tokens, batch.lengths, batch.scored.positions)
+        # The dummy of a process without a draft has no row
+        verdicts |= dict(
+            zip(rows, zip(verdict.kept.tolist(), verdict.replacement.tolist(), strict=True), strict=False)
+        )
+    return [verdicts[row] for row in range(len(drafts))]
 
 
-@torch.no_grad()
-def _check_chunk(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | None) -> tuple[list[int], list[int]]:
-    device, pad_id = speaker.policy.accelerator.device, speaker.tokenizer.pad_token_id
-    lengths = torch.tensor([len(draft.ids) for draft in drafts], device=device)
-    tokens = pad([torch.tensor(draft.ids) for draft in drafts], padding_value=pad_id, padding_side="right").to(device)
-    # One width for both passes, so that equal inputs give bitwise equal results
-    width = max(len(context) for draft in drafts for context in (draft.old_context, draft.new_context))
-    new_law = _law(speaker, [draft.new_context for draft in drafts], tokens, lengths, width)
-    with contextlib.nullcontext() if snapshot is None else snapshot.current_policy():
-        old_law = _law(speaker, [draft.old_context for draft in drafts], tokens, lengths, width)
-    positions = max(1, LOGITS_PER_CHUNK // (len(tokens) * speaker.policy.vocab_size))
-    verdict = verify(old_law, new_law, tokens, lengths, positions)
-    return verdict.kept.tolist(), verdict.replacement.tolist()
+class _Batch:
+    """Drafts as padded tensors."""
 
+    def __init__(self, speaker: Speaker, drafts: list[Draft]):
+        device, pad_id = speaker.policy.accelerator.device, speaker.tokenizer.pad_token_id
+        ids = [torch.tensor(draft.ids) for draft in drafts]
+        self.tokens = pad(ids, padding_value=pad_id, padding_side="right").to(device)
+        self.lengths = torch.tensor([len(draft.ids) for draft in drafts], device=device)
+        length = self.tokens.size(1)
+        self._inside = (torch.arange(length, device=device) < self.lengths[:, None]).long()
+        # One width for both passes, so that equal inputs give bitwise equal results
+        width = max(len(context) for draft in drafts for context in (draft.old_context, draft.new_context))
+        self.scored = ScoredBatch(
+            self._call([draft.old_context for draft in drafts], width, pad_id),
+            self._call([draft.new_context for draft in drafts], width, pad_id),
+            keep=length,
+            positions=max(1, LOGITS_PER_CHUNK // (len(drafts) * speaker.policy.vocab_size)),
+        )
 
-def _law(
-    speaker: Speaker, contexts: list[list[int]], tokens: torch.Tensor, lengths: torch.Tensor, width: int
-) -> SampledLaw:
-    """
-    Log-probabilities of every token at each position of the messages `tokens`, as they are sampled: with temperature,
-    top-k, top-p and min-p; shape `(rows, length, vocab)`.
-    """
-    pad_id, length = speaker.tokenizer.pad_token_id, tokens.size(1)
-    ids = torch.tensor([[pad_id] * (width - len(context)) + context for context in contexts], device=tokens.device)
-    mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=tokens.device)
-    inside = torch.arange(length, device=tokens.device) < lengths[:, None]
-    call = {"input_ids": torch.cat([ids, tokens], dim=1), "attention_mask": torch.cat([mask, inside.long()], dim=1)}
-    logits = speaker.policy.logits({**call, "logits_to_keep": length + 1, "use_cache": False})
-    return SampledLaw(logits, sampling_transforms(speaker.sampling), speaker.sampling.temperature)
+    def _call(self, contexts: list[list[int]], width: int, pad_id: int) -> dict[str, torch.Tensor]:
+        """Ids and mask of the messages after `contexts`, padded on the left to `width`."""
+        device = self.tokens.device
+        ids = torch.tensor([[pad_id] * (width - len(context)) + context for context in contexts], device=device)
+        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device)
+        return {
+            "input_ids": torch.cat([ids, self.tokens], dim=1),
+            "attention_mask": torch.cat([mask, self._inside], dim=1),
+        }

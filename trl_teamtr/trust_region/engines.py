@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, patch_environment
+from torch import nn
 from transformers import Trainer
 from trl.models.utils import prepare_deepspeed
 
@@ -21,7 +22,11 @@ class PlainEngine:
 
     Attributes:
         is_behind (`bool`): Whether `weights` were changed without [`publish`].
+        moments_on_host (`dict[int, torch.Tensor]`): Copies of moments that no step has changed since, by `id`.
+        holds_layers (`bool`): Whether one layer can have other weights for a moment, at no cost.
     """
+
+    holds_layers = True
 
     def __init__(self, trainer: Trainer):
         assert trainer.model is not None  # an agent's trainer is given a model
@@ -29,6 +34,7 @@ class PlainEngine:
         self._params = [param for param in trainer.model.parameters() if param.requires_grad]
         self.grad_norm = 0.0
         self.is_behind = False
+        self.moments_on_host: dict[int, torch.Tensor] = {}
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -46,18 +52,28 @@ class PlainEngine:
         """Apply a change of `weights` to the model. All processes call this together."""
 
     @contextlib.contextmanager
-    def holding(self, weights: list[torch.Tensor]) -> Iterator[None]:
+    def holding(self, weights: list[torch.Tensor], layer: nn.Module | None = None) -> Iterator[None]:
         """
         Context in which the model has `weights`; afterwards it has its own again, to the bit. All processes enter
         together. No second copy of its own is made on the device.
+
+        Args:
+            weights (`list[torch.Tensor]`): In the order of [`weights`].
+            layer ([`~torch.nn.Module`], *optional*): The only one that has them, if `holds_layers`.
         """
-        own = [param.data for param in self._params]
+        concerned = None if layer is None else {id(param) for param in layer.parameters()}
+        pairs = [
+            (param, other)
+            for param, other in zip(self._params, weights, strict=True)
+            if concerned is None or id(param) in concerned
+        ]
+        own = [param.data for param, _ in pairs]
         try:
-            for param, other in zip(self._params, weights, strict=True):
+            for param, other in pairs:
                 param.data = other
             yield
         finally:
-            for param, data in zip(self._params, own, strict=True):
+            for (param, _), data in zip(pairs, own, strict=True):
                 param.data = data
 
     def catch_up(self):
@@ -72,6 +88,7 @@ class PlainEngine:
 
     def step(self):
         """Apply and discard the accumulated gradient. `grad_norm` is then its norm before clipping."""
+        self.moments_on_host = {}
         self.optimizer.step()
         self.discard_gradients()
 
@@ -94,12 +111,15 @@ class ZeroEngine:
         trainer ([`~transformers.Trainer`]): The agent's, prepared for training.
     """
 
+    holds_layers = False
+
     def __init__(self, trainer: Trainer):
         self._engine: Any = trainer.model_wrapped  # a DeepSpeed engine
         self._zero: Any = self._engine.optimizer
         self._accelerator = trainer.accelerator
         self.grad_norm = 0.0
         self.is_behind = False
+        self.moments_on_host: dict[int, torch.Tensor] = {}
         # accelerate steps right after the last micro-batch, but the trust region must decide first
         trainer.accelerator.deepspeed_engine_wrapped.engine = _StepLater(self._engine)
 
@@ -115,7 +135,8 @@ class ZeroEngine:
         self._zero.update_lp_params()
 
     @contextlib.contextmanager
-    def holding(self, weights: list[torch.Tensor]) -> Iterator[None]:
+    def holding(self, weights: list[torch.Tensor], layer: nn.Module | None = None) -> Iterator[None]:
+        assert layer is None
         # Written, since the partitions are views of DeepSpeed's own buffers
         own = [tensor.to("cpu", copy=True) for tensor in self.weights]
         try:
@@ -135,6 +156,7 @@ class ZeroEngine:
         pass  # DeepSpeed's step does
 
     def step(self):
+        self.moments_on_host = {}
         self._engine.step()
         self.grad_norm = float(self._engine.get_global_grad_norm())
 

@@ -6,21 +6,24 @@ import torch
 
 from ..maths.kl import exact_kl, k3_kl
 from ..policy.policy import Policy
-from ..policy.scoring import message_mask, rows_per_chunk, sequence
+from ..policy.processes import largest
+from ..policy.scoring import message_mask, sequence
 from ..policy.speaker import Speaker
 from .snapshot import Snapshot
 from .turn_radii import TurnRadii
+from .two_policies import ScoredBatch, both_logits
 
 
-# Maximum number of logits of one policy in memory at a time: 256 MiB in float32.
-LOGITS_PER_CHUNK = 2**26
+# Maximum number of logits of one policy in memory at a time, of which the KL holds five copies: 32 MiB each in float32
+LOGITS_PER_CHUNK = 2**23
+# Maximum number of tokens of a forward pass, padding included; a longer row is alone
+TOKENS_PER_PASS = 2**14
 
 
 @torch.no_grad()
 def exact_token_kl(policy: Policy, inputs: dict, snapshot: Snapshot, temperature: float) -> torch.Tensor:
     """
-    KL(π_cur ‖ π_new) over the full vocabulary at each position, in chunks of rows whose logits fit into
-    `LOGITS_PER_CHUNK` for each of the two policies.
+    KL(π_cur ‖ π_new) over the full vocabulary at each position, for `LOGITS_PER_CHUNK` logits at a time.
 
     Args:
         policy ([`Policy`]): π_new. All processes call this together.
@@ -31,14 +34,37 @@ def exact_token_kl(policy: Policy, inputs: dict, snapshot: Snapshot, temperature
     Returns:
         `torch.Tensor` of shape `(rows, completion length)`, in nats; to be masked with [`message_mask`].
     """
+    return exact_token_kls(policy, [inputs], snapshot, temperature)[0]
+
+
+@torch.no_grad()
+def exact_token_kls(
+    policy: Policy, micro_batches: Sequence[dict], snapshot: Snapshot, temperature: float
+) -> list[torch.Tensor]:
+    """[`exact_token_kl`] of several batches, with one change of the weights ([`both_logits`])."""
+    batches, counts = list[ScoredBatch](), list[int]()
+    for inputs in micro_batches:
+        found = _split(policy, inputs)
+        batches += found
+        counts.append(len(found))
+    kls = []
+    for batch, (old, new) in zip(batches, both_logits(policy, batches, snapshot), strict=True):
+        parts = [exact_kl(old[:, part], new[:, part], temperature) for part in batch.parts]
+        kls.append(torch.cat(parts, dim=1))
+    whole = iter(kls)
+    return [torch.cat([next(whole) for _ in range(count)]) for count in counts]
+
+
+def _split(policy: Policy, inputs: dict) -> list[ScoredBatch]:
+    """Forward passes of few rows, equally many on every process."""
     input_ids, attention_mask, keep = sequence(inputs)
-    size, chunks = rows_per_chunk(policy, keep + 1, LOGITS_PER_CHUNK), []
+    (longest,) = largest(policy.accelerator, [input_ids.size(1)])
+    size, batches = max(1, TOKENS_PER_PASS // longest), []
     for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
-        call = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep + 1, "use_cache": False}
-        new = policy.logits(call)
-        with snapshot.current_policy():
-            chunks.append(exact_kl(policy.logits(call), new, temperature))
-    return torch.cat(chunks)
+        call = {"input_ids": ids, "attention_mask": mask}
+        positions = max(1, LOGITS_PER_CHUNK // (len(ids) * policy.vocab_size))
+        batches.append(ScoredBatch(call, call, keep, positions))
+    return batches
 
 
 @torch.no_grad()
@@ -61,11 +87,14 @@ def mean_kl(
         as_trained (`bool`): Whether to score in the precision of training, in which `scored_logps` then are.
     """
     total = torch.zeros(2, len(turn_radii.weights), device=speaker.policy.accelerator.device)
-    for inputs in micro_batches:
-        if snapshot is not None:
-            kl = exact_token_kl(speaker.policy, inputs, snapshot, speaker.sampling.temperature)
-        else:
-            kl = k3_kl(inputs["scored_logps"], speaker.token_logps(inputs, as_trained=as_trained))
+    if snapshot is not None:
+        kls = exact_token_kls(speaker.policy, micro_batches, snapshot, speaker.sampling.temperature)
+    else:
+        kls = [
+            k3_kl(inputs["scored_logps"], speaker.token_logps(inputs, as_trained=as_trained))
+            for inputs in micro_batches
+        ]
+    for inputs, kl in zip(micro_batches, kls, strict=True):
         by_turn = turn_radii.by_turn(kl * message_mask(inputs), inputs)
         total += torch.stack([by_turn, turn_radii.count(inputs)])
     return turn_radii.measure(*speaker.policy.accelerator.reduce(total, reduction="sum"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from .engines import PlainEngine, ZeroEngine, copy_weights
 from .entropy import EntropyState
@@ -16,7 +17,8 @@ class Snapshot:
     The policy π_cur at the start of an update: its trainable weights, and the state of its optimizer.
 
     Under ZeRO each process keeps its own partition of the float32 master weights, so that no precision is lost and
-    nothing is gathered. The optimizer's state, which only a rejection needs, is kept in CPU memory.
+    nothing is gathered. The optimizer's state, which only a rejection needs, is kept in CPU memory: moments that have just
+    come from there have left a copy.
 
     Args:
         engine (`PlainEngine` or `ZeroEngine`): The engine of the agent.
@@ -34,7 +36,7 @@ class Snapshot:
         self._proposed: list[torch.Tensor] | None = None
         self._halvings = 0
         self.weights = [tensor.clone() for tensor in engine.weights] if weights is None else weights
-        self._optimizer_state = copy_optimizer_state(engine.optimizer) if with_optimizer else None
+        self._optimizer_state = copy_optimizer_state(engine) if with_optimizer else None
 
     def halve(self):
         r"""
@@ -68,9 +70,22 @@ class Snapshot:
         if self._optimizer_state is not None:
             restore_optimizer_state(self._engine.optimizer, self._optimizer_state)
 
+    def settle(self):
+        """The update stands: discard the optimizer's state, which only [`restore`] needs."""
+        self._optimizer_state = None
+
     def current_policy(self) -> contextlib.AbstractContextManager[None]:
         """Context in which the model is π_cur; afterwards its weights are restored bitwise."""
         return self._engine.holding(self.weights)
+
+    @property
+    def holds_layers(self) -> bool:
+        """Whether [`current_layer`] is possible."""
+        return self._engine.holds_layers
+
+    def current_layer(self, layer: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Context in which one layer of the model is that of π_cur. Nothing is copied."""
+        return self._engine.holding(self.weights, layer)
 
 
 @contextlib.contextmanager
@@ -93,11 +108,18 @@ def all_or_nothing(before: Snapshot | None, engine: PlainEngine | ZeroEngine, en
             entropy.restore()
         engine.discard_gradients()
         raise
+    else:
+        if before is not None:
+            before.settle()
 
 
-def copy_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict, list[dict]]:
+def copy_optimizer_state(engine: PlainEngine | ZeroEngine) -> tuple[dict, list[dict]]:
     """The moments by parameter, and the settings of the groups, in CPU memory."""
-    state = {param: {key: _copy(value) for key, value in values.items()} for param, values in optimizer.state.items()}
+    optimizer, on_host = engine.optimizer, engine.moments_on_host
+    state = {
+        param: {key: on_host[id(value)] if id(value) in on_host else _copy(value) for key, value in values.items()}
+        for param, values in optimizer.state.items()
+    }
     groups = [{k: copy.deepcopy(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     return state, groups
 
