@@ -129,7 +129,13 @@ def sweep(kind: str, folder: Path) -> Row:
 
 def fill(row: Row, trainer, folder: Path):
     before = [weights(member.model) for member in trainer.members]
-    trainer.train()
+    try:
+        trainer.train()
+    except ValueError as error:
+        if trainer.state.global_step > 0:
+            raise
+        row.refused = f"{type(error).__name__}: {error}"
+        return
     row.found["trained"] = all(changed(old, member.model) for old, member in zip(before, trainer.members, strict=True))
     fields = {"resampling": row.mode}
     make_run(row.kind, 0, folder / "stopped", callbacks=[StopAfter(2)], **fields).train()
