@@ -36,7 +36,7 @@ def follow_the_text(transcript):
 class Case:
     """A team that is resampled after updates which know nothing of its rollouts."""
 
-    def __init__(self, folder, agents, rounds, router, transform, mode, team=None):
+    def __init__(self, folder, agents, rounds, router, transform, mode, team=None, **own):
         fields = {"router": follow_the_text} if router == "text" else {"router_kind": router}
         self.transform = TRANSFORMS[transform]
         self.router = router
@@ -50,6 +50,7 @@ class Case:
             allow_silent_agents=True,
             **self.transform,
             **fields,
+            **own,
         )
 
     def rollouts(self, total):

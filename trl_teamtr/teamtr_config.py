@@ -93,6 +93,10 @@ class TeamTRConfig(GRPOConfig):
         offload_idle_agents (`bool`, *optional*, defaults to `False`):
             Whether to keep the weights of agents that neither generate nor train in CPU memory. Not supported with
             DeepSpeed.
+        generation_cache_gib (`float`, *optional*):
+            GiB that the keys and values of the rows that are generated together may take, on each process. More rows take
+            several batches, those of similar length together. Defaults to half of the memory that is free on the GPU when
+            an agent first speaks, rounded down to a power of two, and to 4 on a CPU.
         reward_timeout (`float`, *optional*):
             Seconds that one call of a reward function may take before the run stops with a `TimeoutError`. With it,
             functions that are not async are called in a separate thread. `None` waits forever.
@@ -239,6 +243,12 @@ class TeamTRConfig(GRPOConfig):
         metadata={"help": "Whether LoRA agents that name the same base model share its weights in memory."},
     )
 
+    generation_cache_gib: float | None = field(
+        default=None,
+        metadata={
+            "help": "GiB for the keys and values of rows that are generated together. Defaults to what is free."
+        },
+    )
     reward_timeout: float | None = field(
         default=None,
         metadata={"help": "Seconds that a call of a reward function may take. `None` waits forever."},

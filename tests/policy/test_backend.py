@@ -11,10 +11,10 @@ from trl_teamtr.policy.backend import PlainBackend
 from trl_teamtr.policy.policy import Policy
 
 
-def make_backend(eos_token_ids=(1,), **fields):
+def make_backend(eos_token_ids=(1,), cache_gib=None, **fields):
     model = make_model()
-    policy = Policy(model, Accelerator())
-    return model, PlainBackend(policy, make_tokenizer(), list(eos_token_ids), SamplingSettings(**fields))
+    policy, sampling = Policy(model, Accelerator()), SamplingSettings(**fields)
+    return model, PlainBackend(policy, make_tokenizer(), list(eos_token_ids), sampling, cache_gib=cache_gib)
 
 
 def test_messages_end_with_the_first_id_that_ends_one():
@@ -54,7 +54,8 @@ def count_steps(monkeypatch, model):
         return generate(*args, **kwargs)
 
     def stepping(*args, **kwargs):
-        steps[-1] += 1
+        if steps:  # before, the size of the cache is measured
+            steps[-1] += 1
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(model, "generate", counting)
@@ -82,6 +83,28 @@ def test_no_row_is_fed_beyond_the_longest_context(monkeypatch):
     found = backend.generate([[3] * 15, [3], [3] * 8], [1, 15, 4])
     assert all(1 <= len(ids) <= limit for ids, limit in zip(found, [1, 15, 4], strict=True))
     assert len(steps) == 3
+
+
+def test_no_batch_has_a_larger_cache_than_allowed_and_similar_rows_are_together(monkeypatch):
+    per_token = 2 * 8 * 4  # keys and values of the only layer of the model, 8 wide, in float32
+    contexts = [[2] * (1 + 7 * (i % 2)) for i in range(40)]  # of 1 and of 8 tokens
+    model, backend = make_backend(cache_gib=48 * per_token / 2**30)
+    generate, shapes = model.generate, []
+
+    def watched(**kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return generate(**kwargs)
+
+    monkeypatch.setattr(model, "generate", watched)
+    found = backend.generate(contexts, [4] * 40)
+    assert shapes == [(4, 8)] * 5 + [(9, 1)] * 2 + [(2, 1)]
+    assert len(found) == 40 and all(1 <= len(ids) <= 4 for ids in found)
+
+
+def test_rows_of_a_batch_have_their_own_answers_when_several_are_needed():
+    model, backend = make_backend(top_k=1, cache_gib=1e-7)
+    contexts = [[0], [0, 2, 0, 2], [2, 2]] * 3
+    assert backend.generate(contexts, [5] * 9) == make_backend(top_k=1)[1].generate(contexts, [5] * 9)
 
 
 def test_a_process_without_rows_takes_part():

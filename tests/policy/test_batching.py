@@ -5,14 +5,27 @@ import torch
 from trl_teamtr.policy.batching import RowLimits, plan_batches, plan_passes
 
 
+def anything(rows, length):
+    return True
+
+
 def test_rows_that_fit_are_one_batch_in_their_order():
-    assert plan_batches([5, 3, 8], [2, 9, 4], max_length=17) == [[0, 1, 2]]
-    assert plan_batches([], [], max_length=4) == []
+    assert plan_batches([5, 3, 8], [2, 9, 4], max_length=17, fits=anything) == [[0, 1, 2]]
+    assert plan_batches([], [], max_length=4, fits=anything) == []
 
 
 def test_rows_that_would_outgrow_their_batch_wait_for_one_with_fewer_steps():
     # The first may grow by 1 token only: beside the second it would grow by 9
-    assert plan_batches([16, 3, 8], [1, 9, 4], max_length=17) == [[1, 2], [0]]
+    assert plan_batches([16, 3, 8], [1, 9, 4], max_length=17, fits=anything) == [[1, 2], [0]]
+
+
+def test_rows_of_similar_length_share_a_cache():
+    def fits(rows, length):
+        return rows * length <= 24
+
+    # The two longest, 8 + 4 tokens each; then four rows of 2 + 4; then the rest
+    assert plan_batches([2, 8, 2, 2, 7, 1, 2], [4] * 7, 99, fits) == [[1, 4], [0, 2, 3, 6], [5]]
+    assert plan_batches([30, 1], [4, 4], 99, fits) == [[0], [1]]
 
 
 def test_no_row_outgrows_any_plan():
@@ -21,10 +34,16 @@ def test_no_row_outgrows_any_plan():
         max_length, number = generator.randint(4, 40), generator.randint(0, 12)
         lengths = [generator.randint(1, max_length - 1) for _ in range(number)]
         limits = [generator.randint(1, max_length - length) for length in lengths]
-        batches = plan_batches(lengths, limits, max_length)
+        most = generator.randint(1, 200)
+
+        def fits(rows, length, most=most):
+            return rows * length <= most
+
+        batches = plan_batches(lengths, limits, max_length, fits)
         assert sorted(row for batch in batches for row in batch) == list(range(number))
         for batch in batches:
-            assert max(lengths[row] for row in batch) + max(limits[row] for row in batch) <= max_length
+            length = max(lengths[row] for row in batch) + max(limits[row] for row in batch)
+            assert length <= max_length and (len(batch) == 1 or fits(len(batch), length))
 
 
 def test_each_row_ends_at_its_own_limit():

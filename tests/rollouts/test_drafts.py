@@ -57,6 +57,26 @@ def test_padding_does_not_change_the_law_of_a_model_with_learned_positions(tmp_p
     assert p_value(count(case.rollouts(2000)), case.law(monkeypatch)) > 1e-3
 
 
+@pytest.mark.parametrize("mode", ["full", "speculative"])
+def test_several_batches_do_not_change_the_law(tmp_path, monkeypatch, mode):
+    """Of rows that continue kept beginnings of different lengths, too: the cache has room for about a hundred of them."""
+    row = 2 * 8 * 4 * 6  # keys and values of one layer, 8 wide, float32, of 6 tokens
+    case = Case(tmp_path, 2, 2, "random", "none", mode, generation_cache_gib=100 * row / 2**30)
+    calls = []
+    for member in case.trainer.members:
+        original = member.model.generate
+
+        def counted(original=original, **kwargs):
+            calls.append(len(kwargs["input_ids"]))
+            return original(**kwargs)
+
+        monkeypatch.setattr(member.model, "generate", counted)
+    case.rollouts(2000)
+    assert len(calls) > 40 and max(calls) < 200
+    case.update(0, seed=0)
+    assert p_value(count(case.rollouts(2000)), case.law(monkeypatch)) > 1e-3
+
+
 def test_the_test_can_tell(tmp_path, monkeypatch):
     """Stale rollouts, a wrong acceptance rule, a wrong residual and a stale draft law each fail it."""
 

@@ -67,6 +67,7 @@ class SpeakingSettings:
         trust_remote_code (`bool`): Whether to run code that comes with the models.
         share_base_model (`bool`): Whether LoRA agents that name the same base model share its weights in memory.
         pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
+        generation_cache_gib (`float`, *optional*): GiB that the keys and values of a batch may take in generation.
     """
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -78,6 +79,7 @@ class SpeakingSettings:
     trust_remote_code: bool = False
     share_base_model: bool = True
     pad_to_multiple_of: int | None = None
+    generation_cache_gib: float | None = None
 
     @classmethod
     def of(cls, args: TeamTRConfig, quantization_config: Any = None) -> "SpeakingSettings":
@@ -93,6 +95,7 @@ class SpeakingSettings:
             args.trust_remote_code,
             args.share_base_model,
             own.pad_to_multiple_of,
+            args.generation_cache_gib,
         )
 
     def trusts(self, agent: Agent) -> bool:

@@ -84,6 +84,11 @@ def check_rollout_options(args: Any):
         f"`reward_timeout` must be a positive number of seconds, or `None` to wait forever, got "
         f"{args.reward_timeout}.",
     )
+    cache = args.generation_cache_gib
+    check(
+        cache is None or cache > 0,
+        f"`generation_cache_gib` must be a positive number of GiB, or `None` for half of what is free, got {cache}.",
+    )
     _check_date(args.template_date)
     _check_choice(args, "router", ROUTERS)
     if args.resampling is not None:

@@ -1,6 +1,7 @@
 """Generation backends, which sample ids for contexts."""
 
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from trl.trainer.utils import pad
 
 from ..agents.settings import SamplingSettings
 from .batching import RowLimits, plan_batches
+from .cache import CacheSize, find_budget, measure_cache
 from .policy import Policy
 from .processes import largest
 
@@ -36,6 +38,7 @@ class PlainBackend:
         suppressed (`list[int]`, *optional*): Ids that are never sampled.
         pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
         max_length (`int`): Maximum number of tokens of a context with its message.
+        cache_gib (`float`, *optional*): GiB that the keys and values of a batch may take. [`find_budget`] if not given.
 
     Attributes:
         config ([`~transformers.GenerationConfig`]): What is passed to `generate`.
@@ -53,9 +56,12 @@ class PlainBackend:
         suppressed: list[int] | None = None,
         pad_to_multiple_of: int | None = None,
         max_length: int = sys.maxsize,
+        cache_gib: float | None = None,
     ):
         self._policy, self._tokenizer, self._eos_token_ids = policy, tokenizer, eos_token_ids
         self._pad_to_multiple_of, self._max_length = pad_to_multiple_of, max_length
+        self._cache_budget = None if cache_gib is None else cache_gib * 2**30
+        self._cache_size: CacheSize | None = None
         self._kwargs: dict[str, Any] = {
             "max_new_tokens": sampling.max_completion_length,
             "do_sample": True,
@@ -79,7 +85,7 @@ class PlainBackend:
         self.config = self._make_config(self._kwargs["max_new_tokens"])
 
     def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
-        batches = plan_batches([len(context) for context in contexts], limits, self._max_length)
+        batches = plan_batches([len(context) for context in contexts], limits, self._max_length, self._make_fits())
         found: dict[int, list[int]] = {}
         (most,) = largest(self._policy.accelerator, [len(batches)])
         for number in range(most):
@@ -88,6 +94,18 @@ class PlainBackend:
             ids = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
             found |= dict(zip(rows, ids, strict=True))
         return [found[row] for row in range(len(contexts))]
+
+    def _make_fits(self) -> Callable[[int, int], bool]:
+        """Whether the cache of a number of rows of a length fits; measured when it is first asked."""
+        device = self._policy.accelerator.device
+        if self._cache_size is None:
+            with self._policy.generating(self._kwargs) as model:
+                self._cache_size = measure_cache(model, device)
+            if self._cache_budget is None:
+                self._cache_budget = find_budget(device)
+        size, budget = self._cache_size, self._cache_budget
+        assert budget is not None
+        return lambda rows, length: size.fits(rows, length, budget)
 
     def _generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
         """One batch, in one call of transformers' `generate`."""

@@ -104,7 +104,16 @@ def make_speaker(
             f"Agent {agent.name!r} has `max_completion_length=None`, and nothing limits its messages: its model has no maximum "
             "length. Set `max_completion_length` or `max_context_length`."
         )
-    backend = PlainBackend(policy, tokenizer, eos_token_ids, sampling, suppressed, settings.pad_to_multiple_of, length)
+    backend = PlainBackend(
+        policy,
+        tokenizer,
+        eos_token_ids,
+        sampling,
+        suppressed,
+        settings.pad_to_multiple_of,
+        length,
+        settings.generation_cache_gib,
+    )
     drop_sampling_defaults(policy.model, backend.config, agent.name)
     speaker = Speaker(
         agent,
