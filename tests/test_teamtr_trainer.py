@@ -147,6 +147,18 @@ def test_frozen_agents_speak_and_stay(tmp_path, monkeypatch):
     assert [m.agent for m in recorder.rollouts[0][1][0].messages] == ["x", "y", "z"]
 
 
+def test_a_frozen_agent_speaks_in_the_dtype_of_its_checkpoint(tmp_path):
+    team = make_team(2)
+    team[0].model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    team[0] = Agent("x", str(tmp_path / "half"), processing_class=team[0].processing_class, trainable=False)
+    trainer = make_trainer(tmp_path / "run", team, num_stages=1)
+    trainer.train()
+    trainer.save_model()
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "x", dtype="auto")
+    assert {weight.dtype for weight in trainer.members[0].model.parameters()} == {torch.bfloat16} == {saved.dtype}
+    assert trainer.members[1].model.dtype == torch.float32
+
+
 def test_agents_keep_their_own_settings(tmp_path):
     team = make_team(2)
     team[1].learning_rate, team[1].trust_region_radius = 1e-4, 0.5

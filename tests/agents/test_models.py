@@ -13,6 +13,7 @@ from trl_teamtr import Agent
 from trl_teamtr.agents import models
 from trl_teamtr.agents.models import base_is_lost, load_models
 from trl_teamtr.agents.settings import SpeakingSettings
+from trl_teamtr.policy.making import load_members
 from trl_teamtr.tasks.link import make_model, make_tokenizer
 
 
@@ -107,6 +108,35 @@ def test_saved_adapters_are_put_on_a_shared_base(base_path, adapter_path):
         n for n, _ in trained.named_parameters() if "lora_" in n
     }
     assert not any(p.requires_grad for p in frozen.parameters())
+
+
+@pytest.fixture
+def half(tmp_path):
+    """A base and an adapter on it, saved in bfloat16."""
+    make_model(make_tokenizer(), 0).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype="auto")
+    get_peft_model(base, lora()).save_pretrained(tmp_path / "adapter")
+    return str(tmp_path / "base"), str(tmp_path / "adapter")
+
+
+def test_a_frozen_agent_has_the_dtype_of_its_checkpoint(half):
+    path = half[0]
+
+    def loaded(trainable, **fields):
+        (agent,) = load_members([Agent("a", path, trainable=trainable)], SpeakingSettings(**fields), make_tokenizer())
+        return agent.model.dtype
+
+    assert loaded(trainable=True) == torch.float32 and loaded(trainable=False) == torch.bfloat16
+    assert loaded(trainable=False, model_init_kwargs={"dtype": "float16"}) == torch.float16
+
+
+@pytest.mark.parametrize("shared_with_trained, dtype", [(True, torch.float32), (False, torch.bfloat16)])
+def test_a_base_that_trained_agents_share_has_their_dtype(half, shared_with_trained, dtype):
+    base, adapter = half
+    agents = [Agent("frozen", adapter, trainable=False)]
+    agents += [Agent("trained", base, peft_config=lora())] if shared_with_trained else []
+    load_models(agents, SpeakingSettings())
+    assert {parameter.dtype for name, parameter in agents[0].model.named_parameters() if "lora" not in name} == {dtype}
 
 
 def test_saved_adapter_brings_the_tokenizer_of_its_base(adapter_path):

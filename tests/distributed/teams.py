@@ -32,6 +32,8 @@ def save_models(folder: Path):
     for name, model in {"small": make_model(4, 1), "large": make_larger_model(2), "base": make_model(4, 3)}.items():
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    make_larger_model(2).to(torch.bfloat16).save_pretrained(folder / "half")
+    tokenizer.save_pretrained(folder / "half")
 
 
 def lora(**fields) -> LoraConfig:
@@ -44,7 +46,7 @@ def lora(**fields) -> LoraConfig:
 def make_team(kind: str, folder: Path) -> list[Agent]:
     """
     `"mixed"`: three agents of two sizes, one of them LoRA. `"shared"`: two LoRA agents on one base, and one that only
-    speaks.
+    speaks, in bfloat16.
     """
     torch.manual_seed(5)
     if kind == "mixed":
@@ -55,7 +57,7 @@ def make_team(kind: str, folder: Path) -> list[Agent]:
         ]
     return [
         Agent("x", str(folder / "base"), peft_config=lora()),
-        Agent("f", str(folder / "large"), trainable=False),
+        Agent("f", str(folder / "half"), trainable=False),
         Agent("y", str(folder / "base"), peft_config=lora()),
     ]
 

@@ -49,7 +49,8 @@ class Agent:
         trust_region_radius (`float`, *optional*):
             Radius δ of this agent, in nats per message. Defaults to `args.trust_region_radius`.
         trainable (`bool`, *optional*, defaults to `True`):
-            Whether the agent is trained. A frozen agent speaks and is never updated.
+            Whether the agent is trained. A frozen agent speaks and is never updated; it is loaded in the dtype of its
+            checkpoint, unless `model_init_kwargs` has a `dtype`.
         generation_kwargs (`dict`, *optional*):
             Generation settings of this agent: any of `temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty`
             and `max_completion_length`, which override the fields of the config, or other arguments of

@@ -29,7 +29,8 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
         `ValueError`: If a directory holds an adapter and whole weights, or an adapter is not called "default".
     """
     bases = _Bases(settings)
-    for agent in agents:
+    # A base that is shared has the dtype of the trainable ones
+    for agent in sorted(agents, key=lambda agent: not agent.trainable):
         model = agent.model
         if isinstance(model, PeftModel):
             _check_adapter_name(model, agent)

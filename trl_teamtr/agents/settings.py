@@ -117,5 +117,12 @@ class SpeakingSettings:
 
 
 def own_init_kwargs(model_init_kwargs: dict[str, Any] | None, agent: Agent) -> dict[str, Any]:
-    """`model_init_kwargs` for the model of `agent`, whose code may be trusted if that of others is not."""
-    return {**(model_init_kwargs or {}), **({"trust_remote_code": True} if agent.trust_remote_code else {})}
+    """
+    `model_init_kwargs` for the model of `agent`, whose code may be trusted if that of others is not. A frozen agent needs no
+    weights wider than its checkpoint's.
+    """
+    return {
+        **({} if agent.trainable else {"dtype": "auto"}),
+        **(model_init_kwargs or {}),
+        **({"trust_remote_code": True} if agent.trust_remote_code else {}),
+    }
