@@ -47,4 +47,9 @@ def rows_per_chunk(policy: Policy, length: int, max_logits: int) -> int:
     """How many rows of `length` positions have at most `max_logits` logits; the same on every process."""
     accelerator = policy.accelerator
     longest = accelerator.gather(torch.tensor([length], device=accelerator.device)).max().item()
-    return max(1, int(max_logits // (longest * policy.vocab_size)))
+    return rows_in(int(longest), policy.vocab_size, max_logits)
+
+
+def rows_in(length: int, vocab_size: int, max_logits: int) -> int:
+    """How many rows of `length` positions have at most `max_logits` logits; at least one."""
+    return max(1, int(max_logits // (length * vocab_size)))
