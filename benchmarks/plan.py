@@ -47,7 +47,9 @@ def make_team(kind: str, model: str):
     return [Agent("agent_0", model), Agent("agent_1", model, trainable=kind != TEAMS[2])]
 
 
-def make_args(folder: str):
+def make_args(folder: str, model: str):
+    from transformers import AutoConfig
+
     from trl_teamtr import TeamTRConfig
 
     return TeamTRConfig(
@@ -58,7 +60,8 @@ def make_args(folder: str):
         per_device_train_batch_size=4,
         max_completion_length=MESSAGE_LENGTH,
         num_iterations=2,
-        # No update stops early: the plan is of the whole of it
+        # The plan is of messages that are as long as they may be, and of updates that do not stop early
+        generation_kwargs={"eos_token_id": AutoConfig.from_pretrained(model).vocab_size - 1},
         trust_region_radius=1e3,
         **QUIET,
     )
@@ -84,12 +87,12 @@ def run_cell(kind: str, model: str) -> dict[str, float]:
 
     dataset = Dataset.from_dict({"prompt": [PROMPT] * 4})
     with tempfile.TemporaryDirectory() as folder:
-        args = make_args(folder)
+        args = make_args(folder, model)
         length = len(AutoTokenizer.from_pretrained(model)(f"{PROMPT}\n\nagent_0:").input_ids)
         planned = plan(make_team(kind, model), args, prompt_length=length, calibrate=True)
-        Trainer(make_team(kind, model), reward, make_args(folder), train_dataset=dataset).train()
+        Trainer(make_team(kind, model), reward, make_args(folder, model), train_dataset=dataset).train()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            Trainer(make_team(kind, model), reward, make_args(folder), train_dataset=dataset).train()
+            Trainer(make_team(kind, model), reward, make_args(folder, model), train_dataset=dataset).train()
         trace = os.path.join(folder, "trace.json")
         profiler.export_chrome_trace(trace)
         return {

@@ -174,6 +174,7 @@ SMOKE = {
     "generation": [],
     "generation --model": ["--model", "{model}"],
     "memory": [],
+    "plan": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
     "versus_comlrl": [],

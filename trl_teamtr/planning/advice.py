@@ -8,6 +8,10 @@ from .launch import Launch
 from .memory import Member, Phase
 
 
+# Share of what is too much that an option has to concern to be named
+WORTH = 0.1
+
+
 def advise(
     phases: Sequence[Phase], members: Sequence[Member], args: TeamTRConfig, launch: Launch, device_bytes: int | None
 ) -> list[str]:
@@ -23,11 +27,14 @@ def advise(
     """
     if device_bytes is None:
         return []
-    large = [phase for phase in phases if (phase.total if launch.on_cpu else phase.device) > device_bytes]
     found: dict[str, int] = {}
-    for phase in large:
-        for text, size in _options(phase, members, args, launch):
-            found[text] = max(found.get(text, 0), size)
+    for phase in phases:
+        excess = (phase.total if launch.on_cpu else phase.device) - device_bytes
+        if excess > 0:
+            options = sorted(_options(phase, members, args, launch), key=lambda option: -option[1])
+            for number, (text, size) in enumerate(options):
+                if number == 0 or size >= WORTH * excess:
+                    found[text] = max(found.get(text, 0), size)
     return sorted(found, key=lambda text: -found[text])
 
 

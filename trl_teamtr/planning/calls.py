@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.kl import exact_kl
@@ -117,7 +118,8 @@ class Calls:
         model = skeleton.model
         if self._checkpointing:
             model.gradient_checkpointing_enable()
-            model.enable_input_require_grads()
+            if isinstance(model, PeftModel):
+                model.enable_input_require_grads()  # as TRL does
         model.train()
         try:
             return self._measure(("training", id(skeleton), rows, length, accumulates), skeleton, call, grad=True)

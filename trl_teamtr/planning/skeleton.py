@@ -54,7 +54,11 @@ def make_model(
             if isinstance(module, torch.nn.ModuleList) and len(module) == count:
                 del module[depth:]
     add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
-    whole: Any = model if peft_config is None else get_peft_model(model, copy.copy(peft_config))
+    whole: Any = model
+    if peft_config is not None:
+        own = copy.copy(peft_config)
+        own.inference_mode = not trainable  # a saved one says `True`
+        whole = get_peft_model(model, own)
     if not trainable:
         whole.requires_grad_(False)
     return whole
