@@ -6,14 +6,15 @@ What `trl_teamtr.plan` says of a run, beside what is measured: memory and time o
     python benchmarks/plan.py --quick            # with a tiny model of random weights, a minute
     python benchmarks/plan.py --smoke            # one team, in this process, seconds: says only that it runs
 
-Each team trains two stages in a process of its own: once for the time of the second stage, and once with PyTorch's profiler,
-whose account of allocated memory is that of benchmarks/memory.py. The plan is made in the same process before the run, with
+Each team trains two stages in a process of its own: once with PyTorch's profiler, whose account of allocated memory is that of
+benchmarks/memory.py, and once for the time of the second stage. The plan is made in the same process before the run, with
 the length of the prompt as its tokenizer gives it.
 
 Prints the table and one JSON object last: the ratios of planned to measured.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -90,11 +91,13 @@ def run_cell(kind: str, model: str) -> dict[str, float]:
         args = make_args(folder, model)
         length = len(AutoTokenizer.from_pretrained(model)(f"{PROMPT}\n\nagent_0:").input_ids)
         planned = plan(make_team(kind, model), args, prompt_length=length, calibrate=True)
-        Trainer(make_team(kind, model), reward, make_args(folder, model), train_dataset=dataset).train()
+        gc.collect()  # what is freed later would be missing from the account
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             Trainer(make_team(kind, model), reward, make_args(folder, model), train_dataset=dataset).train()
         trace = os.path.join(folder, "trace.json")
         profiler.export_chrome_trace(trace)
+        stages.clear()
+        Trainer(make_team(kind, model), reward, make_args(folder, model), train_dataset=dataset).train()
         return {
             "planned_mib": planned.peak.total / 2**20,
             "measured_mib": peak_of_tensors(trace),
