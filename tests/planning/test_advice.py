@@ -25,9 +25,16 @@ def test_no_advice_where_it_fits(tmp_path, path):
 
 
 @pytest.mark.parametrize(
-    "launch", [Launch(), Launch(8, 2), Launch(8, 3), Launch(8, 3, True, True), Launch(on_cpu=True)]
+    "launch, adapters",
+    [
+        (Launch(), False),
+        (Launch(), True),
+        (Launch(8, 2), False),
+        (Launch(8, 3), False),
+        (Launch(8, 3, True, True), False),
+        (Launch(on_cpu=True), False),
+    ],
 )
-@pytest.mark.parametrize("adapters", [False, True])
 def test_all_that_is_named_exists(tmp_path, path, launch, adapters):
     team = pair(path, peft_config=lora() if adapters else None)
     found = plan_of(tmp_path, team, launch=launch, device_memory_gib=1e-6)

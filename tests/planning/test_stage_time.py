@@ -54,3 +54,14 @@ def test_calibration_runs_a_few_layers_of_the_model(trainable):
     skeleton = maker()[0].make(Agent("a", make_model(), trainable=trainable))
     found = calibrate(skeleton, torch.device("cpu"), "no", rows=2, length=16, budget=0.1)
     assert found.forward > 0 and (found.training > 0) == trainable and found.step >= 0 and found.row >= 0
+
+
+def test_a_device_that_is_too_slow_is_said_so(tmp_path, path):
+    skeleton = maker()[0].make(Agent("a", make_model()))
+    assert calibrate(skeleton, torch.device("cpu"), "no", rows=2, length=16, budget=1e-9) is None
+
+
+def test_plan_without_a_time_says_why(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(stage_time, "calibrate", lambda *args: None)
+    found = plan_of(tmp_path, pair(path), calibrate=True)
+    assert found.seconds == {} and "cpu is too slow to tell" in str(found)

@@ -15,8 +15,14 @@ from .skeleton import Skeleton
 # Numbers of layers that are run; what the others take follows from the difference
 DEPTHS = (1, 4)
 
-# Steps of the two generations whose difference is timed
+# Steps of the two generations whose difference is timed, their rows, and the longest context
 STEPS = (1, 5)
+ROWS = (1, 4)
+CONTEXT = 64
+
+# Tokens of the first call, from which the size of the others follows, and about how many of these calls the others are worth
+FIRST = 32
+CALLS = 25
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Shape:
 
 def calibrate(
     skeleton: Skeleton, device: torch.device, precision: str, rows: int, length: int, budget: float
-) -> Speed:
+) -> Speed | None:
     """
     Time a few layers of a model.
 
@@ -57,31 +63,39 @@ def calibrate(
         precision (`str`): That of the autocast: `"no"`, `"bf16"` or `"fp16"`.
         rows, length (`int`): Rows of a micro-batch and tokens of a view in the run. What is timed is at most as large.
         budget (`float`): Seconds.
+
+    Returns:
+        [`Speed`], or `None` if the device is too slow to tell within the budget.
     """
     count = skeleton.config.get_text_config().num_hidden_layers
     depths = [depth for depth in DEPTHS if depth < count] or [count]
-    timers = [_Timer(skeleton, depth, device, precision) for depth in depths]
-    once = timers[0].training(Shape(1, min(length, 32)))  # the first call, which also warms up
-    once = timers[0].training(Shape(1, min(length, 32)))
-    # Two calls of forward, of training and of generation at each depth
-    tokens = max(32, int(32 * budget / (12 * sum(depths) * max(once, 1e-6))))
+    timers = [_Timer(skeleton, depths[0], device, precision)]
+    if (
+        CALLS * timers[0].forward(Shape(1, min(length, 8))) > budget
+    ):  # warms up, and tells a device that would take minutes
+        return None
+    once = timers[0].forward(Shape(1, min(length, FIRST)))
+    if CALLS * once > budget:
+        return None
+    timers += [_Timer(skeleton, depth, device, precision) for depth in depths[1:]]
+    tokens = max(FIRST, int(FIRST * budget / (2 * CALLS * max(once, 1e-6))))
     shape = Shape(min(rows, max(1, tokens // length)), min(length, tokens))
 
-    def extrapolate(measure: Callable[[_Timer], float]) -> float:
-        found = [min(measure(timer), measure(timer)) for timer in timers]
+    def extrapolate(measure: Callable[[_Timer], float], repeats: int = 1) -> float:
+        found = [min(measure(timer) for _ in range(repeats)) for timer in timers]
         if len(found) == 1:
             return found[0] * count / depths[0]
         by_layer = max(0.0, (found[1] - found[0]) / (depths[1] - depths[0]))
         return found[0] + by_layer * (count - depths[0])
 
     size = shape.rows * shape.length
-    one = extrapolate(lambda timer: timer.step(1, shape.length))
-    more = extrapolate(lambda timer: timer.step(8, shape.length))
+    context = min(length, CONTEXT)
+    one, more = (extrapolate(partial(_Timer.step, rows=rows, length=context)) for rows in ROWS)
     return Speed(
-        extrapolate(lambda timer: timer.forward(shape)) / size,
-        extrapolate(lambda timer: timer.training(shape)) / size if skeleton.trainable else 0.0,
+        extrapolate(lambda timer: timer.forward(shape), repeats=2) / size,
+        extrapolate(lambda timer: timer.training(shape), repeats=2) / size if skeleton.trainable else 0.0,
         one,
-        max(0.0, more - one) / 7,
+        max(0.0, more - one) / (ROWS[1] - ROWS[0]),
     )
 
 

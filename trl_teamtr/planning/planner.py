@@ -41,7 +41,7 @@ class Plan:
         resampling (`str`): What is generated before each update.
         advice (`list[str]`): What to change; empty if everything fits.
         seconds (`dict[str, float]`): Of a stage by part; empty unless it was calibrated.
-        device (`str`): Where it was.
+        device (`str`, *optional*): Where it was, or was tried.
     """
 
     members: list[Member]
@@ -52,7 +52,7 @@ class Plan:
     resampling: str
     advice: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    device: str = "cpu"
+    device: str | None = None
 
     @property
     def peak(self) -> Phase:
@@ -81,7 +81,9 @@ class Plan:
             *memory_lines(self.phases, self.device_bytes, launch.on_cpu),
         ]
         if self.seconds:
-            lines += ["", *time_lines(self.seconds, self.device)]
+            lines += ["", *time_lines(self.seconds, str(self.device))]
+        elif self.device is not None:
+            lines += ["", f"The time of a stage is not known: {self.device} is too slow to tell within ten seconds."]
         if self.fits is None:
             lines += ["", "Whether it fits is not known: pass the size of a device (`--device_memory_gib`)."]
         elif self.fits:

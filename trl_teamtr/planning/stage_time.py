@@ -20,11 +20,11 @@ def time_stage(
 ) -> tuple[dict[str, float], str]:
     """
     Seconds of a stage of a team for its rollouts, for scoring and for updates, if all messages are as long as they may be and
-    no update stops early; and the device. Rewards are not counted.
+    no update stops early; and the device. Rewards are not counted. Empty if the device is too slow to tell.
     """
     skeletons = {id(member.skeleton): member.skeleton for member in members}
     views = {id(member.skeleton): member.lengths.view for member in members}  # of the last agent with the model
-    found: dict[int, Speed] = {
+    found = {
         key: calibrate(
             skeleton,
             args.device,
@@ -35,7 +35,10 @@ def time_stage(
         )
         for key, skeleton in skeletons.items()
     }
-    speeds = [found[id(member.skeleton)] for member in members]
+    known = {key: speed for key, speed in found.items() if speed is not None}
+    if len(known) < len(found):
+        return {}, str(args.device)
+    speeds = [known[id(member.skeleton)] for member in members]
     trained = [number for number, member in enumerate(members) if member.skeleton.trainable]
     seconds = {
         "rollouts": _rollouts(members, speeds, trained, batches, args, resampling),
