@@ -119,13 +119,12 @@ def measure_all(model: str, size: str):
     for kind in TEAMS[: 1 if size == "smoke" else None]:
         cell = (run_cell if size == "smoke" else measure)(kind, model)
         memory = cell["planned_mib"] / cell["measured_mib"]
+        print(f"{kind:<30}{cell['planned_mib']:10.0f}{cell['measured_mib']:10.0f}{memory:8.2f}", end="")
         seconds = cell["planned_seconds"] / cell["measured_seconds"]
-        ratios[kind] = {"memory": round(memory, 3), "time": round(seconds, 2)}
-        print(
-            f"{kind:<30}{cell['planned_mib']:10.0f}{cell['measured_mib']:10.0f}{memory:8.2f}"
-            f"{cell['planned_seconds']:10.1f}{cell['measured_seconds']:10.1f}{seconds:8.2f}",
-            flush=True,
-        )
+        # 0 where the device was too slow to tell within the calibration's budget
+        told = f"{cell['planned_seconds']:10.1f}{cell['measured_seconds']:10.1f}{seconds:8.2f}"
+        print(told if seconds else f"{'not told':>10}{cell['measured_seconds']:10.1f}{'-':>8}", flush=True)
+        ratios[kind] = {"memory": round(memory, 3), "time": round(seconds, 2) or None}
     print(describe_machine())
     print(json.dumps({"size": size, "planned_over_measured": ratios}))
 

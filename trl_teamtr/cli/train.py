@@ -22,7 +22,7 @@ class TrainScriptArguments(TeamScriptArguments):
 
     Args:
         plan (`bool`): Print the memory and the time that the run would take, and exit. No weights are loaded.
-        plan_time (`bool`): Whether the plan runs a few layers on the device at hand, for ten seconds at most, from which the
+        plan_time (`bool`): Whether the plan runs a few layers on the device at hand, for about ten seconds, from which the
             time of a stage follows.
         plan_launch (`str`, *optional*): Config file of accelerate to plan for. Defaults to the present launch.
         plan_prompt_length (`int`): Tokens of the longest prompt, with the system prompt.

@@ -118,7 +118,7 @@ def plan(
             for runs on a CPU.
         prompt_length (`int`, *optional*, defaults to `512`): Tokens of the longest prompt, with the system prompt.
         calibrate (`bool`, *optional*, defaults to `False`): Whether to run a few layers of each model on the device at hand,
-            for ten seconds at most, from which the time of a stage follows.
+            for about ten seconds, from which the time of a stage follows.
 
     Returns:
         [`Plan`]
