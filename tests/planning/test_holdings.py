@@ -6,7 +6,7 @@ from tiny import make_model
 
 from trl_teamtr import Agent
 from trl_teamtr.planning.holdings import hold, partition, shared_weights
-from trl_teamtr.planning.launch import Launch
+from trl_teamtr.planning.launches import Launch
 
 
 def test_a_partition_is_rounded_up():

@@ -1,6 +1,6 @@
 """What a run will take, memory and time, before it is started and without its weights."""
 
-from .launch import Launch
+from .launches import Launch
 from .memory import Phase
 from .planner import Plan, plan
 

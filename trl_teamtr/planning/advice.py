@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..teamtr_config import TeamTRConfig
-from .launch import Launch
+from .launches import Launch
 from .memory import Member, Phase
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .launch import Launch
+from .launches import Launch
 from .skeleton import Skeleton
 
 

@@ -8,7 +8,7 @@ from ..rollouts.verification import LOGITS_PER_CHUNK as LOGITS_OF_DRAFTS
 from ..trust_region.policy_kl import LOGITS_PER_CHUNK as LOGITS_OF_KL
 from .calls import Calls, Cost
 from .holdings import Holdings
-from .launch import Launch
+from .launches import Launch
 from .lengths import AgentLengths
 from .skeleton import Skeleton
 

@@ -18,7 +18,7 @@ from ..teamtr_config import TeamTRConfig
 from .advice import advise
 from .calls import Calls
 from .holdings import hold, shared_weights
-from .launch import Launch
+from .launches import Launch
 from .lengths import AgentLengths, find_lengths
 from .memory import Batches, Member, Phase, phases_of
 from .moments import count_moments
