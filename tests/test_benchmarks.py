@@ -174,6 +174,8 @@ SMOKE = {
     "generation": [],
     "generation --model": ["--model", "{model}"],
     "memory": [],
+    "plan": [],
+    "plan_large": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
     "versus_comlrl": [],

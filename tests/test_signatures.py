@@ -128,3 +128,23 @@ def test_functions_that_find_a_build_of_pytorch_take_what_is_expected():
     from torch.utils.cpp_extension import _get_build_directory
 
     assert list(inspect.signature(_get_build_directory).parameters) == ["name", "verbose"]
+
+
+def test_planning_calls_what_makes_models_and_optimizers_without_weights():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = {
+        name: list(inspect.signature(function).parameters)
+        for name, function in (
+            ("_from_config", transformers.PreTrainedModel._from_config),
+            ("_can_set_experts_implementation", transformers.PreTrainedModel._can_set_experts_implementation),
+            ("get_optimizer_cls_and_kwargs", Trainer.get_optimizer_cls_and_kwargs),
+            ("load_config_from_file", load_config_from_file),
+        )
+    }
+    assert found == {
+        "_from_config": ["config", "kwargs"],
+        "_can_set_experts_implementation": [],
+        "get_optimizer_cls_and_kwargs": ["args", "model"],
+        "load_config_from_file": ["config_file"],
+    }

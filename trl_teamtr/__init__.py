@@ -4,6 +4,7 @@ from .agents.agent import Agent
 from .agents.team_file import load_team
 from .conversation.router import RandomRouter, RoundRobinRouter
 from .conversation.transcript import Message, Transcript
+from .planning import plan
 from .team import Team
 from .teamtr_config import TeamTRConfig
 from .teamtr_trainer import TeamTRTrainer
@@ -21,4 +22,5 @@ __all__ = [
     "TeamTRTrainer",
     "Transcript",
     "load_team",
+    "plan",
 ]

@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import transformers
+from tiny import make_model
 
-from trl_teamtr.cli.train import make_parser, make_trainer
+from trl_teamtr.cli.train import main, make_parser, make_trainer
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,19 @@ def test_what_is_left_out_of_a_command_has_its_default(tmp_path, line, expected)
     command = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
     _, args, _ = make_parser().parse_args_and_config([*command, "--steps_per_generation", "2", *line])
     assert (args.kl_estimator, args.gradient_accumulation_steps) == expected
+
+
+def test_plan_is_printed_without_a_dataset_and_without_weights(tmp_path, monkeypatch, capsys):
+    make_model().save_pretrained(tmp_path / "model")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
+    command = ["--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+    command += ["--model_name_or_path", str(tmp_path / "model"), "--num_agents", "2", "--max_completion_length", "4"]
+    command += ["--plan", "true", "--plan_time", "false", "--plan_prompt_length", "8", "--device_memory_gib", "80"]
+    main(*make_parser().parse_args_and_config(command))
+    printed = capsys.readouterr().out
+    assert "each on a GPU of 80.0 GiB" in printed and "backtracking" in printed and "Everything fits." in printed
+    assert not (tmp_path / "run").exists()

@@ -143,7 +143,7 @@ class _Bases:
 
     def give(self, base: str | PreTrainedModel, peft_config: PeftConfig, agent: Agent) -> PreTrainedModel:
         """A clone over the weights of `base`, or a separate base for an adapter that would change them."""
-        if not (self._settings.share_base_model and _leaves_base_alone(peft_config)):
+        if not (self._settings.share_base_model and leaves_base_alone(peft_config)):
             return self._load(base, agent) if isinstance(base, str) else copy_untouched(base)
         # An agent that does not trust remote code must not get a model that was loaded with it
         key = (base, agent.trust_remote_code) if isinstance(base, str) else id(base)
@@ -156,7 +156,7 @@ class _Bases:
         return load_whole_model(base, agent, self._settings)
 
 
-def _leaves_base_alone(peft_config: PeftConfig) -> bool:
+def leaves_base_alone(peft_config: PeftConfig) -> bool:
     """Whether an adapter neither trains weights of its base nor initially rewrites them, as PiSSA and OLoRA do."""
     fields = vars(peft_config)
     own_init = (True, False, "gaussian", "orthogonal")

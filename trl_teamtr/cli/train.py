@@ -1,16 +1,48 @@
 """`train.py`: train a team with TeamTR."""
 
 import argparse
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
+from ..planning import plan
 from ..reports.progress import TeamProgressCallback
 from ..tasks.loading import default_reward, load_reward
 from ..teamtr_config import TeamTRConfig
 from ..teamtr_trainer import TeamTRTrainer
 from .arguments import TeamScriptArguments, load_data, make_agents, save_tasks, set_model_init_kwargs
+
+
+@dataclass
+class TrainScriptArguments(TeamScriptArguments):
+    """
+    Arguments of the training script, beside those of the team and the tasks.
+
+    Args:
+        plan (`bool`): Print the memory and the time that the run would take, and exit. No weights are loaded.
+        plan_time (`bool`): Whether the plan runs a few layers on the device at hand, for about ten seconds, from which the
+            time of a stage follows.
+        plan_launch (`str`, *optional*): Config file of accelerate to plan for. Defaults to the present launch.
+        plan_prompt_length (`int`): Tokens of the longest prompt, with the system prompt.
+        device_memory_gib (`float`, *optional*): Memory of a GPU to plan for. Defaults to that of the first one here.
+    """
+
+    plan: bool = field(default=False, metadata={"help": "Print what the run would take, and exit."})
+    plan_time: bool = field(default=True, metadata={"help": "Whether the plan measures the device at hand."})
+    plan_launch: str | None = field(default=None, metadata={"help": "Config file of accelerate to plan for."})
+    plan_prompt_length: int = field(default=512, metadata={"help": "Tokens of the longest prompt."})
+    device_memory_gib: float | None = field(default=None, metadata={"help": "Memory of a GPU to plan for."})
+
+
+def find_team(script_args, training_args, model_args):
+    """The team of the arguments: a list of agents, or a path or id."""
+    if script_args.agents is not None:
+        return make_agents(script_args.agents, training_args)
+    if model_args.model_name_or_path is None:
+        raise ValueError("Set `agents` in the YAML file, or `--model_name_or_path`.")
+    return model_args.model_name_or_path
 
 
 def make_trainer(script_args, training_args, model_args):
@@ -21,12 +53,7 @@ def make_trainer(script_args, training_args, model_args):
     names = script_args.reward_funcs or [default_reward(script_args.dataset_name)]
     if names == [None]:
         raise ValueError(f"{script_args.dataset_name!r} comes without a reward: set `reward_funcs`.")
-    if script_args.agents is not None:
-        team = make_agents(script_args.agents, training_args)
-    elif model_args.model_name_or_path is not None:
-        team = model_args.model_name_or_path
-    else:
-        raise ValueError("Set `agents` in the YAML file, or `--model_name_or_path`.")
+    team = find_team(script_args, training_args, model_args)
     set_model_init_kwargs(training_args, model_args)
     return TeamTRTrainer(
         model=team,
@@ -39,7 +66,31 @@ def make_trainer(script_args, training_args, model_args):
     )
 
 
+def print_plan(script_args, training_args, model_args):
+    """Print what the run would take (`--plan`)."""
+    if get_quantization_config(model_args) is not None:
+        raise NotImplementedError(
+            "`--plan` does not know quantized models. Leave out `load_in_4bit` and `load_in_8bit`."
+        )
+    team = find_team(script_args, training_args, model_args)
+    set_model_init_kwargs(training_args, model_args)
+    found = plan(
+        team,
+        training_args,
+        get_peft_config(model_args),
+        launch=script_args.plan_launch,
+        device_memory_gib=script_args.device_memory_gib,
+        prompt_length=script_args.plan_prompt_length,
+        calibrate=script_args.plan_time,
+    )
+    if training_args.process_index == 0:
+        print(found)
+
+
 def main(script_args, training_args, model_args):
+    if script_args.plan:
+        print_plan(script_args, training_args, model_args)
+        return
     trainer = make_trainer(script_args, training_args, model_args)
     save_tasks(script_args, training_args)
     if not training_args.disable_tqdm:
@@ -63,7 +114,7 @@ def main(script_args, training_args, model_args):
 
 
 def make_parser(subparsers: argparse._SubParsersAction | None = None, prog: str | None = None):
-    dataclass_types: list[Any] = [TeamScriptArguments, TeamTRConfig, ModelConfig]
+    dataclass_types: list[Any] = [TrainScriptArguments, TeamTRConfig, ModelConfig]
     if subparsers is not None:
         return subparsers.add_parser("teamtr", help="Train a team with TeamTR", dataclass_types=dataclass_types)
     return TrlParser(dataclass_types, prog=prog)

@@ -69,5 +69,9 @@ def find_budget(device: torch.device) -> float:
     if device.type != "cuda":
         return WITHOUT_DEVICE * 2**30
     free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return share_of(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def share_of(free: float) -> float:
+    """Bytes that the cache of a generation may take where `free` are free."""
     return 2.0 ** math.floor(math.log2(SHARE_OF_FREE * max(free, 2**20)))

@@ -98,7 +98,7 @@ def make_speaker(
     eos_token_ids = find_eos_token_ids(policy.model, tokenizer, sampling)
     config: Any = policy.model.config
     suppressed = [config.image_token_id] if is_processor else []  # an image token would have no image
-    length = _find_max_view_length(config, settings.max_context_length)
+    length = find_max_view_length(config, settings.max_context_length)
     if sampling.max_completion_length is None and length == sys.maxsize:
         raise ValueError(
             f"Agent {agent.name!r} has `max_completion_length=None`, and nothing limits its messages: its model has no maximum "
@@ -191,7 +191,8 @@ def find_eos_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase, sampling:
     return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
 
 
-def _find_max_view_length(config: Any, max_context_length: int | None) -> int:
+def find_max_view_length(config: Any, max_context_length: int | None) -> int:
+    """Maximum number of tokens of a view: `max_context_length`, or what the model of `config` allows if that is less."""
     # Not every model family has it, and some configs map the attribute to another name
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     limits = [length for length in (max_context_length, limit) if length is not None]

@@ -29,7 +29,7 @@ def nudge(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     nudged = []
     for weight in weights:
-        sign = torch.randint(0, 2, weight.shape, generator=generator).to(weight) * 2 - 1
+        sign = torch.randint(0, 2, weight.shape, generator=generator, dtype=torch.int8).to(weight) * 2 - 1
         if torch.finfo(weight.dtype).bits >= 32:
             size = NUDGE * weight.abs() if weight.any() else torch.full_like(weight, NUDGE_OF_ZEROS)
             nudged.append(weight + sign * size)

@@ -1,0 +1,67 @@
+"""The arithmetic of a stage's time, at speeds that are given; and that the calibration measures."""
+
+import pytest
+import torch
+from planning.teams import maker, pair, plan_of, save_model
+from tiny import make_model
+
+from trl_teamtr import Agent
+from trl_teamtr.planning import stage_time
+from trl_teamtr.planning.calibration import Speed, calibrate
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    found = Speed(forward=1.0, training=3.0, step=10.0, row=1.0)
+    monkeypatch.setattr(stage_time, "calibrate", lambda *args: found)
+    return found
+
+
+def seconds(tmp_path, path, **fields):
+    return plan_of(tmp_path, pair(path), calibrate=True, num_generations=4, **fields).seconds
+
+
+def test_parts_of_a_stage(tmp_path, path, speed):
+    # 8 rows; contexts of 8 and 18 tokens, messages of 2
+    found = seconds(tmp_path, path, resampling="full", num_iterations=3)
+    once = 8 * (8 + 18) * 1.0 + 2 * 2 * (10.0 + 7 * 1.0)
+    assert found["rollouts"] == pytest.approx(2 * once)
+    assert found["scoring"] == pytest.approx(8 * (10 + 20))
+    assert found["updates"] == pytest.approx(3 * 3.0 * 8 * (10 + 20))
+    assert seconds(tmp_path, path, resampling="stale")["rollouts"] == pytest.approx(once)
+    assert seconds(tmp_path, path, resampling="suffix", update_order="reversed")["rollouts"] <= 2 * once
+
+
+def test_several_steps_per_pass_are_measured_after_each(tmp_path, path, speed):
+    fields = {"steps_per_generation": 2, "gradient_accumulation_steps": 1, "num_iterations": 2, "resampling": "full"}
+    assert seconds(tmp_path, path, **fields)["scoring"] == pytest.approx((1 + 3 + 1) * 16 * (10 + 20))
+
+
+def test_drafts_cost_two_passes(tmp_path, path, speed):
+    found = seconds(tmp_path, path, resampling="speculative")["rollouts"]
+    once = 8 * (8 + 18) + 2 * 2 * (10.0 + 7)
+    verified = 2 * 8 * (10 + 20) + 0.1 * 8 * (8 + 18) + 2 * 2 * 10.0
+    assert found == pytest.approx(once + verified)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_calibration_runs_a_few_layers_of_the_model(trainable):
+    skeleton = maker()[0].make(Agent("a", make_model(), trainable=trainable))
+    found = calibrate(skeleton, torch.device("cpu"), "no", rows=2, length=16, budget=1e6)  # whatever else runs
+    assert found.forward > 0 and (found.training > 0) == trainable and found.step >= 0 and found.row >= 0
+
+
+def test_a_device_that_is_too_slow_is_said_so(tmp_path, path):
+    skeleton = maker()[0].make(Agent("a", make_model()))
+    assert calibrate(skeleton, torch.device("cpu"), "no", rows=2, length=16, budget=1e-9) is None
+
+
+def test_plan_without_a_time_says_why(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(stage_time, "calibrate", lambda *args: None)
+    found = plan_of(tmp_path, pair(path), calibrate=True)
+    assert found.seconds == {} and "cpu is too slow to tell" in str(found)
