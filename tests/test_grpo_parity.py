@@ -11,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from trl_teamtr import TeamTRTrainer
 from trl_teamtr.agent_trainer import AgentTrainer
-from trl_teamtr.policy.backend import PlainBackend
+from trl_teamtr.policy.backend import PlainBackend, Written
 
 
 LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
@@ -44,9 +44,13 @@ def fixed_completions(self, prompt_ids, *_):
     return completions, None
 
 
+def fixed_messages(self, contexts, limits):
+    return [Written(ids) for ids in fixed_completions(self, contexts)[0]]
+
+
 def train(trainer_class, args, monkeypatch, model):
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fixed_completions)
-    monkeypatch.setattr(PlainBackend, "generate", lambda self, contexts, _: fixed_completions(self, contexts)[0])
+    monkeypatch.setattr(PlainBackend, "generate", fixed_messages)
     keep = KeepGradients()
     trainer = trainer_class(
         copy.deepcopy(model), reward, args, train_dataset=DATASET, processing_class=make_tokenizer(), callbacks=[keep]
@@ -133,7 +137,7 @@ def test_team_of_one_logs_what_grpo_logs(tmp_path, monkeypatch):
     logs = []
     for trainer_class, args in ((GRPOTrainer, theirs), (TeamTRTrainer, ours)):
         monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", fixed_completions)
-        monkeypatch.setattr(PlainBackend, "generate", lambda self, contexts, _: fixed_completions(self, contexts)[0])
+        monkeypatch.setattr(PlainBackend, "generate", fixed_messages)
         monkeypatch.setattr(PlainBackend, "calls", 0, raising=False)
         trainer = trainer_class(
             make_model(seed=3),

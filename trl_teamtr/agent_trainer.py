@@ -34,6 +34,7 @@ from .trust_region.fingerprint import differ, fingerprint
 from .trust_region.floor import Floors
 from .trust_region.monitor import split_off_monitor
 from .trust_region.policy_kl import mean_kl
+from .trust_region.sampling import report_sampling
 from .trust_region.snapshot import Snapshot, all_or_nothing
 from .trust_region.steps import score_current, split_into_steps
 from .trust_region.turn_radii import TurnRadii
@@ -138,7 +139,7 @@ class AgentTrainer(GRPOTrainer):
         output = super()._generate_and_score_completions(rows)
         self._rollouts = self._sampled_ids = None
         # `mask_truncated_completions` leaves rows out of the loss (`tool_mask`); the KL counts all messages (eq. 11)
-        output |= {name: own[name] for name in ("completion_mask", "sampled_ids", "message_numbers", "num_messages")}
+        output |= {name: tensor for name, tensor in own.items() if name != "tool_mask"}
         output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
         if rollouts.weights is not None:
@@ -308,13 +309,14 @@ class AgentTrainer(GRPOTrainer):
         if self.radius is None:
             with all_or_nothing(None, self.engine, entropy):
                 self._fit(steps, report)
-            return
-        before = before if before is not None else Snapshot(self.engine)
-        with all_or_nothing(before, self.engine, entropy):
-            self._fit_inside(self.radius, before, steps, monitored, report)
-        if report.rejected:
-            entropy.restore()
-        self.controller.step(report.kl_proposed)
+        else:
+            before = before if before is not None else Snapshot(self.engine)
+            with all_or_nothing(before, self.engine, entropy):
+                self._fit_inside(self.radius, before, steps, monitored, report)
+            if report.rejected:
+                entropy.restore()
+            self.controller.step(report.kl_proposed)
+        report.sampling = report_sampling(self.speaker, [*micro_batches, *monitored], self.radius)
 
     def _fit_inside(self, radius: float, before: Snapshot, steps: list, monitored: list, report: UpdateReport):
         """The passes over `steps`, and the backtracking to the radius, measured on `monitored` rollouts too."""

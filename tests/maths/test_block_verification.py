@@ -18,13 +18,21 @@ class Law:
 
     def __init__(self, seed, support=None):
         generator = torch.Generator().manual_seed(seed)
-        self.next = {}
+        self.next = dict[tuple[int, ...], torch.Tensor]()
         for length in range(LENGTH):
             for prefix in itertools.product(range(1, VOCAB), repeat=length):
                 logits = 1.5 * torch.randn(VOCAB, generator=generator, dtype=torch.float64)
                 if support is not None:
                     logits[torch.randperm(VOCAB, generator=generator)[support:]] = -torch.inf
                 self.next[prefix] = logits.log_softmax(0)
+
+    def rounded(self, seed, scale):
+        """A law near this one, as of a sampler in less precision."""
+        law, generator = Law(0), torch.Generator().manual_seed(seed)
+        for prefix, logps in self.next.items():
+            noise = torch.randn(VOCAB, generator=generator, dtype=torch.float64)
+            law.next[prefix] = (logps + scale * noise).log_softmax(0)
+        return law
 
     def messages(self, prefix=()):
         """Every message that begins with `prefix`, with its probability given the prefix."""
@@ -40,8 +48,8 @@ class Law:
         return torch.stack([self.next[message[:i]] for i in range(len(message))])
 
 
-def outcome(old, new, keeping=keeping_probabilities, residual=residual_weights, draft_law=None):
-    """The exact law of what verification leaves, drawn on under the new law."""
+def outcome(old, new, keeping=keeping_probabilities, residual=residual_weights, draft_law=None, rest_law=None):
+    """The exact law of what verification leaves, drawn on under the new law, or under `rest_law`."""
     law = {}
     for draft, p in (draft_law or old).messages().items():
         if p == 0:
@@ -55,13 +63,34 @@ def outcome(old, new, keeping=keeping_probabilities, residual=residual_weights, 
             elif q > 0:
                 weights = residual(old_logps[:, kept], new_logps[:, kept], running[:, kept])[0]
                 for token, r in enumerate((weights / weights.sum()).tolist()):
-                    for message, rest in new.messages((*draft[:kept], token)).items():
+                    for message, rest in (rest_law or new).messages((*draft[:kept], token)).items():
                         law[message] = law.get(message, 0) + q * r * rest
     return law
 
 
 def distance(law, expected):
     return max(abs(float(law.get(message, 0)) - expected.get(message, 0)) for message in law.keys() | expected.keys())
+
+
+def total_variation(law, expected):
+    return sum(abs(float(law.get(m, 0)) - float(expected.get(m, 0))) for m in law.keys() | expected.keys()) / 2
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sampler_that_is_not_the_scorer_is_not_amplified(seed, scale):
+    """ε is the largest distance of their messages given a prefix; verification compares the laws of the scorer."""
+    old, new = Law(2 * seed), Law(2 * seed + 1)
+    their_old, their_new = old.rounded(100 + seed, scale), new.rounded(200 + seed, scale)
+    epsilon = max(
+        total_variation(theirs.messages(prefix), ours.messages(prefix))
+        for theirs, ours in ((their_old, old), (their_new, new))
+        for prefix in ours.next
+    )
+    found = outcome(old, new, draft_law=their_old, rest_law=their_new)
+    assert sum(found.values()) == pytest.approx(1)
+    assert 0 < total_variation(found, new.messages()) <= 2 * epsilon
+    assert total_variation(found, their_new.messages()) <= 3 * epsilon
 
 
 @pytest.mark.parametrize("seed", range(20))

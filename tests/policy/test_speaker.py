@@ -4,6 +4,7 @@ counts from the first column, or here from the mask.
 """
 
 import copy
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from trl_teamtr import Agent
 from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
+from trl_teamtr.policy.backend import Written
 from trl_teamtr.policy.making import make_speakers
 from trl_teamtr.policy.positions import count_positions_from_mask
 
@@ -170,7 +172,7 @@ def test_others_read_a_message_without_its_special_tokens_and_with_its_thoughts(
         "x", make_model(len(tokenizer)), processing_class=tokenizer, generation_kwargs={"eos_token_id": ids[-1]}
     )
     (speaker,) = make_speakers([agent], SpeakingSettings(), Accelerator())
-    speaker.backend = SimpleNamespace(generate=lambda contexts, limit: [ids])
+    speaker.backend = SimpleNamespace(generate=lambda contexts, limit: [Written(ids)])
     (message,) = speaker.speak([[2]])
     assert (message.text, message.ids, message.finished) == (read, tuple(ids), True)
 
@@ -198,3 +200,12 @@ def test_a_team_trains_without_a_limit_for_messages(tmp_path, resampling):
     trainer.train()
     longest = max(log.get("completions/max_length", 0) for log in trainer.state.log_history)
     assert 2 < longest <= 40
+
+
+def test_a_continued_message_has_log_probabilities_for_what_was_sampled():
+    agent = Agent("x", make_model(), processing_class=make_tokenizer())
+    (speaker,) = make_speakers([agent], SpeakingSettings(SamplingSettings(max_completion_length=4)), Accelerator())
+    fresh, begun, complete = speaker.speak([[2], [2], [2]], [(), (0, 2), (0, 2, 0, 2)])
+    assert len(fresh.logps) == len(fresh.ids) and all(logp < 0 for logp in fresh.logps)
+    assert [math.isnan(logp) for logp in begun.logps] == [True] * 2 + [False] * (len(begun.ids) - 2)
+    assert complete.logps is None and len(begun.ids) > 2

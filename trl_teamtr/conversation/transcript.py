@@ -14,12 +14,15 @@ class Message:
         text (`str`): What the other agents and the reward functions read; no special tokens.
         ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn token included.
         finished (`bool`): Whether it ends with an end-of-turn token, and not at the length limit.
+        logps (`tuple[float]`, *optional*): Log-probabilities with which the ids were sampled, in nats, NaN for those that
+            were not sampled as they are; `None` if no id was, or it is not known.
     """
 
     agent: str
     text: str
     ids: tuple[int, ...] = ()
     finished: bool = True
+    logps: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass

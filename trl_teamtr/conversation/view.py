@@ -1,7 +1,9 @@
 """One agent's view of a rollout, exact to the token: what it read, and the ids that it sampled."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from trl.trainer.utils import pad
@@ -27,6 +29,8 @@ class View:
         num_read (`int`): Number of messages of the transcript that the view covers.
         num_cut (`int`): Number of messages that were left out for lack of room.
         starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`.
+        logps (`list[float]`): For each of `completion_ids`, the log-probability with which it was sampled; NaN if it was not, or
+            it is not known.
         endings (`dict[int, int]`): The tokens that it reads as others, by their place in `completion_ids`, as sampled.
     """
 
@@ -37,6 +41,7 @@ class View:
     num_read: int = 0
     num_cut: int = 0
     starts: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
     endings: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -77,14 +82,16 @@ class View:
                 self.endings[len(self.completion_ids) - 1], self.completion_ids[-1] = self.completion_ids[-1], last
             self.completion_ids += ids
             self.mask += [0] * len(ids)
+            self.logps += [math.nan] * len(ids)
         self.num_read, self.num_cut = len(transcript.messages), self.num_cut + first
         return True
 
-    def write(self, ids: list[int]):
-        """Append the ids of a message that the agent sampled."""
+    def write(self, ids: list[int], logps: Sequence[float] | None = None):
+        """Append the ids of a message of the agent, and the log-probabilities with which they were sampled, if known."""
         self.starts.append(len(self.prompt_ids) + len(self.completion_ids))
         self.completion_ids += ids
         self.mask += [1] * len(ids)
+        self.logps += [math.nan] * len(ids) if logps is None else logps
         self.num_messages += 1
         self.num_read += 1
 
@@ -108,7 +115,7 @@ class View:
         an empty completion would break later computations.
         """
         if self.num_messages == 0:
-            self.prompt_ids, self.completion_ids, self.mask = [dummy_id], [dummy_id], [0]
+            self.prompt_ids, self.completion_ids, self.mask, self.logps = [dummy_id], [dummy_id], [0], [math.nan]
 
 
 def stack_views(
@@ -119,11 +126,11 @@ def stack_views(
 
     Returns:
         `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `sampled_ids`, `completion_mask`,
-        `tool_mask` and `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, and `num_messages`
-        `(rows,)`.
+        `tool_mask` and `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, `sampler_logps` of
+        that shape, float32, and `num_messages` `(rows,)`.
     """
 
-    def stack(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
+    def stack(rows: list[list], value: Any, side: str) -> torch.Tensor:
         return pad([torch.tensor(row) for row in rows], value, side, pad_to_multiple_of)
 
     return {
@@ -134,5 +141,6 @@ def stack_views(
         "completion_mask": stack([[1] * len(view.completion_ids) for view in views], 0, "right"),
         "tool_mask": stack([view.mask for view in views], 0, "right"),
         "message_numbers": stack([view.message_numbers() for view in views], -1, "right"),
+        "sampler_logps": stack([view.logps for view in views], math.nan, "right"),
         "num_messages": torch.tensor([view.num_messages for view in views]),
     }

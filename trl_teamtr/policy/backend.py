@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
 from trl.trainer.utils import pad
 
 from ..agents.settings import SamplingSettings
@@ -13,15 +14,31 @@ from .batching import RowLimits, plan_batches
 from .cache import CacheSize, find_budget, measure_cache
 from .policy import Policy
 from .processes import largest
+from .recording import Recorder
+
+
+@dataclass(frozen=True)
+class Written:
+    """
+    What was sampled after a context.
+
+    Args:
+        ids (`list[int]`): Up to and including the first that ends a message.
+        logps (`list[float]`, *optional*): Log-probabilities with which they were sampled, at the temperature and before any
+            truncation, in nats; `None` if they are not known.
+    """
+
+    ids: list[int]
+    logps: list[float] | None = None
 
 
 class Backend(Protocol):
     """Samples with the current weights of a policy."""
 
-    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
+    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[Written]:
         """
-        Ids sampled after each of `contexts`, up to and including the first that ends a message; at most as many as its
-        entry of `limits`. All processes call this together; one may pass none.
+        What is sampled after each of `contexts`; at most as many ids as its entry of `limits`. All processes call this
+        together; one may pass none.
         """
         ...
 
@@ -77,6 +94,8 @@ class PlainBackend:
             **(sampling.generation_kwargs or {}),
             "eos_token_id": eos_token_ids,
         }
+        # Otherwise what `generate` samples from is not the policy's distribution, truncated
+        self._samples_plainly = self._kwargs["repetition_penalty"] == 1.0 and self._kwargs.get("num_beams", 1) == 1
         if "stop_strings" in self._kwargs:
             raise ValueError(
                 "`stop_strings` is not supported in `generation_kwargs`: a message ends with a token. Give its id as "
@@ -84,15 +103,15 @@ class PlainBackend:
             )
         self.config = self._make_config(self._kwargs["max_new_tokens"])
 
-    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
+    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[Written]:
         batches = plan_batches([len(context) for context in contexts], limits, self._max_length, self._make_fits())
-        found: dict[int, list[int]] = {}
+        found: dict[int, Written] = {}
         (most,) = largest(self._policy.accelerator, [len(batches)])
         for number in range(most):
             # A process without a row still takes part: generation under ZeRO-3 gathers the weights
             rows = batches[number] if number < len(batches) else []
-            ids = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
-            found |= dict(zip(rows, ids, strict=True))
+            written = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
+            found |= dict(zip(rows, written, strict=True))
         return [found[row] for row in range(len(contexts))]
 
     def _make_fits(self) -> Callable[[int, int], bool]:
@@ -107,20 +126,25 @@ class PlainBackend:
         assert budget is not None
         return lambda rows, length: size.fits(rows, length, budget)
 
-    def _generate(self, contexts: list[list[int]], limits: list[int]) -> list[list[int]]:
+    def _generate(self, contexts: list[list[int]], limits: list[int]) -> list[Written]:
         """One batch, in one call of transformers' `generate`."""
         ids, mask = self._pad(contexts or [[self._tokenizer.pad_token_id]])
-        ends = RowLimits(torch.tensor(limits or [1], device=ids.device), ids.size(1))
+        ends = StoppingCriteriaList([RowLimits(torch.tensor(limits or [1], device=ids.device), ids.size(1))])
+        recorder = Recorder(self._kwargs["temperature"]) if self._samples_plainly else None
+        if recorder is not None:
+            ends.append(recorder.ending)
         # Without a gradient, and under ZeRO-3 with the weights gathered
         with self._policy.generating(self._kwargs) as model:
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=self._make_config(max(limits, default=1)),
-                stopping_criteria=StoppingCriteriaList([ends]),
+                stopping_criteria=ends,
+                logits_processor=LogitsProcessorList([] if recorder is None else [recorder]),
             )
         new = output[: len(contexts), ids.size(1) :].tolist()
-        return [self._cut(row[:limit]) for row, limit in zip(new, limits, strict=True)]
+        logps = [None] * len(new) if recorder is None else recorder.logps
+        return [self._cut(row[:limit], own) for row, limit, own in zip(new, limits, logps, strict=False)]
 
     def _make_config(self, max_new_tokens: int | None) -> GenerationConfig:
         return GenerationConfig(**{**self._kwargs, "max_new_tokens": max_new_tokens}, disable_compile=True)
@@ -133,7 +157,8 @@ class PlainBackend:
         mask = pad([torch.ones_like(row) for row in rows], 0, padding_side="left", pad_to_multiple_of=width)
         return ids.to(device), mask.to(device)
 
-    def _cut(self, ids: list[int]) -> list[int]:
+    def _cut(self, ids: list[int], logps: list[float] | None) -> Written:
         """`ids` up to the first that ends a message: what follows is padding."""
         end = next((i for i, token in enumerate(ids) if token in self._eos_token_ids), len(ids))
-        return ids[: end + 1]
+        kept = ids[: end + 1]
+        return Written(kept, None if logps is None else logps[: len(kept)])

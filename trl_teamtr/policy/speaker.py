@@ -1,5 +1,6 @@
 """A member of a team that speaks and scores: it needs no trainer, no dataset, no reward and no optimizer."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,6 +107,7 @@ class Speaker:
         """
         ends, limits = set(self.eos_token_ids), [self.limit(context) for context in contexts]
         ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
+        logps: list[tuple[float, ...] | None] = [None] * len(contexts)
         unfinished = [i for i, own in enumerate(ids) if len(own) < limits[i] and not (own and own[-1] in ends)]
         if union(self.policy.accelerator, {True} if unfinished else set()):
             self.use()
@@ -115,10 +117,15 @@ class Speaker:
                 raise RuntimeError(
                     f"Agent {self.name!r} was given {len(begun)} contexts and wrote {len(new)} messages."
                 )
-            for i, continuation in zip(unfinished, new, strict=True):
-                ids[i] = (*ids[i], *continuation)
+            for i, written in zip(unfinished, new, strict=True):
+                if written.logps is not None:
+                    logps[i] = (*[math.nan] * len(ids[i]), *written.logps)
+                ids[i] = (*ids[i], *written.ids)
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
-        return [Message(self.name, text, tuple(own), own[-1] in ends) for own, text in zip(ids, texts, strict=True)]
+        return [
+            Message(self.name, text, tuple(own), own[-1] in ends, sampled)
+            for own, text, sampled in zip(ids, texts, logps, strict=True)
+        ]
 
     def view_batch(self, views: Sequence[View], pad_to_multiple_of: int | None = None) -> dict[str, torch.Tensor]:
         """

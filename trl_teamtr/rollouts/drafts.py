@@ -1,5 +1,7 @@
 """Reuse of a team's rollouts after an update of one agent: which messages are kept, and which are verified."""
 
+import dataclasses
+
 from ..conversation.transcript import Message, Transcript
 from ..policy.processes import union
 from ..policy.speaker import Speaker
@@ -114,7 +116,7 @@ class Drafts:
         rollouts.tokens_scored += count_scored(drafts)
         for (row, message), (length, replacement) in zip(messages.items(), verdicts, strict=True):
             if length == len(message.ids):
-                kept[row] = message
+                kept[row] = dataclasses.replace(message, logps=None)  # no longer what the sampler would have
             else:
                 self._changed.add(row)
                 begun[row] = (*message.ids[:length], replacement)

@@ -46,7 +46,7 @@ class Rollouts:
     def write(self, row: int, message: Message):
         """Append `message` to a row, and to its author's view of it."""
         self.transcripts[row].messages.append(message)
-        self.views[message.agent][row].write(list(message.ids))
+        self.views[message.agent][row].write(list(message.ids), message.logps)
 
 
 def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollouts:

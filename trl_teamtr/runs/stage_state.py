@@ -90,6 +90,13 @@ def _snapshot_path(folder: str, accelerator: Accelerator) -> str:
     return os.path.join(folder, f"before_update_{rank}.safetensors")
 
 
+def _as_tuple(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
+
+
 def _from_dict(entry: dict[str, Any]) -> Transcript:
-    messages = [Message(**{**message, "ids": tuple(message["ids"])}) for message in entry["messages"]]
+    messages = [
+        Message(**{**message, "ids": tuple(message["ids"]), "logps": _as_tuple(message.get("logps"))})
+        for message in entry["messages"]
+    ]
     return Transcript(**{**entry, "agents": tuple(entry["agents"]), "messages": messages})

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .sampling import SamplingReport
 from .snapshot import Snapshot
 
 
@@ -57,6 +58,7 @@ class UpdateReport:
         backtracks (`int`): Number of halvings.
         rejected (`bool`): Whether the update was reverted.
         kl_floor (`float`, *optional*): The KL that is measured between policies that are equal but for rounding.
+        sampling ([`SamplingReport`], *optional*): How far its messages were sampled from the policy that scored them.
         idle (`bool`): Whether it changed no weight although the agent spoke and some advantage was not 0.
         loss (`float`): Mean loss over the inner steps.
         grad_norm (`float`): Gradient norm before clipping, in the last inner step.
@@ -71,6 +73,7 @@ class UpdateReport:
     backtracks: int = 0
     rejected: bool = False
     kl_floor: float | None = None
+    sampling: SamplingReport | None = None
     idle: bool = False
     loss: float = 0.0
     grad_norm: float = 0.0
@@ -89,7 +92,7 @@ class UpdateReport:
         metrics = {f"agent/{name}/{key}": float(value) for key, value in values.items()}
         if radius is not None and not self.rejected:
             metrics["out_of_region_rate"] = float(self.kl > radius)
-        return metrics
+        return metrics | ({} if self.sampling is None else self.sampling.as_metrics())
 
 
 def check_loss(loss: float, name: str, update: int):
