@@ -176,6 +176,7 @@ SMOKE = {
     "memory": [],
     "plan": [],
     "plan_large": [],
+    "precision": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
     "versus_comlrl": [],
