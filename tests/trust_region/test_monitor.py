@@ -67,7 +67,9 @@ def test_the_larger_kl_decides(tmp_path, monkeypatch, estimator):
     trainer.train()
     pairs = list(zip(measured[::2], measured[1::2], strict=True))
     logs = [log for log in trainer.state.log_history if "out_of_region_rate" in log]
-    accepted = [value for log in logs for name, value in log.items() if name.endswith("/kl")]
+    accepted = [
+        value for log in logs for name, value in log.items() if name.startswith("agent/") and name.endswith("/kl")
+    ]
     larger = [max(pair) for pair in pairs]
     assert all(value <= 0.02 for value in accepted) and len(accepted) == 6
     assert all(any(value == pytest.approx(one) for one in larger) for value in accepted if value > 0)
