@@ -14,6 +14,13 @@ from trl_teamtr import TeamTRTrainer
 from trl_teamtr.trust_region.snapshot import Snapshot
 
 
+def as_dict(report) -> dict:
+    """All numbers of a report."""
+    fields = dataclasses.asdict(report)
+    sampling = fields.pop("sampling")
+    return fields | {f"sampling/{name}": value for name, value in sampling.items()}
+
+
 class Probe(TeamTRTrainer):
     """Probes each agent in place of the first stage, and ends there."""
 
@@ -44,7 +51,7 @@ class Probe(TeamTRTrainer):
             agent.engine.discard_gradients()
         found["reports"] = [agent.update(self.score(agent, rows, seed)), self.reject(agent, rows, seed, found)]
         found["reports"].append(agent.update(self.score(agent, rows, seed + 10)))
-        found["reports"] = [dataclasses.asdict(report) for report in found["reports"]]
+        found["reports"] = [as_dict(report) for report in found["reports"]]
         found["end"], found["kl"] = weights_of(agent), self.exact_kl(agent, rows, seed)
         found["others_unchanged"] = all(
             equal(local_state(m), before)

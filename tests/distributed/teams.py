@@ -76,7 +76,7 @@ def scripted_rollouts(trainer: TeamTRTrainer, rows: list[dict], seed: int) -> Ro
             assert view.read(transcript, member.speaker.renderer_for(row["prompt"]), room=10**6)
             text = tokenizer.decode(ids, skip_special_tokens=True)
             transcript.messages.append(Message(member.name, text, ids, ids[-1] == 1))
-            view.write(list(ids))
+            view.write(list(ids), [-1.0] * len(ids))
         transcripts.append(transcript)
     return Rollouts(transcripts, views)
 

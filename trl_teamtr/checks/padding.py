@@ -93,7 +93,8 @@ def _compare(
     if in_half or speaker.policy.scoring_precision != "float32":
         tolerance = TOLERANCE_IN_HALF_PRECISION
     else:
-        tolerance = TOLERANCE if torch.get_float32_matmul_precision() == "highest" else TOLERANCE_IN_TF32
+        in_tf32 = one.is_cuda and torch.get_float32_matmul_precision() != "highest"
+        tolerance = TOLERANCE_IN_TF32 if in_tf32 else TOLERANCE
     if not difference <= tolerance:  # the negation also catches NaN
         raise ValueError(
             f"The model of agent {speaker.name!r} gives the same row another probability: {one.mean().item():.4f} nats per "

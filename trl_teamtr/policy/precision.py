@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from transformers import PreTrainedModel
 from trl.trainer.utils import maybe_gather_lm_head_ctx
@@ -64,6 +65,8 @@ def _widened(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     blocks = {block for each in model.modules() if isinstance(each, nn.ModuleList) for block in each}
     parts = [(module, module in blocks) for module in model.modules() if module not in of_head]
     with contextlib.ExitStack() as stack:
+        # An adapter would round its input to the precision of weights that are not widened yet, or under ZeRO-3 not there
+        stack.enter_context(disable_input_dtype_casting(model))
         # TRL's fused head reads the weight of the head without calling it: it is wide all the time, under ZeRO-3 gathered too
         if head is not None and _low(head, recurse=True):
             stack.enter_context(maybe_gather_lm_head_ctx(head.weight, head.bias))
@@ -102,7 +105,6 @@ def _restore(held: list[tuple[nn.Parameter, torch.Tensor]]):
 def _before(held: list, recurse: bool):
     def widen(module: nn.Module, args: tuple) -> tuple:
         held.extend(_widen(module, recurse))
-        # Under ZeRO-3 LoRA casts its input to the dtype of weights that are not widened yet
         return tuple(arg.float() if isinstance(arg, torch.Tensor) and arg.dtype in _LOW else arg for arg in args)
 
     return widen
