@@ -1,13 +1,10 @@
-"""The arithmetic of a stage's time, at speeds that are given; and that the calibration measures."""
+"""The arithmetic of a stage's time, at speeds that are given."""
 
 import pytest
-import torch
-from planning.teams import maker, pair, plan_of, save_model
-from tiny import make_model
+from planning.teams import pair, plan_of, save_model
 
-from trl_teamtr import Agent
 from trl_teamtr.planning import stage_time
-from trl_teamtr.planning.calibration import Speed, calibrate
+from trl_teamtr.planning.calibration import Speed
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +44,6 @@ def test_drafts_cost_two_passes(tmp_path, path, speed):
     once = 8 * (8 + 18) + 2 * 2 * (10.0 + 7)
     verified = 2 * 8 * (10 + 20) + 0.1 * 8 * (8 + 18) + 2 * 2 * 10.0
     assert found == pytest.approx(once + verified)
-
-
-@pytest.mark.parametrize("trainable", [True, False])
-def test_calibration_runs_a_few_layers_of_the_model(trainable):
-    skeleton = maker()[0].make(Agent("a", make_model(), trainable=trainable))
-    found = calibrate(skeleton, torch.device("cpu"), "no", rows=2, length=16, budget=1e6)  # whatever else runs
-    assert found.forward > 0 and (found.training > 0) == trainable and found.step >= 0 and found.row >= 0
-
-
-def test_a_device_that_is_too_slow_is_said_so(tmp_path, path):
-    skeleton = maker()[0].make(Agent("a", make_model()))
-    assert calibrate(skeleton, torch.device("cpu"), "no", rows=2, length=16, budget=1e-9) is None
 
 
 def test_plan_without_a_time_says_why(tmp_path, path, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from .launches import AUTOCAST
 from .skeleton import Skeleton
 
 
@@ -70,9 +71,8 @@ def calibrate(
     count = skeleton.config.get_text_config().num_hidden_layers
     depths = [depth for depth in DEPTHS if depth < count] or [count]
     timers = [_Timer(skeleton, depths[0], device, precision)]
-    if (
-        CALLS * timers[0].forward(Shape(1, min(length, 8))) > budget
-    ):  # warms up, and tells a device that would take minutes
+    # Warms up, and tells a device that would take minutes
+    if CALLS * timers[0].forward(Shape(1, min(length, 8))) > budget:
         return None
     once = timers[0].forward(Shape(1, min(length, FIRST)))
     if CALLS * once > budget:
@@ -112,7 +112,7 @@ class _Timer:
                 tensor.fill_(0.01)
         self._model: Any = model.train()
         self._device = device
-        self._dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self._dtype = AUTOCAST[precision]
 
     def forward(self, shape: Shape) -> float:
         with torch.no_grad():

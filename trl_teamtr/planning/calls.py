@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.kl import exact_kl
+from .launches import AUTOCAST
 from .ledger import Ledger
 from .skeleton import Skeleton
 
@@ -47,7 +48,7 @@ class Calls:
 
     def __init__(self, mode: FakeTensorMode, precision: str, scoring_precision: str, gradient_checkpointing: bool):
         self._mode, self._checkpointing = mode, gradient_checkpointing
-        self._trained_in = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self._trained_in = AUTOCAST[precision]
         self._scored_in = None if scoring_precision == "float32" else getattr(torch, scoring_precision)
         self._found: dict[Any, Cost] = {}
 

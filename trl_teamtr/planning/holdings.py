@@ -8,7 +8,7 @@ from .launches import Launch
 from .skeleton import Skeleton
 
 
-HALF, SINGLE = 2, 4  # bytes of a number
+SINGLE = 4  # bytes of a number in float32
 
 # Weights that ZeRO-3 gathers ahead of their use (`stage3_max_live_parameters` and the bucket of the prefetch), at most
 LIVE_PARAMETERS = 10**9

@@ -7,7 +7,7 @@ from ..policy.cache import WITHOUT_DEVICE, share_of
 from ..rollouts import verification
 from ..trust_region import policy_kl
 from .calls import Calls, Cost
-from .holdings import Holdings
+from .holdings import SINGLE, Holdings
 from .launches import Launch
 from .lengths import AgentLengths
 from .skeleton import Skeleton
@@ -16,7 +16,6 @@ from .skeleton import Skeleton
 PHASES = ("rollouts", "scoring", "update", "backtracking")
 
 GIB = 2**30
-SINGLE = 4  # bytes of a number in float32
 
 # Tensors of log-probabilities in float32 that `verify` has in memory at a time: two distributions, both exponentials,
 # their difference, and what it is clamped to

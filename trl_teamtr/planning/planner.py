@@ -18,13 +18,13 @@ from ..teamtr_config import TeamTRConfig
 from .advice import advise
 from .calls import Calls
 from .holdings import hold, shared_weights
-from .launches import Launch
+from .launches import AUTOCAST, Launch
 from .lengths import AgentLengths, find_lengths
-from .memory import Batches, Member, Phase, phases_of
+from .memory import GIB, Batches, Member, Phase, phases_of
 from .moments import count_moments
 from .skeleton import Skeleton, SkeletonMaker
 from .stage_time import time_stage
-from .table import GIB, memory_lines, team_lines, time_lines
+from .table import memory_lines, team_lines, time_lines
 
 
 @dataclass
@@ -129,7 +129,7 @@ def plan(
     """
     launch = _find_launch(args, launch, device_memory_gib)
     agents, mode = resolve_team(model, args, peft_config), FakeTensorMode()
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(launch.mixed_precision)
+    half = AUTOCAST.get(launch.mixed_precision)
     maker = SkeletonMaker(SpeakingSettings.of(args), half if launch.zero_stage else None, mode)
     skeletons = [maker.make(agent) for agent in agents]
     lengths = find_lengths(agents, skeletons, args, prompt_length)

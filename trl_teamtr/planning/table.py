@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from .memory import KINDS, Member, Phase
+from .memory import GIB, KINDS, Member, Phase
 
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 def team_lines(members: Sequence[Member]) -> list[str]:

@@ -75,8 +75,8 @@ class Residency:
     """
     Moves agents to the device when they train or speak, and the others to CPU memory.
 
-    Only one agent trains at a time, so only its moments are on the device, and none during rollouts. With `offload_idle_agents` the same holds
-    for weights and reference models. Weights that agents share stay on the device.
+    Only one agent trains at a time, so only its moments are on the device, and none during rollouts. With
+    `offload_idle_agents` the same holds for weights and reference models. Weights that agents share stay on the device.
 
     Args:
         members (`Sequence[Resident]`): The team.
