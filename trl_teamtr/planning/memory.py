@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from ..policy.cache import WITHOUT_DEVICE, share_of
 from ..rollouts import verification
 from ..trust_region import policy_kl
+from ..trust_region.two_policies import TOKENS_PER_PASS
 from .calls import Calls, Cost
 from .holdings import SINGLE, Holdings
 from .launches import Launch
@@ -190,7 +191,7 @@ def _scoring(member: Member, calls: Calls, batches: Batches, resampling: str) ->
     costs = [calls.scoring(skeleton, rows, lengths.view)] if skeleton.trainable else []
     if resampling == "speculative":
         most = max(1, verification.LOGITS_PER_CHUNK // skeleton.vocab_size)
-        drafts = min(batches.rollouts, most, max(1, verification.TOKENS_PER_PASS // lengths.view))
+        drafts = min(batches.rollouts, most, max(1, TOKENS_PER_PASS // lengths.view))
         # Both policies' hidden states are kept, and logits of a few positions are compared
         costs.append(calls.hidden_states(skeleton, drafts, lengths.view))
         chunk = min(verification.LOGITS_PER_CHUNK, drafts * lengths.message * skeleton.vocab_size)
@@ -212,7 +213,7 @@ def _update(base: Phase, member: Member, calls: Calls, batches: Batches, launch:
 def _backtracking(base: Phase, member: Member, calls: Calls, batches: Batches, launch: Launch) -> Phase:
     rows, length = min(batches.micro_batch, batches.rollouts), member.lengths.view
     if member.kl_estimator == "exact":
-        few = min(rows, max(1, policy_kl.TOKENS_PER_PASS // length))
+        few = min(rows, max(1, TOKENS_PER_PASS // length))
         positions = min(length, max(1, policy_kl.LOGITS_PER_CHUNK // (few * member.skeleton.vocab_size)))
         passes = (
             calls.hidden_states(member.skeleton, few, length),

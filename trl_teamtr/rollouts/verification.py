@@ -12,13 +12,11 @@ from ..policy.processes import largest
 from ..policy.speaker import Speaker
 from ..policy.transforms import sampling_transforms
 from ..trust_region.snapshot import Snapshot
-from ..trust_region.two_policies import ScoredBatch, both_logits
+from ..trust_region.two_policies import TOKENS_PER_PASS, ScoredBatch, both_logits
 
 
 # Maximum number of logits of one distribution in memory at a time: 128 MiB in float32
 LOGITS_PER_CHUNK = 2**25
-# Maximum number of tokens of a forward pass, padding included; a longer row is alone
-TOKENS_PER_PASS = 2**14
 
 
 @dataclass

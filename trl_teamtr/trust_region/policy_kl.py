@@ -11,13 +11,11 @@ from ..policy.scoring import message_mask, sequence
 from ..policy.speaker import Speaker
 from .snapshot import Snapshot
 from .turn_radii import TurnRadii
-from .two_policies import ScoredBatch, both_logits
+from .two_policies import TOKENS_PER_PASS, ScoredBatch, both_logits
 
 
 # Maximum number of logits of one policy in memory at a time, of which the KL holds five copies: 32 MiB each in float32
 LOGITS_PER_CHUNK = 2**23
-# Maximum number of tokens of a forward pass, padding included; a longer row is alone
-TOKENS_PER_PASS = 2**14
 
 
 @torch.no_grad()

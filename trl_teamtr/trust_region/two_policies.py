@@ -17,6 +17,8 @@ from .snapshot import Snapshot
 # Maximum number of logits of the old policy in host memory at a time: 32 GiB in float32. More of them take another change
 # of the weights.
 LOGITS_ON_HOST = 2**33
+# Maximum number of tokens of a forward pass, padding included; a longer row is alone
+TOKENS_PER_PASS = 2**14
 
 
 @dataclass
