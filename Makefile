@@ -41,7 +41,7 @@ demo: .venv/.demo
 # One thread per process: on two cores, more slow each other down
 # `loadscope`: what a module launches on two processes is launched once
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95 -m "not nightly"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95 --durations=30 -m "not nightly"
 
 test-all: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope

@@ -6,48 +6,56 @@ the KL of policies whose true KL is known, and which drafts are refused.
     python benchmarks/precision.py --quick        # SmolLM2-135M-Instruct, few messages: minutes on two cores
     python benchmarks/precision.py                # more messages
     python benchmarks/precision.py --smoke        # a tiny model, seconds: says only that it runs
+    python benchmarks/precision.py --parts kls idle   # a part of it
 
 Messages of 128 tokens are sampled from the model. All its weights are then moved along one random direction, by so little that
 the policy is the same (the floor), or so far that the true KL is about 0.002, 0.01 and 0.05 nats per message. The truth is k3
 on the same messages in float64; each precision scores both policies by [`~trl_teamtr.policy.policy.Policy.token_logps`], as a
-run does. "tf32" is simulated: what enters a linear layer, and its weights, have 10 bits of mantissa; attention stays in float32.
+run does. "tf32" is simulated on a CPU: what enters a linear layer, and its weights, have 10 bits of mantissa; attention stays in float32.
 
-Drafts are messages of the policy before it moved. Block verification refuses a share of them. "expected" is what its rule gives
-in float64, the mean probability of a refusal: next to none at a KL of 1e-6. What is found is drawn once.
+Drafts are messages of the policy before it moved, by KLs of 1e-6, 5e-5 and 0.01. Block verification refuses each with a
+probability, which is printed: its mean is the share of any number of drafts. In float64 it is what the rule is meant to refuse.
+"drawn" is the share that the verification of a run refuses in float32, each message once.
 
-Prints a table and one JSON object last: `floor_ratio`, the floor over a radius of 0.01; `kl_error`, the largest relative error
-of the three KLs; and `draft_refusals`, shares of the drafts, by KL; for each precision.
+Then teams are trained (benchmarks/precision_updates.py): the share of updates that change nothing, in float32 and in bfloat16
+autocast, at rates that are usual for LoRA and for full weights; and the KL of accepted updates once more in float64. Last, what
+the rollouts of a stage of three agents take, beside the same without resampling.
+
+Prints tables and one JSON object last: `floor_ratio`, the floor over a radius of 0.01; `kl_error`, the largest relative error
+of the three KLs; and `draft_refusals`, by the length of drafts and by KL; for each precision. `idle_share` of each kind of weights;
+`inside`, the accepted updates, how many are out of region and the largest ratio of a KL to the radius; and
+`speculative_seconds_ratio`, with `full` beside it.
 """
 
 import argparse
 import contextlib
 import copy
-import itertools
 import json
 import os
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import resampling_cost
 from link_start import save_stand_in
 from machine import describe_machine
+from precision_updates import RADIUS, measure_idle, measure_inside
 from size import add_size
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 os.environ["CI"] = "1"  # no telemetry
 
-RADIUS = 0.01
 KLS = (0.002, 0.01, 0.05)
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 # Messages and their tokens, and the same of drafts
 SIZES = {
-    "full": {"messages": (16, 128), "drafts": (1000, 144)},
-    "quick": {"messages": (4, 128), "drafts": (32, 144)},
-    "smoke": {"messages": (2, 8), "drafts": (4, 8)},
+    "full": {"messages": (16, 128), "drafts": [(48, 144), (12, 512)]},
+    "quick": {"messages": (4, 128), "drafts": [(8, 144)]},
+    "smoke": {"messages": (2, 8), "drafts": [(4, 8)]},
 }
-DRAFT_KLS = (1e-6, 0.01)
-ROWS = 32  # that are generated, or scored in float64, together
+DRAFT_KLS = (1e-6, 5e-5, 0.01)
+ROWS = 8  # that are generated or scored together
 PROMPT = "List a few facts about the oceans, one in each line."
 # Relative to the size of each weight: as far as a run moves them to measure its floor. The true KL is in the table
 NUDGE = 1e-5
@@ -70,8 +78,9 @@ class Sample:
         from trl_teamtr.policy.policy import Policy
 
         self._torch, self._length = torch, length
-        self.precise = copy.deepcopy(model).double().eval()
         accelerator = Accelerator()
+        model.to(accelerator.device)
+        self.precise = copy.deepcopy(model).double().eval()
         self.policies = {
             precision: Policy(model, accelerator, scoring_precision="float32" if precision == "tf32" else precision)
             for precision in PRECISIONS
@@ -79,7 +88,9 @@ class Sample:
         self._model, self._tokenizer = model.eval(), tokenizer
         self._start = [weight.detach().clone() for weight in model.parameters()]
         generator = torch.Generator().manual_seed(1)
-        self._direction = [torch.randn(weight.shape, generator=generator) * weight.abs() for weight in self._start]
+        self._direction = [
+            torch.randn(weight.shape, generator=generator).to(weight) * weight.abs() for weight in self._start
+        ]
         self.prompt = tokenizer(PROMPT)["input_ids"]
         torch.manual_seed(0)
         self._ids = torch.cat([self._generate(rows) for rows in _divide(count)])
@@ -90,7 +101,7 @@ class Sample:
         return self._ids[:, -self._length :].tolist()
 
     def _generate(self, rows: int):
-        prompt = self._torch.tensor([self.prompt] * rows)
+        prompt = self._torch.tensor([self.prompt] * rows, device=self._model.device)
         length = {"max_new_tokens": self._length, "min_new_tokens": self._length}
         mask = self._torch.ones_like(prompt)
         return self._model.generate(prompt, attention_mask=mask, do_sample=True, top_k=0, pad_token_id=0, **length)
@@ -109,17 +120,15 @@ class Sample:
         new = self._ids[:, -self._length :]
         mask = self._torch.ones_like(self._ids)
         if precision == "float64":
-            parts = zip(self.precise_laws(), new.split(ROWS), strict=True)
-            return self._torch.cat([law.gather(2, ids[..., None]).squeeze(2) for law, ids in parts])
-        with simulate_tf32(self._model) if precision == "tf32" else contextlib.nullcontext():
-            return self.policies[precision].token_logps(self._ids, mask, new)
+            return self._torch.cat([self._precise_logps(ids) for ids in self._ids.split(ROWS)])
+        with in_tf32(self._model) if precision == "tf32" else contextlib.nullcontext():
+            return self.policies[precision].token_logps(self._ids, mask, new, batch_size=ROWS)
 
-    def precise_laws(self):
-        """Log-probabilities of the whole vocabulary in float64, `ROWS` messages at a time."""
-        for ids in self._ids.split(ROWS):
-            call = {"attention_mask": self._torch.ones_like(ids), "logits_to_keep": self._length + 1}
-            with self._torch.no_grad():
-                yield self.precise(ids, **call).logits[:, :-1].log_softmax(dim=-1)
+    def _precise_logps(self, ids):
+        call = {"attention_mask": self._torch.ones_like(ids), "logits_to_keep": self._length + 1}
+        with self._torch.no_grad():
+            laws = self.precise(ids, **call).logits[:, :-1].log_softmax(dim=-1)
+        return laws.gather(2, ids[:, -self._length :, None]).squeeze(2)
 
     def kl(self, precision: str, scale: float) -> float:
         """k3 between the policy and that at `scale`, in nats per message."""
@@ -131,7 +140,18 @@ class Sample:
         return k3_kl(old.double(), self.logps(precision).double()).sum(dim=1).mean().item()
 
     def refusals(self, precision: str, scale: float) -> float:
-        """Share of the messages that verification refuses once the policy is at `scale`."""
+        """
+        Probability that verification refuses a message once the policy is at `scale`, mean over the messages: 1 - P of its
+        last token, of which P depends on the log-ratios of its tokens alone ([`keeping_probabilities`]).
+        """
+        self.move(0.0)
+        old = self.logps(precision)
+        self.move(scale)
+        walk = (self.logps(precision).double() - old.double()).cumsum(dim=1)
+        return -(walk[:, -1] - walk.amax(dim=1).clamp(min=0)).expm1().mean().item()
+
+    def drawn_refusals(self, scale: float) -> float:
+        """Share of the messages that verification refuses once the policy is at `scale`, in the default precision."""
         from trl_teamtr import Agent
         from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
         from trl_teamtr.policy.making import make_speaker
@@ -141,29 +161,13 @@ class Sample:
 
         agent = Agent("agent", self._model, processing_class=self._tokenizer)
         settings = SpeakingSettings(SamplingSettings(max_completion_length=self._length))
-        speaker = make_speaker(agent, self.policies[precision], self._tokenizer, settings, alone=True)
+        speaker = make_speaker(agent, self.policies["float32"], self._tokenizer, settings, alone=True)
         self.move(0.0)
         before = Snapshot(PlainEngine(SimpleNamespace(model=self._model)), with_optimizer=False)
         self.move(scale)
         self._torch.manual_seed(0)
-        drafts = [Draft(self.prompt, self.prompt, ids) for ids in self.messages]
-        with simulate_tf32(self._model) if precision == "tf32" else contextlib.nullcontext():
-            verdicts = check_drafts(speaker, drafts, before)
-        return sum(kept < self._length for kept, _ in verdicts) / len(drafts)
-
-    def expected_refusals(self, scale: float) -> float:
-        """What the rule gives in float64: the mean probability that a message is refused."""
-        from trl_teamtr.maths.block_verification import keeping_probabilities
-
-        total, new = 0.0, self._ids[:, -self._length :].split(ROWS)
-        for number, ids in enumerate(new):
-            laws = []
-            for place in (0.0, scale):
-                self.move(place)
-                laws.append(next(itertools.islice(self.precise_laws(), number, None)))
-            keep, _ = keeping_probabilities(*laws, ids, self._torch.full((len(ids),), self._length))
-            total += (1 - keep[:, -1]).sum().item()
-        return total / len(self._ids)
+        verdicts = check_drafts(speaker, [Draft(self.prompt, self.prompt, ids) for ids in self.messages], before)
+        return sum(kept < self._length for kept, _ in verdicts) / len(verdicts)
 
     def find_scale(self, kl: float) -> float:
         """How far the policy has to be moved for a true KL within 2 % of `kl`; the KL grows with the square of it."""
@@ -181,9 +185,21 @@ def _divide(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def simulate_tf32(model):
-    """Context in which linear layers multiply numbers with 10 bits of mantissa, and add them in float32."""
+def in_tf32(model):
+    """
+    Context in which linear layers multiply numbers with 10 bits of mantissa, and add them in float32: on a GPU in truth, on
+    a CPU by rounding what they are given.
+    """
     import torch
+
+    if model.device.type == "cuda":
+        before = torch.backends.cuda.matmul.fp32_precision
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = before
+        return
 
     def round_off(tensor):
         bits = tensor.contiguous().view(torch.int32)
@@ -204,21 +220,24 @@ def simulate_tf32(model):
             hook.remove()
 
 
-def measure(model_path: str, size: str) -> dict:
+def make_sample(path: str, count: int, length: int) -> Sample:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from trl_teamtr.policy.policy import add_scoring_head
 
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     add_scoring_head(model, 1.0)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    found = measure_kls(Sample(model, tokenizer, *SIZES[size]["messages"]), *SIZES[size]["messages"])
-    return found | measure_drafts(Sample(model, tokenizer, *SIZES[size]["drafts"]), *SIZES[size]["drafts"])
+    return Sample(model, AutoTokenizer.from_pretrained(path), count, length)
 
 
-def measure_kls(sample: Sample, count: int, length: int) -> dict:
+def measure_kls(model: str, size: str) -> dict:
+    count, length = SIZES[size]["messages"]
     print(f"{count} messages of {length} tokens; KL in nats per message")
+    return measure_sample(make_sample(model, count, length))
+
+
+def measure_sample(sample: Sample) -> dict:
     print(f"{'precision':<12}{'floor':>11}" + "".join(f"{f'true {kl}':>13}" for kl in KLS), flush=True)
     scales = [sample.find_scale(kl) for kl in KLS]
     truth = [sample.kl("float64", scale) for scale in scales]
@@ -229,32 +248,61 @@ def measure_kls(sample: Sample, count: int, length: int) -> dict:
         found = [sample.kl(precision, scale) for scale in scales]
         errors[precision] = max(abs(kl / true - 1) for kl, true in zip(found, truth, strict=True))
         print(f"{precision:<12}{floors[precision]:11.2e}" + "".join(f"{kl:13.5f}" for kl in found), flush=True)
-    sample.move(0.0)
     return {
         "floor_ratio": {precision: float(f"{floor / RADIUS:.3g}") for precision, floor in floors.items()},
         "kl_error": {precision: float(f"{error:.3g}") for precision, error in errors.items()},
     }
 
 
-def measure_drafts(sample: Sample, count: int, length: int) -> dict:
-    print(f"\nshare of {count} drafts of {length} tokens that is refused")
-    print(f"{'precision':<12}" + "".join(f"{f'KL {kl:g}':>13}" for kl in DRAFT_KLS), flush=True)
-    scales = [sample.find_scale(kl) for kl in DRAFT_KLS]
-    expected = [sample.expected_refusals(scale) for scale in scales]
-    print(f"{'expected':<12}" + "".join(f"{share:13.5f}" for share in expected), flush=True)
-    shares = {"expected": dict(zip(map(str, DRAFT_KLS), expected, strict=True))}
-    for precision in PRECISIONS:
-        found = [sample.refusals(precision, scale) for scale in scales]
-        print(f"{precision:<12}" + "".join(f"{share:13.5f}" for share in found), flush=True)
-        shares[precision] = dict(zip(map(str, DRAFT_KLS), found, strict=True))
-    sample.move(0.0)
-    return {"draft_refusals": shares, "drafts": count}
+def measure_drafts(model: str, size: str) -> dict:
+    shares: dict[str, dict[str, dict[str, float]]] = {}
+    for count, length in SIZES[size]["drafts"]:
+        sample = make_sample(model, count, length)
+        print(f"\nprobability that a draft of {length} tokens is refused; mean over {count} messages")
+        print(f"{'precision':<16}" + "".join(f"{f'KL {kl:g}':>13}" for kl in DRAFT_KLS), flush=True)
+        largest = sample.find_scale(DRAFT_KLS[-1])
+        scales = [largest * (kl / DRAFT_KLS[-1]) ** 0.5 for kl in DRAFT_KLS]
+        for precision in ("float64", *PRECISIONS):
+            found = [sample.refusals(precision, scale) for scale in scales]
+            print(f"{precision:<16}" + "".join(f"{share:13.5f}" for share in found), flush=True)
+            shares.setdefault(precision, {})[f"{length} tokens"] = dict(zip(map(str, DRAFT_KLS), found, strict=True))
+        drawn = [sample.drawn_refusals(scale) for scale in scales]
+        print(f"{'float32, drawn':<16}" + "".join(f"{share:13.5f}" for share in drawn), flush=True)
+    return {"draft_refusals": shares}
+
+
+def measure_seconds(model: str, size: str) -> dict:
+    """Rollouts of a stage of three LoRA agents, relative to one round of rollouts."""
+    found = {}
+    for training in ("bfloat16", "float32"):
+        setup = {"task": "smollm2_long", "agents": 3, "radius": RADIUS, "model": model, "rollouts": 16}
+        setup |= {"bf16": training == "bfloat16", "smoke": size == "smoke"}
+        cost = resampling_cost.measure(setup, ("stale", "full", "speculative"), 2 if size == "full" else 1)
+        resampling_cost.show(f"three LoRA agents trained in {training}", cost, RADIUS)
+        seconds = {mode: each["seconds"]["rollouts"] for mode, each in cost.items()}
+        found[training] = {mode: round(seconds[mode] / seconds["stale"], 3) for mode in ("full", "speculative")}
+    ratios = {training: ratio["speculative"] for training, ratio in found.items()}
+    return {
+        "speculative_seconds_ratio": ratios,
+        "full_seconds_ratio": {name: each["full"] for name, each in found.items()},
+    }
+
+
+PARTS = {
+    "kls": measure_kls,
+    "drafts": measure_drafts,
+    "idle": measure_idle,
+    "inside": measure_inside,
+    "seconds": measure_seconds,
+}
 
 
 def main(options):
+    found: dict = {}
     with tempfile.TemporaryDirectory() as folder:
         model = save_stand_in(Path(folder)) if options.size == "smoke" else options.model
-        found = measure(model, options.size)
+        for part in options.parts:
+            found |= PARTS[part](model, options.size)
     print(describe_machine())
     print(json.dumps({"size": options.size, **found}))
 
@@ -262,6 +310,7 @@ def main(options):
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_size(parser)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--model", default="runs/SmolLM2-135M-Instruct", help="directory of the model")
     return parser
 

@@ -47,7 +47,9 @@ SIZES = {
     "smoke": {"hidden": 16, "rollouts": 16, "length": 4, "rounds": 1},
     "quick": {"hidden": 128, "rollouts": 32, "length": 16, "rounds": 12},
     "full": {"hidden": 256, "rollouts": 64, "length": 48, "rounds": 30},
+    "gpu": {"hidden": 1024, "layers": 16, "rollouts": 64, "length": 128, "rounds": 5},  # benchmarks/gpu/check.py
 }
+LAYERS = 4
 
 
 def reward(completions, **kwargs):
@@ -69,13 +71,13 @@ class Turns(TrainerCallback):
             control.should_training_stop = True  # one batch, then it is the next one's turn
 
 
-def make_model(tokenizer, hidden: int) -> Qwen3ForCausalLM:
+def make_model(tokenizer, hidden: int, layers: int) -> Qwen3ForCausalLM:
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=hidden // 4,
@@ -95,11 +97,11 @@ def make_model(tokenizer, hidden: int) -> Qwen3ForCausalLM:
 
 
 def make_trainer(kind: str, size: dict, folder: str):
-    tokenizer = make_tokenizer()
+    tokenizer, on_gpu = make_tokenizer(), size is SIZES["gpu"] and torch.cuda.is_available()
     common = {
         "output_dir": os.path.join(folder, kind),
-        "use_cpu": True,
-        "bf16": False,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu,
         "gradient_checkpointing": False,
         "disable_dropout": True,
         "report_to": "none",
@@ -120,7 +122,7 @@ def make_trainer(kind: str, size: dict, folder: str):
     dataset = Dataset.from_dict({"prompt": prompts})
     turns = Turns(2 if kind == "grpo" else 1)
     arguments = {"train_dataset": dataset, "processing_class": tokenizer, "callbacks": [turns]}
-    model = make_model(tokenizer, size["hidden"])
+    model = make_model(tokenizer, size["hidden"], size.get("layers", LAYERS))
     if kind == "grpo":
         trainer = GRPOTrainer(model, reward, GRPOConfig(max_steps=10**6, **common), **arguments)
     else:

@@ -18,6 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import reproduce  # noqa: E402
+from gpu import check  # noqa: E402
 from link_start import save_stand_in  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from plot_resampling_cost import plot, read_tables  # noqa: E402
@@ -192,6 +193,27 @@ def test_benchmark_runs_with_the_trainer_as_it_is(name, tmp_path, capsys):
     script = importlib.import_module(name.split()[0])
     script.main(script.make_parser().parse_args([*arguments, "--smoke"]))
     assert json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("part", check.PARTS)
+def test_part_of_the_check_on_a_gpu_runs_on_a_cpu(part, tmp_path, capsys):
+    check.main(check.make_parser().parse_args([str(tmp_path), "--parts", part, "--smoke"]))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])[part]["end"] == "ended"
+    found = json.loads((tmp_path / f"{part}.json").read_text())
+    assert "torch" in found["machine"] and found["smoke"]
+    assert all(each.get("passed", "skipped" in each) for each in found.get("checks", {}).values())
+
+
+def test_part_that_fails_or_takes_too_long_says_so_and_keeps_what_it_found(tmp_path, monkeypatch):
+    options = check.make_parser().parse_args([str(tmp_path), "--model", "nowhere"])
+    monkeypatch.setitem(check.PARTS, "largest", 0.01)
+    check.write(tmp_path, "largest", {"contexts": {"64": {}}})
+    assert check.run_within("largest", options) == "ran out of its 0.01 s"
+    found = json.loads((tmp_path / "largest.json").read_text())
+    assert found["contexts"] == {"64": {}} and found["end"] == "ran out of its 0.01 s"
+    monkeypatch.setattr(check.sys, "executable", "false")
+    assert check.run_within("floors", options) == "failed with status 1"
+    assert json.loads((tmp_path / "floors.json").read_text()) == {"end": "failed with status 1", "log": ""}
 
 
 def test_every_benchmark_has_a_smallest_size():

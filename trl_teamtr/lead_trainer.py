@@ -150,8 +150,6 @@ class LeadTrainer(AgentTrainer):
             if folder:
                 checkpoint.load_member_state(member, member.controller, member.floors, folder)
         self.residency.start()
-        if self.accelerator.mixed_precision != "no":
-            torch.set_float32_matmul_precision("high")  # scoring in TF32, where the device has it
         for member in self.members:
             check_padding(member.speaker)
 

@@ -117,9 +117,10 @@ class TeamTRConfig(GRPOConfig):
             penalty and the early stop always use k3.
         scoring_precision (`str`, *optional*, defaults to `"float32"`):
             Precision of the forward passes that the trust region decides by: KLs, verification, importance weights.
-            `"float32"` (on GPUs with mixed precision in TF32), `"float16"` or `"bfloat16"`. Low-precision weights are
-            widened. Training passes and generation keep the mixed precision of the run. In bfloat16 the KL of two equal
-            policies is measured at about 1 nat per 1,000 tokens.
+            `"float32"`, `"float16"` or `"bfloat16"`. In float32, low-precision weights are widened, and products are TF32
+            only with `tf32=True`, which is faster on GPUs and blurs small KLs (docs/method.md). Training passes and
+            generation keep the mixed precision of the run. In bfloat16 the KL of two equal policies is measured at about
+            1 nat per 1,000 tokens.
         floor_every (`int`, *optional*, defaults to `50`):
             Number of stages from one measurement of the KL's floor, `agent/{name}/kl_floor`, to the next: the KL that is
             measured between two policies that are equal but for rounding. A radius below three floors is an error.

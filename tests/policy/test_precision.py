@@ -12,6 +12,7 @@ from tiny import make_model
 
 from trl_teamtr.policy.policy import Policy, add_scoring_head
 from trl_teamtr.policy.positions import count_positions_from_mask
+from trl_teamtr.policy.precision import computes_in_tf32
 
 
 IDS = torch.tensor([[0, 5, 3, 7, 9, 4], [6, 8, 2, 5, 3, 1]])
@@ -110,3 +111,18 @@ def test_other_precisions_are_computed_in(precision):
     found, _ = scored(Policy(model, Accelerator(), scoring_precision=precision))
     difference = (found - exact).abs().max()
     assert (1e-6 < difference < 5e-3) if precision == "float16" else (1e-4 < difference < 0.2)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_tf32_is_recognised_whichever_switch_it_was(new):
+    gpu, matmul = torch.device("cuda"), torch.backends.cuda.matmul
+    assert not computes_in_tf32(gpu)
+    try:
+        if new:
+            torch.backends.fp32_precision = "tf32"  # what `TrainingArguments.tf32` sets
+        else:
+            matmul.allow_tf32 = True
+        assert computes_in_tf32(gpu) and not computes_in_tf32(torch.device("cpu"))
+    finally:
+        torch.backends.fp32_precision = matmul.fp32_precision = "none"
+    assert not computes_in_tf32(gpu)

@@ -1,5 +1,7 @@
 """The floor of the KL: measured between policies that are equal but for rounding, and compared with the radius."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -7,6 +9,7 @@ from tiny import SimpleEngine, make_model, make_team, make_tokenizer, make_train
 from torch import nn
 
 from trl_teamtr import Agent
+from trl_teamtr.trust_region import floor
 from trl_teamtr.trust_region.floor import Floors, nudge
 
 
@@ -40,8 +43,9 @@ def test_a_nudge_is_small_and_the_same_each_time(dtype):
         assert (nudged[0] - weights[0]).abs().max() <= 4 * torch.finfo(dtype).eps
 
 
-def test_the_radius_is_compared_with_the_floor():
-    speaker = type("Speaker", (), {"name": "solver", "policy": type("Policy", (), {"scoring_precision": "bfloat16"})})
+def test_the_radius_is_compared_with_the_floor(monkeypatch):
+    policy = SimpleNamespace(scoring_precision="bfloat16", accelerator=SimpleNamespace(device=torch.device("cpu")))
+    speaker = SimpleNamespace(name="solver", policy=policy)
     Floors(scoring=0.0009).check(0.01, speaker)
     with pytest.warns(UserWarning, match="'solver' is 0.01 .* a KL of 0.002 is measured in bfloat16.*'float32'"):
         Floors(scoring=0.002).check(0.01, speaker)
@@ -52,6 +56,9 @@ def test_the_radius_is_compared_with_the_floor():
     speaker.policy.scoring_precision = "float32"
     with pytest.raises(ValueError, match="Use a `trust_region_radius` of at least 0.04; shorter messages"):
         Floors(scoring=0.004).check(0.01, speaker)
+    monkeypatch.setattr(floor, "computes_in_tf32", lambda device: True)
+    with pytest.warns(UserWarning, match="products in TF32, so that .* Use `tf32=False`, or a `trust_region_radius`"):
+        Floors(scoring=0.002).check(0.01, speaker)
 
 
 @pytest.mark.parametrize("estimator", ["k3", "exact"])
@@ -103,6 +110,7 @@ def test_in_mixed_precision_small_updates_are_accepted_as_in_float32(tmp_path, m
         if precision == "float32":
             assert max(logged(trainer, "agent/x/idle")) == 0 and max(logged(trainer, "agent/x/rejected")) == 0
             assert max(logged(trainer, "agent/x/kl_floor")) < 1e-5
+            assert torch.backends.cuda.matmul.fp32_precision != "tf32"  # unless it is asked for
     assert 0 < max(kls["float32"]) <= 1e-3
     assert abs(kls["bfloat16"][0] - kls["float32"][0]) > 0.2 * kls["float32"][0]
 

@@ -8,7 +8,7 @@ import torch
 from ..policy.evaluating import evaluating
 from ..policy.policy import Policy
 from ..policy.positions import takes_positions
-from ..policy.precision import in_low_precision
+from ..policy.precision import computes_in_tf32, in_low_precision
 from ..policy.speaker import Speaker
 
 
@@ -93,8 +93,7 @@ def _compare(
     if in_half or speaker.policy.scoring_precision != "float32":
         tolerance = TOLERANCE_IN_HALF_PRECISION
     else:
-        in_tf32 = one.is_cuda and torch.get_float32_matmul_precision() != "highest"
-        tolerance = TOLERANCE_IN_TF32 if in_tf32 else TOLERANCE
+        tolerance = TOLERANCE_IN_TF32 if computes_in_tf32(one.device) else TOLERANCE
     if not difference <= tolerance:  # the negation also catches NaN
         raise ValueError(
             f"The model of agent {speaker.name!r} gives the same row another probability: {one.mean().item():.4f} nats per "

@@ -35,6 +35,11 @@ def in_low_precision(model: nn.Module, accelerator: Accelerator) -> bool:
     return accelerator.mixed_precision != "no" or _has_low(model)
 
 
+def computes_in_tf32(device: torch.device) -> bool:
+    """Whether products of float32 matrices are TF32 on `device`: with `TrainingArguments.tf32`, or PyTorch's own switches."""
+    return device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 @contextlib.contextmanager
 def scoring_in(precision: str, model: PreTrainedModel | PeftModel, accelerator: Accelerator) -> Iterator[None]:
     """

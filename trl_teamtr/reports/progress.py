@@ -10,7 +10,10 @@ class TeamProgressCallback(ProgressCallback):
         if not state.is_world_process_zero or self.training_bar is None or "reward" not in (logs or {}):
             return
         shown = {"reward": logs["reward"]}
-        shown |= {key.split("/")[1] + " KL": value for key, value in logs.items() if key.endswith("/kl")}
+        for key, value in logs.items():
+            kind, _, rest = key.partition("/")
+            if kind == "agent" and rest.endswith("/kl"):
+                shown[rest.removesuffix("/kl") + " KL"] = value
         self.training_bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items() if value is not None})
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..policy.precision import computes_in_tf32
 from ..policy.speaker import Speaker
 from .engines import PlainEngine, ZeroEngine
 from .policy_kl import mean_kl
@@ -99,6 +100,8 @@ class Floors:
         remedy = f"Use {least}; shorter messages have a lower floor."
         if precision != "float32":
             remedy = f"Use `scoring_precision='float32'`, or {least}."
+        elif computes_in_tf32(speaker.policy.accelerator.device):
+            precision, remedy = "float32 with products in TF32", f"Use `tf32=False`, or {least}."
         text = (
             f"The radius of agent {speaker.name!r} is {radius:.3g} nats per message, but between two policies that are equal "
             f"but for rounding a KL of {floor:.3g} is measured in {precision}"
