@@ -17,6 +17,8 @@ Drafts are messages of the policy before it moved, by KLs of 1e-6, 5e-5 and 0.01
 probability, which is printed: its mean is the share of any number of drafts. In float64 it is what the rule is meant to refuse.
 "drawn" is the share that the verification of a run refuses in float32, each message once.
 
+Messages are also sampled in several precisions, and scored in float32 (benchmarks/precision_speaking.py).
+
 Then teams are trained (benchmarks/precision_updates.py): the share of updates that change nothing, in float32 and in bfloat16
 autocast, at rates that are usual for LoRA and for full weights; and the KL of accepted updates once more in float64. Last, what
 the rollouts of a stage of three agents take, beside the same without resampling.
@@ -39,6 +41,7 @@ from types import SimpleNamespace
 import resampling_cost
 from link_start import save_stand_in
 from machine import describe_machine
+from precision_speaking import measure_speaking
 from precision_updates import RADIUS, measure_idle, measure_inside
 from size import add_size
 
@@ -50,7 +53,7 @@ KLS = (0.002, 0.01, 0.05)
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 # Messages and their tokens, and the same of drafts
 SIZES = {
-    "full": {"messages": (16, 128), "drafts": [(48, 144), (12, 512)]},
+    "full": {"messages": (16, 128), "drafts": [(24, 144), (6, 512)]},
     "quick": {"messages": (4, 128), "drafts": [(8, 144)]},
     "smoke": {"messages": (2, 8), "drafts": [(4, 8)]},
 }
@@ -291,6 +294,7 @@ def measure_seconds(model: str, size: str) -> dict:
 PARTS = {
     "kls": measure_kls,
     "drafts": measure_drafts,
+    "speaking": measure_speaking,
     "idle": measure_idle,
     "inside": measure_inside,
     "seconds": measure_seconds,
