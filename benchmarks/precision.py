@@ -89,6 +89,7 @@ class Sample:
             for precision in PRECISIONS
         }
         self._model, self._tokenizer = model.eval(), tokenizer
+        model.generation_config.eos_token_id = None  # nothing ends a message early, and nothing is masked either
         self._start = [weight.detach().clone() for weight in model.parameters()]
         generator = torch.Generator().manual_seed(1)
         self._direction = [
@@ -105,9 +106,9 @@ class Sample:
 
     def _generate(self, rows: int):
         prompt = self._torch.tensor([self.prompt] * rows, device=self._model.device)
-        length = {"max_new_tokens": self._length, "min_new_tokens": self._length}
+        sampling = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "max_new_tokens": self._length}
         mask = self._torch.ones_like(prompt)
-        return self._model.generate(prompt, attention_mask=mask, do_sample=True, top_k=0, pad_token_id=0, **length)
+        return self._model.generate(prompt, attention_mask=mask, **sampling)
 
     def move(self, scale: float):
         """Move the policy by `scale` along the direction, from where it was."""
@@ -268,7 +269,8 @@ def measure_drafts(model: str, size: str) -> dict:
         for precision in ("float64", *PRECISIONS):
             found = [sample.refusals(precision, scale) for scale in scales]
             print(f"{precision:<16}" + "".join(f"{share:13.5f}" for share in found), flush=True)
-            shares.setdefault(precision, {})[f"{length} tokens"] = dict(zip(map(str, DRAFT_KLS), found, strict=True))
+            rounded = {str(kl): float(f"{share:.3g}") for kl, share in zip(DRAFT_KLS, found, strict=True)}
+            shares.setdefault(precision, {})[f"{length} tokens"] = rounded
         drawn = [sample.drawn_refusals(scale) for scale in scales]
         print(f"{'float32, drawn':<16}" + "".join(f"{share:13.5f}" for share in drawn), flush=True)
     return {"draft_refusals": shares}

@@ -43,7 +43,7 @@ def measure_speaking(model: str, size: str) -> dict:
         scorer = policy.token_logps(ids, torch.ones_like(ids), ids[:, -length:], batch_size=8)
         delta = scorer.double() - sampler.double()
         kl = (delta.expm1() - delta).sum(dim=1).mean().item()
-        tv = -delta.sum(dim=1).expm1().clamp(max=0).mean().item()
+        tv = (1 - delta.sum(dim=1).exp()).clamp(min=0).mean().item()
         largest = delta.abs().max().item()
         print(f"{name:<24}{kl:11.2e}{tv:9.4f}{largest:9.4f}{seconds:9.1f}", flush=True)
         found[name] = {"kl": float(f"{kl:.3g}"), "tv": round(tv, 4), "seconds": round(seconds, 1)}
@@ -57,7 +57,8 @@ def _speak(model, prompt, length: int, autocast: str | None):
 
     from trl_teamtr.policy.recording import Recorder
 
-    recorder, end = Recorder(temperature=1.0), {"max_new_tokens": length, "min_new_tokens": length}
+    recorder = Recorder(temperature=1.0)
+    model.generation_config.eos_token_id = None  # nothing ends a message early, and nothing is masked either
     torch.manual_seed(0)
     start = time.perf_counter()
     with (
@@ -70,9 +71,9 @@ def _speak(model, prompt, length: int, autocast: str | None):
             do_sample=True,
             top_k=0,
             pad_token_id=0,
+            max_new_tokens=length,
             logits_processor=LogitsProcessorList([recorder]),
             stopping_criteria=StoppingCriteriaList([recorder.ending]),
-            **end,
         )
     return ids, torch.tensor(recorder.logps, device=ids.device), time.perf_counter() - start
 
