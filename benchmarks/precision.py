@@ -53,7 +53,7 @@ KLS = (0.002, 0.01, 0.05)
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 # Messages and their tokens, and the same of drafts
 SIZES = {
-    "full": {"messages": (16, 128), "drafts": [(24, 144), (6, 512)]},
+    "full": {"messages": (8, 128), "drafts": [(16, 144), (4, 512)]},
     "quick": {"messages": (4, 128), "drafts": [(8, 144)]},
     "smoke": {"messages": (2, 8), "drafts": [(4, 8)]},
 }

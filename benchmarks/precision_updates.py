@@ -21,8 +21,8 @@ RATES = {"LoRA": 1e-5, "full weights": 1e-6}
 LARGE_RATES = {"smollm2": 3e-4, "tiny": 1e-2}
 # Idle updates: how many of each kind, and the tokens of a message. Updates that are checked: tiny, and of SmolLM2
 SIZES = {
-    "full": {"idle": (40, 32), "inside": (200, 20)},
-    "quick": {"idle": (6, 32), "inside": (200, 2)},
+    "full": {"idle": (40, 16), "inside": (200, 20)},
+    "quick": {"idle": (6, 16), "inside": (200, 2)},
     "smoke": {"idle": (2, 4), "inside": (2, 1)},
 }
 
@@ -107,9 +107,9 @@ def measure_inside(model: str, size: str) -> dict:
             rate = LARGE_RATES["smollm2" if path == model else "tiny"]
             for estimator in ("k3", "exact"):
                 ratios: list[float] = []
-                fields = {"bf16": True, "kl_estimator": estimator, "learning_rate": rate, **fields}
+                own = {"bf16": True, "kl_estimator": estimator, "learning_rate": rate, **fields}
                 watch = Recomputation(estimator, ratios, RADIUS)
-                logs = train(path, path == model, updates, 16 if path == model else 4, watch, **fields)
+                logs = train(path, path == model, updates, 16 if path == model else 4, watch, **own)
                 halved = sum(log["agent/agent/backtracks"] > 0 for log in logs)
                 outside = sum(ratio > 1 for ratio in ratios)
                 key = f"{name}, {estimator}"

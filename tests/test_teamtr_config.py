@@ -73,6 +73,14 @@ REFUSED = [
     ({"router": "star"}, "`router` is 'star'; it must be one of 'round_robin', 'random'"),
     ({"trust_region_radius": 0.0}, "`trust_region_radius` of the config is 0.0"),
     ({"trust_region_radius": -1.0}, "`trust_region_radius` of the config is -1.0"),
+    (
+        {"scoring_precision": "tf32"},
+        "`scoring_precision` is 'tf32'; it must be one of 'float32', 'float16', 'bfloat16'",
+    ),
+    (
+        {"speaking_precision": "fp16"},
+        "`speaking_precision` is 'fp16'; it must be one of 'float32', 'float16', 'bfloat16'",
+    ),
     ({"kl_estimator": "k1"}, "`kl_estimator` is 'k1'; it must be one of 'k3', 'exact'"),
     ({"kl_controller": "off"}, "`kl_controller` is 'off'; it must be one of 'adaptive', 'fixed'"),
     ({"kl_coef": -0.1}, "`kl_coef` must be at least 0, got -0.1"),

@@ -11,10 +11,10 @@ from .options.masking import mask_secrets
 from .options.team_options import (
     KL_CONTROLLERS,
     KL_ESTIMATORS,
+    PRECISIONS,
     RADIUS_SCHEDULES,
     RESAMPLINGS,
     ROUTERS,
-    SCORING_PRECISIONS,
     UPDATE_ORDERS,
     check_team_options,
 )
@@ -121,6 +121,10 @@ class TeamTRConfig(GRPOConfig):
             only with `tf32=True`, which is faster on GPUs and blurs small KLs (docs/method.md). Training passes and
             generation keep the mixed precision of the run. In bfloat16 the KL of two equal policies is measured at about
             1 nat per 1,000 tokens.
+        speaking_precision (`str`, *optional*):
+            Precision in which agents sample their messages: `"float32"`, `"float16"` or `"bfloat16"`. Defaults to the mixed
+            precision of the run, and weights as they are. Compare `sampling/kl`: float16 is much nearer to what is scored
+            than bfloat16 (docs/method.md), as long as no activation exceeds 65,504.
         floor_every (`int`, *optional*, defaults to `50`):
             Number of stages from one measurement of the KL's floor, `agent/{name}/kl_floor`, to the next: the KL that is
             measured between two policies that are equal but for rounding. A radius below three floors is an error.
@@ -280,7 +284,14 @@ class TeamTRConfig(GRPOConfig):
         default="float32",
         metadata={
             "help": "Precision of the forward passes that the trust region decides by.",
-            "choices": list(SCORING_PRECISIONS),
+            "choices": list(PRECISIONS),
+        },
+    )
+    speaking_precision: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision in which agents sample their messages. Defaults to the mixed precision of the run.",
+            "choices": list(PRECISIONS),
         },
     )
     floor_every: int = field(

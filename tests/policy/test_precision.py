@@ -8,8 +8,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from families import make_family
 from peft import LoraConfig, get_peft_model
-from tiny import make_model
+from tiny import make_model, make_tokenizer, make_trainer
 
+from trl_teamtr import Agent
+from trl_teamtr.options.team_options import PRECISIONS
 from trl_teamtr.policy.policy import Policy, add_scoring_head
 from trl_teamtr.policy.positions import count_positions_from_mask
 from trl_teamtr.policy.precision import computes_in_tf32
@@ -126,3 +128,39 @@ def test_tf32_is_recognised_whichever_switch_it_was(new):
     finally:
         torch.backends.fp32_precision = matmul.fp32_precision = "none"
     assert not computes_in_tf32(gpu)
+
+
+@pytest.mark.parametrize("estimator", ["k3", "exact"])
+def test_a_float32_head_of_trl_speaks_otherwise_and_is_scored_as_without(tmp_path, estimator):
+    scored, spoken = [], []
+    for cast in (False, True):
+        team = [Agent(name, make_model(seed=4).bfloat16(), processing_class=make_tokenizer()) for name in "xy"]
+        fields = {"kl_estimator": estimator, "resampling": "speculative", "learning_rate": 1e-2, "num_stages": 1}
+        trainer = make_trainer(tmp_path / str(cast), team, cast_lm_head_to_fp32=cast, **fields)
+        policy, ids = trainer.speaker.policy, IDS % trainer.speaker.policy.vocab_size
+        scored.append(policy.token_logps(ids, MASK, ids[:, 1:]))
+        torch.manual_seed(0)
+        trainer.train()
+        logs = [log for log in trainer.state.log_history if "sampling/kl" in log]
+        assert len(logs) == 2 and 0 < logs[0]["agent/x/kl"] <= trainer.radius
+        spoken.append([log["sampling/kl"] for log in logs])
+    assert (scored[0] - scored[1]).abs().max() < 1e-5 and spoken[0] != spoken[1]
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_the_nearer_the_precision_of_speech_to_that_of_scores_the_nearer_the_samples(tmp_path, weights):
+    """Largest difference of a token's log-probability when it is sampled and when it is scored, in float32."""
+    largest = {}
+    for precision in (None, *PRECISIONS):
+        AcceleratorState._reset_state()
+        model = make_model(seed=4).to(getattr(torch, weights))
+        fields = {"max_completion_length": 24, "num_stages": 1, "bf16": True, "speaking_precision": precision}
+        trainer = make_trainer(
+            tmp_path / str(precision), [Agent("x", model, processing_class=make_tokenizer())], **fields
+        )
+        assert trainer.speaker.policy.speaks_in_low_precision == (precision != "float32")
+        trainer.train()
+        (largest[precision],) = (log["sampling/max"] for log in trainer.state.log_history if "sampling/max" in log)
+    AcceleratorState._reset_state()
+    assert largest["float32"] < 1e-5 < largest["float16"] < largest["bfloat16"] / 2
+    assert largest[None] > 2 * largest["float16"]

@@ -8,7 +8,7 @@ import torch
 from ..policy.evaluating import evaluating
 from ..policy.policy import Policy
 from ..policy.positions import takes_positions
-from ..policy.precision import computes_in_tf32, in_low_precision
+from ..policy.precision import computes_in_tf32
 from ..policy.speaker import Speaker
 
 
@@ -80,9 +80,16 @@ def _check_sampling(speaker: Speaker):
     logits = torch.stack(output.logits, dim=1).float() / speaker.sampling.temperature  # before any truncation
     sampled = logits.log_softmax(dim=-1).gather(-1, new[..., None]).squeeze(-1)
     scored = _score(policy, output.sequences, torch.cat([mask, torch.ones_like(new)], dim=1))[:, LENGTH - 1 :]
-    in_half = in_low_precision(policy.model, policy.accelerator)
     for one, other in zip(sampled, scored, strict=True):
-        _compare(speaker, one, other, "when it is sampled", "when it is scored", "Use another model.", in_half)
+        _compare(
+            speaker,
+            one,
+            other,
+            "when it is sampled",
+            "when it is scored",
+            "Use another model.",
+            policy.speaks_in_low_precision,
+        )
 
 
 def _compare(

@@ -12,7 +12,7 @@ RESAMPLINGS = ("full", "suffix", "speculative", "stale", "joint", "importance")
 ROUTERS = ("round_robin", "random")
 KL_CONTROLLERS = ("adaptive", "fixed")
 KL_ESTIMATORS = ("k3", "exact")
-SCORING_PRECISIONS = ("float32", "float16", "bfloat16")
+PRECISIONS = ("float32", "float16", "bfloat16")
 RADIUS_SCHEDULES = ("uniform", "horizon")
 
 
@@ -125,7 +125,9 @@ def _check_trust_region(args: Any):
     if args.kl_estimator is not None:
         _check_choice(args, "kl_estimator", KL_ESTIMATORS)
     _check_choice(args, "kl_controller", KL_CONTROLLERS)
-    _check_choice(args, "scoring_precision", SCORING_PRECISIONS)
+    _check_choice(args, "scoring_precision", PRECISIONS)
+    if args.speaking_precision is not None:
+        _check_choice(args, "speaking_precision", PRECISIONS)
     check(args.floor_every >= 1, f"`floor_every` must be at least 1 stage, got {args.floor_every}.")
     check(args.kl_coef >= 0, f"`kl_coef` must be at least 0, got {args.kl_coef}.")
     check(

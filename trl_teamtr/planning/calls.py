@@ -42,7 +42,7 @@ class Calls:
     Args:
         mode (`FakeTensorMode`): That of the skeletons.
         precision (`str`): `"no"`, or that of the autocast of training passes: `"bf16"` or `"fp16"`.
-        scoring_precision (`str`): One of `SCORING_PRECISIONS`.
+        scoring_precision (`str`): One of `PRECISIONS`.
         gradient_checkpointing (`bool`): Whether activations are computed again in the backward pass.
     """
 

@@ -68,7 +68,8 @@ def _make_speaker(agent: Agent, settings: SpeakingSettings, accelerator: Acceler
 def make_policy(model: PreTrainedModel | PeftModel, accelerator: Accelerator, args: Any) -> Policy:
     """The policy of a member in training; `args` is its [`TeamTRConfig`], whose fields are declared as text too."""
     gradient_checkpointing, gather = args.gradient_checkpointing_kwargs, args.ds3_gather_for_generation
-    return Policy(model, accelerator, gradient_checkpointing, gather, args.scoring_precision)
+    precisions = args.scoring_precision, args.speaking_precision
+    return Policy(model, accelerator, gradient_checkpointing, gather, *precisions)
 
 
 def make_speaker(

@@ -13,7 +13,7 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import add_fused_lm_head
 
 from .positions import count_positions_from_mask
-from .precision import in_low_precision, leave_precision_to_the_call, scoring_in
+from .precision import computing_in, in_low_precision, leave_precision_to_the_call
 
 
 class Policy:
@@ -28,7 +28,8 @@ class Policy:
         gradient_checkpointing_kwargs (`dict`, *optional*): For re-enabling gradient checkpointing after a call without
             gradient.
         gather_for_generation (`bool`): Under ZeRO-3, whether to gather all weights for generation.
-        scoring_precision (`str`): One of `SCORING_PRECISIONS`: that of log-probabilities and logits.
+        scoring_precision (`str`): One of `PRECISIONS`: that of log-probabilities and logits.
+        speaking_precision (`str`, *optional*): One of `PRECISIONS`: that of generation. Defaults to that of training.
 
     Attributes:
         module ([`~torch.nn.Module`]): What is called: the model, or the DDP module or DeepSpeed engine around it.
@@ -41,11 +42,13 @@ class Policy:
         gradient_checkpointing_kwargs: dict[str, Any] | None = None,
         gather_for_generation: bool = True,
         scoring_precision: str = "float32",
+        speaking_precision: str | None = None,
     ):
         count_positions_from_mask(model)
         self.model = model
         self.accelerator = accelerator
         self.scoring_precision = scoring_precision
+        self._speaking_precision = speaking_precision
         self.wrap(model)
         self._gradient_checkpointing_kwargs = gradient_checkpointing_kwargs
         self._gather_for_generation = gather_for_generation
@@ -59,6 +62,13 @@ class Policy:
     def scores_as_it_trains(self) -> bool:
         """Whether a scoring pass and a training pass compute in the same precision, which is float32."""
         return self.scoring_precision == "float32" and not in_low_precision(self.model, self.accelerator)
+
+    @property
+    def speaks_in_low_precision(self) -> bool:
+        """Whether messages are sampled in less than float32."""
+        if self._speaking_precision is None:
+            return in_low_precision(self.model, self.accelerator)
+        return self._speaking_precision != "float32"
 
     @property
     def vocab_size(self) -> int:
@@ -80,7 +90,7 @@ class Policy:
                 gradient_checkpointing_kwargs=self._gradient_checkpointing_kwargs,
             ) as model,
             torch.no_grad(),
-            self.accelerator.autocast(),
+            self._computing_in(self._speaking_precision),
         ):
             yield model
 
@@ -88,11 +98,18 @@ class Policy:
     def _scoring(self, as_trained: bool = False) -> Iterator[None]:
         """Context of forward passes without a gradient, in the scoring precision or in that of training."""
         model: Any = self.model  # TRL annotates `PreTrainedModel` only
-        precision: contextlib.AbstractContextManager = (
-            self.accelerator.autocast() if as_trained else scoring_in(self.scoring_precision, model, self.accelerator)
-        )
-        with disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs), precision:
+        precision = None if as_trained else self.scoring_precision
+        with (
+            disable_gradient_checkpointing(model, self._gradient_checkpointing_kwargs),
+            self._computing_in(precision),
+        ):
             yield
+
+    def _computing_in(self, precision: str | None) -> contextlib.AbstractContextManager[None]:
+        """Context of forward passes in `precision`, or without one in that of training."""
+        if precision is None:
+            return self.accelerator.autocast()
+        return computing_in(precision, self.model, self.accelerator)
 
     def logits(self, call: dict[str, Any]) -> torch.Tensor:
         """Logits of a forward pass with the arguments `call`, without the last position; before the temperature."""

@@ -1,4 +1,4 @@
-"""The precision of forward passes: that of the user's mixed precision for training, one of its own for scoring."""
+"""The precision of forward passes: the user's mixed precision for training, others for scoring and for speaking."""
 
 import contextlib
 from collections.abc import Iterator
@@ -41,12 +41,12 @@ def computes_in_tf32(device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def scoring_in(precision: str, model: PreTrainedModel | PeftModel, accelerator: Accelerator) -> Iterator[None]:
+def computing_in(precision: str, model: PreTrainedModel | PeftModel, accelerator: Accelerator) -> Iterator[None]:
     """
-    Context in which forward passes of `model`, without gradient, compute in `precision`.
+    Context in which forward passes of `model`, without gradient, compute in `precision`: those that score or speak.
 
     Args:
-        precision (`str`): One of `SCORING_PRECISIONS`. In `"float32"` low-precision weights are widened.
+        precision (`str`): One of `PRECISIONS`. In `"float32"` low-precision weights are widened.
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model, without DDP or DeepSpeed's engine.
         accelerator ([`~accelerate.Accelerator`]): That of the model.
     """

@@ -59,8 +59,8 @@ def report_sampling(speaker: Speaker, micro_batches: Sequence[dict], radius: flo
     if radius is not None and report.kl > radius / 2:
         warnings.warn(
             f"Agent {speaker.name!r}: its messages are sampled from a distribution that is {report.kl:.3g} nats per message "
-            f"(`sampling/kl`) from the one that is trained, more than half its radius of {radius:.3g}. Generate in the precision "
-            "in which messages are scored (`bf16=False`, or weights in float32), or use shorter messages.",
+            f"(`sampling/kl`) from the one that is trained, more than half its radius of {radius:.3g}. Use "
+            "`speaking_precision='float16'`, or 'float32' if that is not enough, or shorter messages.",
             stacklevel=2,
         )
     return report
