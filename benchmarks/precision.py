@@ -21,12 +21,12 @@ Messages are also sampled in several precisions, and scored in float32 (benchmar
 
 Then teams are trained (benchmarks/precision_updates.py): the share of updates that change nothing, in float32 and in bfloat16
 autocast, at rates that are usual for LoRA and for full weights; and the KL of accepted updates once more in float64. Last, what
-the rollouts of a stage of three agents take, beside the same without resampling.
+the rollouts of a stage of three agents take, beside the same without resampling (benchmarks/precision_seconds.py).
 
 Prints tables and one JSON object last: `floor_ratio`, the floor over a radius of 0.01; `kl_error`, the largest relative error
 of the three KLs; and `draft_refusals`, by the length of drafts and by KL; for each precision. `idle_share` of each kind of weights;
 `inside`, the accepted updates, how many are out of region and the largest ratio of a KL to the radius; and
-`speculative_seconds_ratio`, with `full` beside it.
+`speculative_seconds_ratio`, with `full_seconds_ratio` beside it.
 """
 
 import argparse
@@ -38,9 +38,9 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import resampling_cost
 from link_start import save_stand_in
 from machine import describe_machine
+from precision_seconds import measure_seconds
 from precision_speaking import measure_speaking
 from precision_updates import RADIUS, measure_idle, measure_inside
 from size import add_size
@@ -53,7 +53,7 @@ KLS = (0.002, 0.01, 0.05)
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 # Messages and their tokens, and the same of drafts
 SIZES = {
-    "full": {"messages": (8, 128), "drafts": [(16, 144), (4, 512)]},
+    "full": {"messages": (8, 128), "drafts": [(12, 144), (2, 512)]},
     "quick": {"messages": (4, 128), "drafts": [(8, 144)]},
     "smoke": {"messages": (2, 8), "drafts": [(4, 8)]},
 }
@@ -274,23 +274,6 @@ def measure_drafts(model: str, size: str) -> dict:
         drawn = [sample.drawn_refusals(scale) for scale in scales]
         print(f"{'float32, drawn':<16}" + "".join(f"{share:13.5f}" for share in drawn), flush=True)
     return {"draft_refusals": shares}
-
-
-def measure_seconds(model: str, size: str) -> dict:
-    """Rollouts of a stage of three LoRA agents, relative to one round of rollouts."""
-    found = {}
-    for training in ("bfloat16", "float32"):
-        setup = {"task": "smollm2_long", "agents": 3, "radius": RADIUS, "model": model, "rollouts": 16}
-        setup |= {"bf16": training == "bfloat16", "smoke": size == "smoke"}
-        cost = resampling_cost.measure(setup, ("stale", "full", "speculative"), 2 if size == "full" else 1)
-        resampling_cost.show(f"three LoRA agents trained in {training}", cost, RADIUS)
-        seconds = {mode: each["seconds"]["rollouts"] for mode, each in cost.items()}
-        found[training] = {mode: round(seconds[mode] / seconds["stale"], 3) for mode in ("full", "speculative")}
-    ratios = {training: ratio["speculative"] for training, ratio in found.items()}
-    return {
-        "speculative_seconds_ratio": ratios,
-        "full_seconds_ratio": {name: each["full"] for name, each in found.items()},
-    }
 
 
 PARTS = {

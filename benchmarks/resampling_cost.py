@@ -49,13 +49,7 @@ MODES = ("stale", "full", "suffix", "suffix reversed", "speculative")
 SIZES, RADII = (2, 3, 4, 6, 8), (0.01, 0.25)
 SMOKE_MODES = ("stale", "speculative")
 LONG = 144  # tokens
-LEARNING_RATES = {
-    ("link", 0.01): 2e-4,
-    ("link", 0.25): 1.6e-3,
-    ("long", 0.01): 2e-4,
-    ("smollm2", 0.01): 3e-4,
-    ("smollm2_long", 0.01): 1e-4,
-}
+LEARNING_RATES = {("link", 0.01): 2e-4, ("link", 0.25): 1.6e-3, ("long", 0.01): 2e-4, ("smollm2", 0.01): 3e-4}
 # What a run to see that it runs has instead
 SMOKE = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 3, "num_iterations": 2}
 PART, PARTS = "\x1e", ("rollouts", "updates", "rest")
@@ -169,44 +163,7 @@ def smollm2_team(setup: dict) -> dict:
     }
 
 
-def smollm2_long_team(setup: dict) -> dict:
-    """LoRA agents on one base that speak `LONG` tokens each, in bfloat16 autocast or float32; one pass per update."""
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoTokenizer
-
-    from trl_teamtr import Agent
-
-    def reward(completions, **kwargs):
-        return [float(len(set(completion[0]["content"]))) for completion in completions]
-
-    lora = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-    tokenizer = AutoTokenizer.from_pretrained(setup["model"], padding_side="left")
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)  # so rare that no message ends early
-    team = [
-        Agent(
-            f"agent_{i}",
-            setup["model"],
-            processing_class=tokenizer,
-            peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
-        )
-        for i in range(setup["agents"])
-    ]
-    prompts = [[{"role": "user", "content": f"List {i} facts about the oceans."}] for i in range(2, 102)]
-    return {
-        "model": team,
-        "reward_funcs": reward,
-        "args": {
-            "bf16": setup["bf16"],
-            "per_device_train_batch_size": setup["rollouts"],
-            "max_completion_length": LONG,
-            "num_iterations": 1,
-        },
-        "train_dataset": Dataset.from_dict({"prompt": prompts}),
-    }
-
-
-TEAMS = {"link": link_team, "long": long_team, "smollm2": smollm2_team, "smollm2_long": smollm2_long_team}
+TEAMS = {"link": link_team, "long": long_team, "smollm2": smollm2_team}
 
 
 # One process per mode

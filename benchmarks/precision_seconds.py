@@ -1,0 +1,121 @@
+"""
+What the rollouts of a stage of three agents take with and without resampling, in bfloat16 autocast with verification in
+float32. Part of benchmarks/precision.py, which prints it.
+"""
+
+import tempfile
+import time
+
+from quiet import QUIET
+
+
+# Rollouts, and tokens of a message
+SIZES = {"full": (8, 128), "quick": (8, 128), "smoke": (4, 4)}
+KL = 0.005  # of each update, in nats per message: half of the default radius
+AGENTS = 3
+LORA = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+
+
+def measure_seconds(model: str, size: str) -> dict:
+    """Seconds of the rollouts relative to those of `"stale"`, which makes them once."""
+    rollouts, length = SIZES[size]
+    print(f"\nrollouts of a stage: {AGENTS} LoRA agents, {rollouts} rollouts, messages of {length} tokens")
+    print(f"{'resampling':<14}{'seconds':>10}{'/ stale':>9}{'decoded':>10}{'scored':>10}{'KL':>10}", flush=True)
+    seconds: dict[str, float] = {}
+    for mode in ("stale", "speculative", "full"):
+        seconds[mode], decoded, scored, kls = run_stage(model, mode, size)
+        ratio, kl = seconds[mode] / seconds["stale"], max(kls)
+        print(f"{mode:<14}{seconds[mode]:10.1f}{ratio:9.2f}{decoded:10.0f}{scored:10.0f}{kl:10.4f}", flush=True)
+    ratios = {f"{mode}_seconds_ratio": round(seconds[mode] / seconds["stale"], 3) for mode in ("speculative", "full")}
+    return ratios
+
+
+def run_stage(model: str, mode: str, size: str) -> tuple[float, float, float, list[float]]:
+    """
+    Seconds of the rollouts of a stage, tokens decoded and scored, and the KL of each update. An update moves the adapter at
+    random, which takes no time, by a KL of `KL`: what is trained makes no difference to the rollouts' cost.
+    """
+    import torch
+    from accelerate.state import AcceleratorState
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from transformers.trainer_callback import PrinterCallback
+
+    from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
+
+    AcceleratorState._reset_state()  # accelerate keeps one mixed precision for a process
+    torch.manual_seed(0)
+    count, length = SIZES[size]
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)  # so rare that no message ends early
+    team = [
+        Agent(f"agent_{i}", model, processing_class=tokenizer, peft_config=LoraConfig(task_type="CAUSAL_LM", **LORA))
+        for i in range(AGENTS)
+    ]
+    prompts = [[{"role": "user", "content": f"List {i} facts about the oceans."}] for i in range(2, 34)]
+    fields = {"num_stages": 1, "per_device_train_batch_size": count, "num_generations": 4, "logging_steps": 1}
+    fields |= {"resampling": mode, "max_completion_length": length, **QUIET, "bf16": True}
+
+    def reward(completions, **kwargs):
+        return [float(len(set(completion[0]["content"]))) for completion in completions]
+
+    with tempfile.TemporaryDirectory() as folder:
+        args = TeamTRConfig(folder, **fields)
+        trainer = TeamTRTrainer(team, reward, args, train_dataset=Dataset.from_dict({"prompt": prompts}))
+        trainer.remove_callback(PrinterCallback)
+        provide, spent, kls = trainer.resampler.rollouts, [0.0], list[float]()
+
+        def rollouts(rows):
+            start = time.perf_counter()
+            found = provide(rows)
+            spent[0] += time.perf_counter() - start
+            return found
+
+        trainer.resampler.rollouts = rollouts
+        for member in trainer.members:
+            member.update = Move(member, kls)
+        trainer.train()
+        logs = [log for log in trainer.state.log_history if "rollout/tokens_decoded" in log]
+    totals = [sum(log[f"rollout/tokens_{what}"] for log in logs) for what in ("decoded", "scored")]
+    return spent[0], *totals, kls
+
+
+class Move:
+    """
+    In place of an update: moves the adapter of a member at random, by a KL of about `KL`.
+
+    Args:
+        member: The trainer of an agent with an adapter.
+        kls (`list[float]`): Where the KLs go, as measured on its rollouts.
+    """
+
+    def __init__(self, member, kls: list[float]):
+        self._member, self._kls = member, kls
+
+    def __call__(self, batch, before, floor_is_due):
+        import torch
+
+        from trl_teamtr.trust_region.update import UpdateReport
+
+        old = self._member.speaker.token_logps(batch)
+        weights = [weight for name, weight in self._member.model.named_parameters() if "lora_B" in name]
+        directions = [torch.randn_like(weight) for weight in weights]
+        scale, kl = 1e-3, 0.0
+        for _ in range(6):
+            with torch.no_grad():
+                for weight, direction in zip(weights, directions, strict=True):
+                    weight.copy_(scale * direction)  # it was 0
+            kl = self._kl(batch, old)
+            if abs(kl / KL - 1) < 0.2:
+                break
+            scale *= min(10.0, max(0.1, (KL / max(kl, 1e-12)) ** 0.5))
+        self._kls.append(kl)
+        return UpdateReport(inner_steps=1, kl=kl, num_messages=len(old), num_tokens=old.numel())
+
+    def _kl(self, batch, old) -> float:
+        from trl_teamtr.maths.kl import k3_kl
+        from trl_teamtr.policy.scoring import message_mask
+
+        kl = k3_kl(old, self._member.speaker.token_logps(batch)) * message_mask(batch)
+        return (kl.sum() / batch["num_messages"].sum()).item()
