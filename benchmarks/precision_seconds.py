@@ -39,7 +39,7 @@ def run_stage(model: str, mode: str, size: str) -> tuple[float, float, float, li
     from accelerate.state import AcceleratorState
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_callback import PrinterCallback
 
     from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
@@ -49,8 +49,10 @@ def run_stage(model: str, mode: str, size: str) -> tuple[float, float, float, li
     count, length = SIZES[size]
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)  # so rare that no message ends early
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    base.generation_config.eos_token_id = tokenizer.eos_token_id
     team = [
-        Agent(f"agent_{i}", model, processing_class=tokenizer, peft_config=LoraConfig(task_type="CAUSAL_LM", **LORA))
+        Agent(f"agent_{i}", base, processing_class=tokenizer, peft_config=LoraConfig(task_type="CAUSAL_LM", **LORA))
         for i in range(AGENTS)
     ]
     prompts = [[{"role": "user", "content": f"List {i} facts about the oceans."}] for i in range(2, 34)]
