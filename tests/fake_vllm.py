@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+
+
+class Listener(ThreadingHTTPServer):
+    request_queue_size = 512  # the default, 5, resets connections of a turn
+    daemon_threads = True
 
 
 def without_token(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -46,6 +52,7 @@ class FakeServer:
         wrong_adapter: Whether it accepts adapters and serves its base.
         dies_after: Number of completions after which it drops all connections, once.
         restarts: Whether it then comes back, empty.
+        delays: Seconds that each of the next completions takes.
 
     Attributes:
         posts: The path and the body of each POST.
@@ -60,6 +67,7 @@ class FakeServer:
     wrong_adapter: bool = False
     dies_after: int | None = None
     restarts: bool = True
+    delays: list = field(default_factory=list)
     posts: list = field(default_factory=list)
     held: int = 0
     missing: list = field(default_factory=list)
@@ -71,8 +79,7 @@ class FakeServer:
     def __post_init__(self):
         self.lock = threading.Lock()
         self.base = self._load(self.model_path)
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(self))
-        self.http.daemon_threads = True
+        self.http = Listener(("127.0.0.1", 0), make_handler(self))
         self.port = self.http.server_port
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
@@ -178,7 +185,8 @@ class FakeServer:
         if path == "/v1/unload_lora_adapter":
             return self.unload_adapter(body)
         if path == "/collective_rpc":
-            assert body["method"] == "reload_weights"
+            if body["method"] != "reload_weights":
+                return 400, {"error": {"message": f"There is no method {body['method']}"}}
             self.base = self._load(body["kwargs"]["weights_path"])
             return 200, {"results": [None]}
         return (200, {}) if path == "/reset_prefix_cache" else (404, {"detail": "Not Found"})
@@ -203,6 +211,8 @@ def make_handler(server: FakeServer) -> type:
                         server.die()
                 return server.post(self.path, body)
 
+            if self.path == "/v1/completions" and server.delays:
+                time.sleep(server.delays.pop())
             self.answer(call)
 
         def answer(self, call):
@@ -216,7 +226,8 @@ def make_handler(server: FakeServer) -> type:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that did not wait
+                self.wfile.write(data)
 
         def drop(self):
             self.close_connection = True

@@ -206,7 +206,7 @@ def test_agent_that_never_speaks(tmp_path):
         ({"per_device_train_batch_size": 6}, "divisible by num_generations"),
         ({"trust_region_radius": 0.0}, "radius is a positive KL"),
         ({"trust_region_radius": -1.0}, "radius is a positive KL"),
-        ({"use_vllm": True}, "`use_vllm=True` is not supported"),
+        ({"use_vllm": True}, "`vllm_mode='colocate'` is not supported"),
         ({"top_p": 0.9, "kl_estimator": "k3"}, "'x' samples with top_p=0.9, but `kl_estimator='k3'`"),
         ({"generation_kwargs": {"top_p": 0.5}, "kl_estimator": "k3"}, "samples with top_p=0.5"),
     ],

@@ -193,8 +193,7 @@ def speak_together(turn: Sequence[Begun]) -> list[list[Message]]:
     if union(accelerator, {True} if requests else set()):
         new = backend.generate(requests)
     if len(new) != len(requests):
-        raise RuntimeError(
-            f"{type(backend).__name__} was given {len(requests)} requests and wrote {len(new)} messages."
-        )
+        names = ", ".join(repr(begun.speaker.name) for begun in turn)
+        raise RuntimeError(f"The backend of {names} was given {len(requests)} requests and wrote {len(new)} messages.")
     answers = iter(new)
     return [begun.speaker.finish(begun, [next(answers) for _ in begun.requests]) for begun in turn]

@@ -1,5 +1,6 @@
 """The weights of an agent on a server: an adapter, a whole model, or those that the server was started with."""
 
+import math
 import os
 import shutil
 from typing import Any, Protocol
@@ -109,7 +110,7 @@ class ServedAdapter:
         if not accelerator.is_main_process:
             return
         self._loaded.append(versions.name)
-        self._client.load_lora_adapter(versions.name, versions.folder, int(self._client.server_timeout))
+        self._client.load_lora_adapter(versions.name, versions.folder, math.ceil(self._client.server_timeout))
         self._unload(self._loaded[:-1])
         self._loaded = self._loaded[-1:]
         # Not the folder of the last version: an engine that has not yet forgotten it may read it again
@@ -123,7 +124,7 @@ class ServedAdapter:
 
     def _unload(self, names: list[str]):
         for name in names:
-            self._client.unload_lora_adapter(name, int(self._client.server_timeout))
+            self._client.unload_lora_adapter(name, math.ceil(self._client.server_timeout))
 
 
 class ServedWeights:
