@@ -51,6 +51,7 @@ NIGHTLY = (
     ("distributed/test_runs.py", "[zero2"),
     ("distributed/test_engines.py", "[zero1"),
     ("distributed/test_engines.py", "[zero3_offload"),
+    ("distributed/test_vllm_processes.py", "zero2"),
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("cli/test_scripts.py", "what_is_missing[fields1"),
