@@ -49,6 +49,7 @@ class FakeServer:
         model_path: The model that it serves.
         config: What its `/server_info` says otherwise than a server that was started for the team.
         dev_mode, lora_updating: Its environment.
+        mixes_rows: Whether it computes rows without an adapter with one that it holds, as vLLM's CPU build may (vllm#48421).
         wrong_adapter: Whether it accepts adapters and serves its base.
         dies_after: Number of completions after which it drops all connections, once.
         restarts: Whether it then comes back, empty.
@@ -64,6 +65,7 @@ class FakeServer:
     config: dict = field(default_factory=dict)
     dev_mode: bool = True
     lora_updating: bool = True
+    mixes_rows: bool = False
     wrong_adapter: bool = False
     dies_after: int | None = None
     restarts: bool = True
@@ -75,6 +77,7 @@ class FakeServer:
     folders: dict = field(default_factory=dict)
     dead: bool = False
     completed: int = 0
+    starts: int = 1
 
     def __post_init__(self):
         self.lock = threading.Lock()
@@ -102,6 +105,7 @@ class FakeServer:
             threading.Timer(0.2, self.rise).start()
 
     def rise(self):
+        self.starts += 1
         self.dead = False
 
     def sent(self, path: str) -> list[dict]:
@@ -119,11 +123,13 @@ class FakeServer:
             "logprobs_mode": "processed_logprobs",
             "generation_config": "vllm",
             "dtype": "torch.float32",
+            "quantization": None,
         }
         found = {
             "model_config": model,
             "lora_config": {"max_lora_rank": 8, "max_loras": 8},
             "parallel_config": {"data_parallel_size": 1},
+            "instance_id": str(self.starts),
         }
         for section, values in self.config.items():
             found[section] = values if values is None else {**found[section], **values}
@@ -151,6 +157,8 @@ class FakeServer:
     @torch.no_grad()
     def complete(self, body: dict) -> tuple[int, dict]:
         model = self.base if body["model"] == self.model_path else self.adapters.get(body["model"])
+        if self.mixes_rows and model is self.base and self.adapters:
+            model = next(iter(self.adapters.values()))
         if model is None:
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
         assert body["ignore_eos"] and body["return_token_ids"] and body["repetition_penalty"] == 1.0

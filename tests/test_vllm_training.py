@@ -110,7 +110,10 @@ def test_a_run_ends_if_its_server_stays_away_and_goes_on_with_another(tmp_path, 
     with serving(base, dies_after=completed // 2, restarts=False) as server:
         place = on_server(server.url, vllm_server_timeout=0.5)
         trainer = make_trainer(tmp_path / "run", lora_team(base), **fields, **place)
-        with pytest.warns(UserWarning, match="repeated"), pytest.raises(ConnectionError, match="has not come back"):
+        with (
+            pytest.warns(UserWarning, match="repeated"),
+            pytest.raises(ConnectionError, match="has not come back as it was"),
+        ):
             trainer.train()
         assert not (tmp_path / "run" / ".vllm").exists()
     with serving(base) as server:
@@ -151,3 +154,12 @@ def test_agents_of_one_turn_share_a_batch_where_a_router_mixes_them(tmp_path, ba
         )
         trainer.team.collect([{"prompt": prompt} for prompt in ["a", "u", "aa", "ua"] * 4])
     assert asked == [{"x", "y", "z"}] * 3
+
+
+def test_a_team_of_one_is_trained_through_a_server(tmp_path, base):
+    with serving(base) as server:
+        trainer = make_trainer(tmp_path / "run", base, num_stages=2, **TRAINED, **on_server(server.url))
+        trainer.train()
+        assert len(server.sent("/collective_rpc")) == 2
+        assert max(log["sampling/max"] for log in trainer.state.log_history if "sampling/max" in log) < 1e-4
+        assert trainer.args.use_vllm and not trainer.use_vllm  # as it was given; TRL's own generation is not used

@@ -103,6 +103,7 @@ class LeadTrainer(AgentTrainer):
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
         if args.use_vllm:
+            preflight.refuse_processors({member.name: member.processing_class for member in self.members})
             fleet = Fleet(self.team.speakers, FleetSettings.of(args))
             for member in self.members:
                 member.speaker.backend, member.args.use_vllm = fleet, True  # as it was given; saved with the team
@@ -225,8 +226,6 @@ class LeadTrainer(AgentTrainer):
         """After an update that an error has ended, the models follow the reverted weights."""
         for member in self.trained_members:
             member.engine.catch_up()
-        if self.active.report.inner_steps == 0 and self.active.rows:  # it may have ended before its report
-            self.active.agent.speaker.backend.publish(self.active.agent.name)
 
     # Saving and loading
 

@@ -48,7 +48,7 @@ def check_logps(speakers, requests, answers):
 def test_agents_of_one_turn_are_asked_together_each_with_its_weights_and_its_server(tmp_path, base):
     agents = [*lora_team(base, "xy", generation_kwargs={"temperature": 0.7}), Agent("f", base, trainable=False)]
     other = save_base(tmp_path / "other", seed=4)
-    with serving(base) as server, serving(other) as own:
+    with serving(base, mixes_rows=True) as server, serving(other) as own:
         agents.append(Agent("w", other, vllm_server_base_url=own.url + "/"))
         speakers = speakers_of(agents)
         fleet = make_fleet(speakers, server.url, tmp_path / "sync")
@@ -57,11 +57,20 @@ def test_agents_of_one_turn_are_asked_together_each_with_its_weights_and_its_ser
         answers = fleet.generate(requests)
         check_logps(speakers, requests, answers)
         asked = {body["model"] for body in server.sent("/v1/completions")}
-        assert {name.partition("-")[2] for name in asked - {base}} == {"x-v1", "y-v1"} and base in asked
+        assert {name.partition("-")[2] for name in asked} == {"x-v1", "y-v1", "f-v1"}
         assert {body["model"] for body in own.sent("/v1/completions")} == {other}
         assert len(own.sent("/collective_rpc")) == 1 and server.sent("/collective_rpc") == []
         messages = speak_together([speaker.begin(CONTEXTS) for speaker in speakers])
         assert [[message.agent for message in own] for own in messages] == [[name] * 5 for name in "xyfw"]
+
+
+def test_a_frozen_agent_without_neighbours_asks_for_the_model_itself(tmp_path, base):
+    with serving(base, config={"lora_config": None}, lora_updating=False) as server:
+        speakers = speakers_of([Agent(name, base, trainable=False) for name in "fg"])
+        fleet = make_fleet(speakers, server.url, tmp_path / "sync")
+        ask(fleet, "f", "g")
+        assert {path for path, _ in server.posts} == {"/v1/completions"}
+        assert {body["model"] for body in server.sent("/v1/completions")} == {base}
 
 
 def test_weights_are_published_before_an_agent_speaks_if_they_have_changed(tmp_path, base):
@@ -79,7 +88,7 @@ def test_weights_are_published_before_an_agent_speaks_if_they_have_changed(tmp_p
         assert len(server.versions("x")) == 1
         requests = [Request(name, context, 4) for name in "xy" for context in CONTEXTS]
         check_logps(speakers, requests, fleet.generate(requests))
-        assert [len(server.versions(name)) for name in "xy"] == [2, 1] and server.held == 3
+        assert [len(server.versions(name)) for name in "xy"] == [2, 1] and server.held == 4
 
 
 def test_seeds_are_drawn_from_the_state_that_a_checkpoint_keeps(tmp_path, base):
@@ -153,6 +162,33 @@ def test_a_turn_is_repeated_once_the_server_is_back(tmp_path, base):
         assert server.completed >= 10 + 5 + 10
 
 
+def test_a_server_that_comes_back_otherwise_ends_the_run_with_the_flag(tmp_path, base):
+    with serving(base) as server:
+        fleet = make_fleet(speakers_of(lora_team(base)), server.url, tmp_path / "sync")
+        for client in fleet._clients.values():
+            client.poll_interval = 0.05
+        ask(fleet, "x")
+        server.dies_after, server.config = server.completed, {"lora_config": {"max_loras": 1}}
+        with pytest.warns(UserWarning, match="repeated"), pytest.raises(RuntimeError, match="`--max-loras 3`"):
+            ask(fleet, "x")
+
+
+def test_a_server_of_whole_weights_that_restarts_between_turns_gets_them_again(tmp_path, base):
+    """It knows the name, so that no request would fail."""
+    with serving(base) as server:
+        speakers = speakers_of([Agent("w", base)])
+        fleet = make_fleet(speakers, server.url, tmp_path / "sync")
+        shift(speakers[0])
+        requests = [Request("w", context, 4) for context in CONTEXTS]
+        for restarts in range(3):
+            check_logps(speakers, requests, fleet.generate(requests))
+            check_logps(speakers, requests, fleet.generate(requests))
+            assert len(server.sent("/collective_rpc")) == 1 + restarts
+            server.restarts = False
+            server.die()
+            server.rise()
+
+
 def test_a_server_that_has_lost_an_adapter_gets_it_again(tmp_path, base):
     with serving(base) as server:
         fleet = make_fleet(speakers_of(lora_team(base)), server.url, tmp_path / "sync")
@@ -179,7 +215,9 @@ def test_a_server_that_stays_away_ends_the_run(tmp_path, base):
         server.dies_after = server.completed + 1
         with (
             pytest.warns(UserWarning, match="repeated"),
-            pytest.raises(ConnectionError, match="has not come back: .*No vLLM server answered .* within 0.5 seconds"),
+            pytest.raises(
+                ConnectionError, match="has not come back as it was: .*No vLLM server answered .* within 0.5 seconds"
+            ),
         ):
             ask(fleet, "x")
         fleet.close()  # without the server too

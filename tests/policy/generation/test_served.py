@@ -1,23 +1,17 @@
-"""Versions of an agent's weights on a server: names, folders, what is deleted when, and which adapters are refused."""
+"""Versions of an agent's weights on a server: which the server holds, and what is deleted when."""
 
 import os
 
 import pytest
 import torch
 from fake_vllm import serving
-from vllm_teams import lora_team, make_lora, save_base, speakers_of
+from vllm_teams import lora_team, save_base, speakers_of
 
 from trl_teamtr import Agent
 from trl_teamtr.policy.generation.client import ServerClient
-from trl_teamtr.policy.generation.served import (
-    ServedAdapter,
-    ServedBase,
-    ServedWeights,
-    Versions,
-    base_of,
-    is_adapter,
-    rank_of,
-)
+from trl_teamtr.policy.generation.servable import is_adapter
+from trl_teamtr.policy.generation.served import ServedAdapter, ServedBase, ServedNull, ServedWeights
+from trl_teamtr.policy.generation.versions import Versions
 
 
 def shift(speaker):
@@ -77,35 +71,24 @@ def test_all_weights_go_by_path_and_leave_no_folder(tmp_path):
         assert not root.exists()
 
 
+def test_an_adapter_that_adds_nothing_serves_the_base(tmp_path):
+    base = save_base(tmp_path / "base")
+    with serving(base) as server:
+        pattern, frozen = speakers_of([*lora_team(base, "x"), Agent("f", base, trainable=False)])
+        versions = Versions(str(tmp_path / "sync"), "run", "f")
+        served = ServedNull(frozen, ServerClient(server.url, 5.0), versions, pattern)
+        served.publish()
+        assert served.model == "run-f-v1"
+        added = [p for name, p in server.adapters["run-f-v1"].named_parameters() if "lora_" in name]
+        assert added and all(not p.any() for p in added)
+        assert any(p.any() for name, p in pattern.policy.model.named_parameters() if "lora_" in name)
+        served.withdraw(from_server=True)
+        assert not server.adapters and not (tmp_path / "sync").exists()
+
+
 def test_weights_that_the_server_has_are_not_sent(tmp_path):
     (speaker,) = speakers_of([Agent("x", save_base(tmp_path / "base"), trainable=False)])
     served = ServedBase(speaker, "name")
     served.publish()
     served.withdraw(from_server=True)
     assert served.model == "name" and not is_adapter(speaker)
-
-
-def test_the_base_of_an_adapter_is_that_of_its_model(tmp_path):
-    base = save_base(tmp_path / "base")
-    adapter, whole = speakers_of([*lora_team(base, "x"), Agent("y", base)])
-    assert base_of(adapter) == base_of(whole) == base
-    assert is_adapter(adapter) and rank_of(adapter) == 2
-
-
-@pytest.mark.parametrize(
-    "fields, message",
-    [
-        ({"use_dora": True}, "'x' has an adapter that vLLM cannot serve: DoRA"),
-        ({"bias": "lora_only"}, "`bias='lora_only'`"),
-        ({"modules_to_save": ["lm_head"]}, "`modules_to_save="),
-        ({"target_modules": ["lm_head"]}, "targets the head or the embeddings"),
-        ({"rank_pattern": {"q_proj": 4}}, "an adapter with rank_pattern, but vLLM scales all modules"),
-        ({"alpha_pattern": {"q_proj": 4}}, "an adapter with alpha_pattern, but vLLM scales all modules"),
-        ({"init_lora_weights": "olora"}, "init_lora_weights='olora', which rewrites its base"),
-    ],
-)
-def test_adapters_that_a_server_cannot_serve_are_refused(tmp_path, fields, message):
-    agent = Agent("x", save_base(tmp_path / "base"), peft_config=make_lora(**fields))
-    (speaker,) = speakers_of([agent])
-    with pytest.raises(ValueError, match=message):
-        rank_of(speaker)

@@ -17,6 +17,7 @@ FAULTS = [
     ({"model_config": {"logprobs_mode": "raw_logprobs"}}, "'raw_logprobs'.*`--logprobs-mode processed_logprobs`"),
     ({"model_config": {"generation_config": "auto"}}, "'auto' of its model: `--generation-config vllm`"),
     ({"model_config": {"dtype": "torch.bfloat16"}}, "computes in bfloat16, agent 'x' would here in float32: `--dtype float32`"),
+    ({"model_config": {"quantization": "fp8"}}, "its weights are fp8, theirs are not: the same `--quantization`"),
     ({"lora_config": None}, "takes no adapters: `--enable-lora --max-lora-rank 8 --max-loras 3`"),
     ({"lora_config": {"max_loras": 2}}, "holds 2 adapters, 3 are needed: `--max-loras 3`"),
     ({"parallel_config": {"data_parallel_size": 2}}, "2 replicas.*`--data-parallel-size 1`"),

@@ -56,6 +56,10 @@ class ServerClient(VLLMClient):
         response.raise_for_status()
         return response.json()["data"][0]["id"]
 
+    def instance(self) -> str:
+        """What the server calls itself until it is started again."""
+        return self.get_server_info()["instance_id"]
+
     def takes_adapters(self) -> bool:
         """Whether adapters can be loaded while the server runs."""
         # A path that takes another method is answered with 405, one that does not exist with 404

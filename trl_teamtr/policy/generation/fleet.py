@@ -1,5 +1,6 @@
 """The backend of a team on vLLM servers: which agent speaks through which, and what happens when one is lost."""
 
+import functools
 import os
 import random
 import uuid
@@ -18,8 +19,10 @@ from ..speaker import Speaker
 from .canary import largest_difference, make_probes
 from .client import Failure, ServerClient
 from .completions import check_sampling, make_payload, read_answer
-from .served import Served, ServedAdapter, ServedBase, ServedWeights, Versions, is_adapter
-from .server_checks import check_agents, check_server, wait_until_ready
+from .servable import is_adapter
+from .served import Served, ServedAdapter, ServedBase, ServedNull, ServedWeights
+from .server_checks import check_agents, check_server
+from .versions import Versions
 
 
 # Requests of a process at a time; a server queues what it cannot batch
@@ -92,13 +95,16 @@ class Fleet:
             check_agents(group, url)
             check_server(self._clients[url], group)
         run = broadcast_object_list([uuid.uuid4().hex[:8]])[0]
-        self._served = {speaker.name: self._serve(speaker, run) for speaker in speakers}
+        self._served = {speaker.name: self._serve(speaker, run, speakers) for speaker in speakers}
 
-    def _serve(self, speaker: Speaker, run: str) -> Served:
+    def _serve(self, speaker: Speaker, run: str, speakers: Sequence[Speaker]) -> Served:
         client = self._clients[self._urls[speaker.name]]
         versions = Versions(self._settings.sync_dir, run, speaker.name)
         if is_adapter(speaker):
             return ServedAdapter(speaker, client, versions)
+        neighbours = [other for other in speakers if self._urls[other.name] == client.server_url and is_adapter(other)]
+        if neighbours:
+            return ServedNull(speaker, client, versions, neighbours[0])
         name = client.served_name()
         return ServedWeights(speaker, client, versions, name) if speaker.agent.trainable else ServedBase(speaker, name)
 
@@ -127,7 +133,7 @@ class Fleet:
 
     def _take_turn(self, names: list[str], requests: list[Request], seeds: list[int]) -> list[Written]:
         for name in names:
-            if name in self._unpublished:
+            if name in self._unpublished or self._is_forgotten(name):
                 self._publish(name, requests)
         return self._ask(requests, seeds)
 
@@ -139,7 +145,20 @@ class Fleet:
         self._accelerator.wait_for_everyone()
         if self._settings.max_logp_difference is not None:
             self._check(served.speaker, requests, self._settings.max_logp_difference)
-        self._unpublished.remove(name)
+        self._unpublished.discard(name)
+
+    def _is_forgotten(self, name: str) -> bool:
+        """Whether the server of an agent was started again, and serves other weights under the same name."""
+        served, found = self._served[name], set[str]()
+        if not isinstance(served, ServedWeights):
+            return False  # a server that was started again does not know the name of an adapter
+
+        def look():
+            if self._accelerator.is_main_process and served.is_forgotten():
+                found.add(name)
+
+        self._agree([self._client_of(name).attempt(look, f"the server of agent {name!r} does not tell what it is")])
+        return bool(union(self._accelerator, found))
 
     def _check(self, speaker: Speaker, requests: list[Request], bound: float):
         """Raise unless the server speaks as the policy here does."""
@@ -194,10 +213,8 @@ class Fleet:
         for url in sorted(urls):
             speakers = [served.speaker for name, served in self._served.items() if self._urls[name] == url]
 
-            def wait(client: ServerClient = self._clients[url], speakers: list[Speaker] = speakers):
-                wait_until_ready(client, speakers)
-
-            self._agree([self._clients[url].attempt(wait, "it has not come back")])
+            check = functools.partial(check_server, self._clients[url], speakers)  # waits for it first
+            self._agree([self._clients[url].attempt(check, "it has not come back as it was")])
             self._unpublished |= {speaker.name for speaker in speakers}
 
     def _client_of(self, name: str) -> ServerClient:

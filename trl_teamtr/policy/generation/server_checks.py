@@ -11,7 +11,7 @@ from trl.experimental.async_grpo.async_grpo_trainer import round_lora_rank
 
 from ..speaker import Speaker
 from .client import ServerClient
-from .served import base_of, is_adapter, rank_of
+from .servable import base_of, is_adapter, is_quantized, rank_of
 
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,7 +89,7 @@ def command(speakers: Sequence[Speaker]) -> str:
     if adapters:
         environment += " VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
         rank = round_lora_rank(max(rank_of(speaker) for speaker in adapters))
-        flags += f" --enable-lora --max-lora-rank {rank} --max-loras {len(adapters) + 1}"
+        flags += f" --enable-lora --max-lora-rank {rank} --max-loras {len(speakers) + 1}"
     return f"{environment} vllm serve {base_of(speakers[0])} {flags}"
 
 
@@ -118,6 +118,11 @@ def _check_model(served: dict[str, Any], speakers: Sequence[Speaker]) -> list[st
         found.append(
             f"it samples by generation config {served['generation_config']!r} of its model: `--generation-config vllm`"
         )
+    if (served["quantization"] is not None) != is_quantized(speakers[0]):
+        found.append(
+            f"its weights are {served['quantization'] or 'not quantized'}, theirs are "
+            f"{'quantized' if is_quantized(speakers[0]) else 'not'}: the same `--quantization` as `quantization_config`, or none"
+        )
     dtype = served["dtype"].removeprefix("torch.")
     other = [s for s in speakers if _name(expected_dtype(s)) != dtype]
     if other:
@@ -130,7 +135,8 @@ def _check_adapters(client: ServerClient, info: dict[str, Any], speakers: Sequen
     adapters = [speaker for speaker in speakers if is_adapter(speaker)]
     if not adapters:
         return []
-    found, lora, count = [], info["lora_config"], len(adapters) + 1  # one more while a new version replaces the old
+    # Of each agent one, frozen ones too, and one more while a new version replaces the old
+    found, lora, count = [], info["lora_config"], len(speakers) + 1
     rank = round_lora_rank(max(rank_of(speaker) for speaker in adapters))
     if lora is None:
         found.append(f"it takes no adapters: `--enable-lora --max-lora-rank {rank} --max-loras {count}`")
