@@ -60,7 +60,8 @@ class ServerLostError(ConnectionError):
 
     def __init__(self, failures: Sequence[Failure]):
         self.urls = {failure.url for failure in failures}
-        super().__init__("\n".join(f"vLLM server at {failure.url}: {failure.message}" for failure in failures))
+        told = "\n".join(f"vLLM server at {failure.url}: {failure.message}" for failure in failures)
+        super().__init__(f"{told}\nIf a server only answers late, raise `vllm_server_timeout`.")
 
 
 class Fleet:
