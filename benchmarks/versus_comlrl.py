@@ -147,7 +147,7 @@ def start_ours(setup: dict, tokenizer, special_ids: list[int], meter: Meter):
         trainer, turn = make_ours(case, setup, tokenizer, special_ids, models)
         trainer.remove_callback(PrinterCallback)
         for member in trainer.members:
-            meter.watch(member.speaker, "speak", "generation")
+            meter.watch(member.speaker.backend, "generate", "generation")
             meter.watch(member, "_compute_loss", "forward with gradient", count_trained_by_ours)
             meter.watch(member.accelerator, "backward", "backward")
             meter.watch(member, "_optimizer_step", "optimizer", count_calls("optimizer_steps"))

@@ -26,6 +26,7 @@ SLOW = (
     "maths/test_bounds.py",
     "maths/test_evaluation_metrics.py::test_interval",
     "maths/test_occupancy.py",
+    "policy/generation/test_fleet.py::test_messages_have_the_law",
     "reports/test_wandb_fallback.py",
     "returns/test_rewards.py::test_run_is_resumed",
     "rollouts/test_drafts.py",
@@ -40,6 +41,7 @@ SLOW = (
     "test_family_sweep.py",
     "test_grpo_parity.py",
     "test_kills.py",
+    "test_vllm_training.py",
     "test_what_a_run_leaves.py",
 )
 
@@ -49,6 +51,7 @@ NIGHTLY = (
     ("distributed/test_runs.py", "[zero2"),
     ("distributed/test_engines.py", "[zero1"),
     ("distributed/test_engines.py", "[zero3_offload"),
+    ("distributed/test_vllm_processes.py", "zero2"),
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("cli/test_scripts.py", "what_is_missing[fields1"),

@@ -237,5 +237,5 @@ def test_generation_that_drops_a_message_is_an_error(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, make_team(2))
     generate = trainer.speaker.backend.generate
     monkeypatch.setattr(trainer.speaker.backend, "generate", lambda *args: generate(*args)[1:])
-    with pytest.raises(RuntimeError, match="was given 8 contexts and wrote 7 messages"):
+    with pytest.raises(RuntimeError, match="The backend of .x. was given 8 requests and wrote 7 messages"):
         trainer.team.collect(ROWS)

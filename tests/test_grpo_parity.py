@@ -44,8 +44,8 @@ def fixed_completions(self, prompt_ids, *_):
     return completions, None
 
 
-def fixed_messages(self, contexts, limits):
-    return [Written(ids) for ids in fixed_completions(self, contexts)[0]]
+def fixed_messages(self, requests):
+    return [Written(ids) for ids in fixed_completions(self, [request.context for request in requests])[0]]
 
 
 def train(trainer_class, args, monkeypatch, model):

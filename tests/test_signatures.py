@@ -148,3 +148,23 @@ def test_planning_calls_what_makes_models_and_optimizers_without_weights():
         "get_optimizer_cls_and_kwargs": ["args", "model"],
         "load_config_from_file": ["config_file"],
     }
+
+
+def test_what_is_called_of_trl_for_vllm_servers_takes_what_is_expected():
+    from trl.experimental.async_grpo import async_grpo_trainer
+    from trl.experimental.async_grpo.vllm_client import VLLMClient
+
+    called = ("save_lora_adapter", "validate_lora_for_vllm_sync", "round_lora_rank")
+    found = {name: ", ".join(inspect.signature(getattr(async_grpo_trainer, name)).parameters) for name in called}
+    methods = ("__init__", "wait_for_server_ready", "get_server_info", "load_lora_adapter", "unload_lora_adapter")
+    found |= {name: ", ".join(inspect.signature(getattr(VLLMClient, name)).parameters) for name in methods}
+    assert found == {
+        "save_lora_adapter": "model, accelerator, adapter_name, dest_dir",
+        "validate_lora_for_vllm_sync": "model",
+        "round_lora_rank": "adapter_rank",
+        "__init__": "self, server_url, server_timeout",
+        "wait_for_server_ready": "self, poll_interval_s",
+        "get_server_info": "self",
+        "load_lora_adapter": "self, lora_name, lora_path, timeout",
+        "unload_lora_adapter": "self, lora_name, timeout",
+    }

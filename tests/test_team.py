@@ -1,6 +1,7 @@
 """A team that talks without a trainer: as it was saved, and with the distribution of its trainer's rollouts."""
 
 import collections
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,3 +138,13 @@ def test_a_team_makes_no_trainer(monkeypatch):
 
     monkeypatch.setattr(GRPOTrainer, "__init__", refuse)
     assert len(Team.from_agents(make_team(2), SHORT).generate(["a"])[0].messages) == 2
+
+
+def test_a_backend_that_agents_share_is_closed_once(tmp_path):
+    team = make_trainer(tmp_path, make_team(3)).team
+    closed = []
+    shared, own = (SimpleNamespace(close=lambda name=name: closed.append(name)) for name in ("shared", "own"))
+    for speaker, backend in zip(team.speakers, (shared, own, shared), strict=True):
+        speaker.backend = backend
+    team.close()
+    assert closed == ["shared", "own"]

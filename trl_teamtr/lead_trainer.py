@@ -27,6 +27,7 @@ from .conversation.template_date import agree_on_date
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
+from .policy.generation import Fleet, FleetSettings
 from .policy.positions import count_positions_from_mask
 from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
@@ -101,6 +102,11 @@ class LeadTrainer(AgentTrainer):
         """Set up what all members share: the device, the rollouts, the records and the callbacks."""
         self._share_records()
         self.residency = Residency(self.members, args.offload_idle_agents)
+        if args.use_vllm:
+            preflight.refuse_processors({member.name: member.processing_class for member in self.members})
+            fleet = Fleet(self.team.speakers, FleetSettings.of(args))
+            for member in self.members:
+                member.speaker.backend, member.args.use_vllm = fleet, True  # as it was given; saved with the team
         for member in self.members:
             turns = count_own_turns(self.team.rules, self.team.names, member.name)
             member.turn_radii = make_turn_radii(member.radius, args.radius_schedule, turns)
@@ -149,6 +155,7 @@ class LeadTrainer(AgentTrainer):
                 member.train(resume_from_checkpoint=folder)
             if folder:
                 checkpoint.load_member_state(member, member.controller, member.floors, folder)
+            member.speaker.backend.publish(member.name)  # it may have the weights of a checkpoint
         self.residency.start()
         for member in self.members:
             check_padding(member.speaker)
@@ -305,6 +312,8 @@ class LeadTrainer(AgentTrainer):
                 load_weights(member.model, folder)
             elif member.agent.trainable:  # frozen agents have no DeepSpeed checkpoint, and have not changed
                 deepspeed_load_checkpoint(member.model_wrapped, folder, not isinstance(member.model, PeftModel))
+            if member.agent.trainable:
+                member.speaker.backend.publish(member.name)
 
     def _restore_snapshot(self, name: str, weights: list[torch.Tensor]) -> Snapshot:
         (agent,) = [member for member in self.members if member.name == name]

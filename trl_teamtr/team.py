@@ -117,6 +117,11 @@ class Team:
         """
         return self.turn_loop.run(self.turn_loop.begin(rows, said))
 
+    def close(self):
+        """Release what the agents' backends hold outside this process, until an agent next speaks."""
+        for backend in {id(speaker.backend): speaker.backend for speaker in self.speakers}.values():
+            backend.close()
+
     def resample(self, drafts: Drafts) -> Rollouts:
         """Resample the rollouts of `drafts` with the current weights, keeping what may be kept."""
         return self.turn_loop.resample(drafts)

@@ -19,6 +19,7 @@ from .options.team_options import (
     check_team_options,
 )
 from .options.unsupported import refuse_unsupported
+from .options.vllm_options import check_vllm_options
 
 
 @dataclass
@@ -97,6 +98,13 @@ class TeamTRConfig(GRPOConfig):
             GiB that the keys and values of the rows that are generated together may take, on each process. More rows take
             several batches, those of similar length together. Defaults to half of the memory that is free on the GPU when
             an agent first speaks, rounded down to a power of two, and to 4 on a CPU.
+        vllm_sync_dir (`str`, *optional*):
+            With `use_vllm=True`: where changed weights are written for the vLLM servers, which must see it under the same
+            path. Defaults to `.vllm` in `output_dir`. With servers on the same machine, a folder in memory is faster.
+        vllm_max_logp_difference (`float`, *optional*, defaults to `1.0`):
+            With `use_vllm=True`: each time that weights are published, the agent says a few short messages, and the run stops
+            if the log-probability of a token by its server and by the policy here differ by more than this, in nats: the
+            server then speaks with other weights. With float32 on both sides 0.01 is enough. `None` for no check.
         reward_timeout (`float`, *optional*):
             Seconds that one call of a reward function may take before the run stops with a `TimeoutError`. With it,
             functions that are not async are called in a separate thread. `None` waits forever.
@@ -254,6 +262,13 @@ class TeamTRConfig(GRPOConfig):
             "help": "GiB for the keys and values of rows that are generated together. Defaults to what is free."
         },
     )
+    vllm_sync_dir: str | None = field(
+        default=None, metadata={"help": "Where weights are written for vLLM servers. Defaults to `output_dir`/.vllm."}
+    )
+    vllm_max_logp_difference: float | None = field(
+        default=1.0,
+        metadata={"help": "Largest difference of a token's log-probability by a vLLM server and here, in nats."},
+    )
     reward_timeout: float | None = field(
         default=None,
         metadata={"help": "Seconds that a call of a reward function may take. `None` waits forever."},
@@ -361,6 +376,7 @@ class TeamTRConfig(GRPOConfig):
         check_precision(self)
         check_team_options(self)
         refuse_unsupported(self)
+        check_vllm_options(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for logs and files. Secrets are masked, at any depth."""

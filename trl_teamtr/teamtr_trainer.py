@@ -217,6 +217,7 @@ class TeamTRTrainer(LeadTrainer):
             return super().train(checkpoint_folder, trial, ignore_keys_for_eval)
         finally:
             self.preemption.restore()
+            self.team.close()
 
     def _inner_training_loop(
         self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None

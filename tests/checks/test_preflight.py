@@ -7,10 +7,11 @@ import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, answer_reward, make_config, make_model, make_team, make_tokenizer, make_trainer
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import ProcessorMixin, T5Config, T5ForConditionalGeneration
 from trl import GRPOConfig
 
 from trl_teamtr import Agent, TeamTRTrainer
+from trl_teamtr.checks.preflight import refuse_processors
 from trl_teamtr.policy.backend import PlainBackend
 
 
@@ -206,7 +207,7 @@ def test_agent_that_never_speaks(tmp_path):
         ({"per_device_train_batch_size": 6}, "divisible by num_generations"),
         ({"trust_region_radius": 0.0}, "radius is a positive KL"),
         ({"trust_region_radius": -1.0}, "radius is a positive KL"),
-        ({"use_vllm": True}, "`use_vllm=True` is not supported"),
+        ({"use_vllm": True}, "`vllm_mode='colocate'` is not supported"),
         ({"top_p": 0.9, "kl_estimator": "k3"}, "'x' samples with top_p=0.9, but `kl_estimator='k3'`"),
         ({"generation_kwargs": {"top_p": 0.5}, "kl_estimator": "k3"}, "samples with top_p=0.5"),
     ],
@@ -405,3 +406,13 @@ def test_a_checkpoint_of_a_single_model_is_no_teams(tmp_path):
     trainer = make_trainer(tmp_path, make_team(2))
     with pytest.raises(ValueError, match="is a checkpoint of a single model, for example of a `GRPOTrainer`"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+
+def test_a_processor_is_refused_where_agents_speak_through_servers():
+    class Processor(ProcessorMixin):
+        def __init__(self):
+            pass
+
+    refuse_processors({"x": make_tokenizer()})
+    with pytest.raises(ValueError, match="'y' has a Processor.*Pass its tokenizer as `processing_class`"):
+        refuse_processors({"x": make_tokenizer(), "y": Processor()})

@@ -7,7 +7,7 @@ import re
 REFUSALS = {
     r"`sync_ref_model=True` is not supported": "refused: TRL's callback counts the updates of all agents for one",
     r"`use_liger_kernel=True` is not supported": "refused: Liger's fused loss does not return the log-probabilities",
-    r"`use_vllm=True` is not supported": "refused: each agent would start an engine of its own",
+    r"`vllm_mode='colocate'` is not supported": "refused: agents speak through vLLM servers",
     r"`use_transformers_continuous_batching=True` is not supported": "refused: agents generate with `generate`",
     r"`(tools|rollout_func|environment_factory)` (is|are) not supported": "refused: the turn loop generates",
 }

@@ -6,19 +6,20 @@ from tiny import make_config
 
 from trl_teamtr import Message
 from trl_teamtr.evaluation import EvaluationConfig, evaluate_protocols
-from trl_teamtr.policy.speaker import Speaker
+from trl_teamtr.rollouts import turn_loop
 
 
 def say(monkeypatch: pytest.MonkeyPatch, **lines: list[list[str]]):
     """For each agent what it says at each of its turns: one text per row. A text of n characters has n + 1 tokens."""
     left = {name: list(turns) for name, turns in lines.items()}
 
-    def speak(speaker, contexts, beginnings=None):
-        texts = left[speaker.name].pop(0) if contexts else []
-        assert len(texts) == len(contexts), f"{speaker.name} was asked {len(contexts)} times, and told {texts}"
-        return [Message(speaker.name, text, (2,) * len(text) + (1,)) for text in texts]
+    def speak(begun):
+        name, asked = begun.speaker.name, len(begun.requests)
+        texts = left[name].pop(0) if asked else []
+        assert len(texts) == asked, f"{name} was asked {asked} times, and told {texts}"
+        return [Message(name, text, (2,) * len(text) + (1,)) for text in texts]
 
-    monkeypatch.setattr(Speaker, "speak", speak)
+    monkeypatch.setattr(turn_loop, "speak_together", lambda turn: [speak(begun) for begun in turn])
 
 
 def is_answer(completions, answer, **kwargs):

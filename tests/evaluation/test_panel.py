@@ -52,8 +52,8 @@ def test_models_speak_in_evaluation_mode_and_are_left_in_theirs(tmp_path):
     panel = make_panel(tmp_path, make_team(2))
     speaker, models, modes = panel.team.speakers[1], [each.policy.model for each in panel.team.speakers], []
     models[0].train()
-    speak = speaker.speak
-    speaker.speak = lambda *args: modes.append([model.training for model in models]) or speak(*args)
+    begin = speaker.begin
+    speaker.begin = lambda *args: modes.append([model.training for model in models]) or begin(*args)
     panel.write([0], "team")
     assert modes == [[False, False]] and models[0].training
 

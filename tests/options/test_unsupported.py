@@ -12,7 +12,6 @@ from trl_teamtr.options.unsupported import refuse_unsupported
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"use_vllm": True}, "`use_vllm=True` is not supported.*generate with transformers"),
         ({"sync_ref_model": True}, "`sync_ref_model=True` is not supported.*use `beta`"),
         ({"enable_jit_checkpoint": True}, "each process for itself. Leave it `False`"),
         ({"lr_scheduler_type": "greedy", "eval_strategy": "epoch"}, "`lr_scheduler_type='greedy'` is not supported"),

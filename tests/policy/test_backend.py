@@ -7,12 +7,16 @@ from families import make_family
 from tiny import make_model, make_tokenizer
 
 from trl_teamtr.agents.settings import SamplingSettings
-from trl_teamtr.policy.backend import PlainBackend
+from trl_teamtr.policy.backend import PlainBackend, Request
 from trl_teamtr.policy.policy import Policy
 
 
+def requests(contexts, limits):
+    return [Request("x", context, limit) for context, limit in zip(contexts, limits, strict=True)]
+
+
 def sample(backend, contexts, limits):
-    return [written.ids for written in backend.generate(contexts, limits)]
+    return [written.ids for written in backend.generate(requests(contexts, limits))]
 
 
 def make_backend(eos_token_ids=(1,), cache_gib=None, **fields):
@@ -128,7 +132,7 @@ def test_log_probabilities_are_those_of_the_policy_before_truncation(fields):
     model, backend = make_backend(**fields)
     contexts = [[0], [0, 2, 0], [2, 2]]
     torch.manual_seed(0)
-    for context, written in zip(contexts, backend.generate(contexts, [6, 2, 4]), strict=True):
+    for context, written in zip(contexts, backend.generate(requests(contexts, [6, 2, 4])), strict=True):
         ids = torch.tensor([context + written.ids])
         with torch.no_grad():
             logps = (model(ids).logits[0] / fields.get("temperature", 1.0)).log_softmax(-1)
@@ -140,4 +144,4 @@ def test_log_probabilities_are_those_of_the_policy_before_truncation(fields):
 @pytest.mark.parametrize("fields", [{"repetition_penalty": 1.3}, {"generation_kwargs": {"num_beams": 2}}])
 def test_log_probabilities_of_another_distribution_are_not_known(fields):
     backend = make_backend(**fields)[1]
-    assert [written.logps for written in backend.generate([[0], [2, 2]], [3, 3])] == [None] * 2
+    assert [written.logps for written in backend.generate(requests([[0], [2, 2]], [3, 3]))] == [None] * 2

@@ -8,6 +8,7 @@ from tiny import make_model, make_tokenizer
 
 from trl_teamtr import Agent
 from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
+from trl_teamtr.policy.backend import Request
 from trl_teamtr.policy.making import load_members, make_speakers
 
 
@@ -63,7 +64,7 @@ def test_ids_that_end_a_message_come_from_one_place(given, ends):
     (speaker,) = make_speakers([agent], settings, Accelerator())
     assert speaker.eos_token_ids == ends and speaker.backend.config.eos_token_id == ends
     torch.manual_seed(0)
-    found = [written.ids for written in speaker.backend.generate([[0, 2]] * 64, [6] * 64)]
+    found = [written.ids for written in speaker.backend.generate([Request("x", [0, 2], 6)] * 64)]
     assert all(token not in ends for ids in found for token in ids[:-1])
     assert all(len(ids) == 6 or ids[-1] in ends for ids in found)
     assert any(len(ids) < 6 for ids in found)

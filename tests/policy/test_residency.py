@@ -37,10 +37,10 @@ class Recorder:
 
 
 def watch(monkeypatch, trainer, recorder):
-    """Calls of `speak` and `update`, with the agents whose moments and weights are on the device then."""
+    """Calls of `generate` and `update`, with the agents whose moments and weights are on the device then."""
     calls = []
     for member in trainer.members:
-        for owner, name in ((member.speaker, "speak"), (member, "_accumulate")):
+        for owner, name in ((member.speaker.backend, "generate"), (member, "_accumulate")):
             method = getattr(owner, name)
 
             def call(*args, _method=method, _member=member, _name=name):
@@ -64,7 +64,7 @@ def test_only_the_agent_in_training_has_its_moments_on_the_device(tmp_path, monk
     assert all(set(moments) <= {name} for name, moments in trained)
     assert [name for name, moments in trained if moments]  # from the second pass of an agent on there are some
     assert {len(weights) for *_, weights in calls} == {3}
-    assert not any(moments for kind, _, moments, _ in calls if kind == "speak")  # none during rollouts
+    assert not any(moments for kind, _, moments, _ in calls if kind == "generate")  # none during rollouts
 
 
 def test_idle_agents_have_no_weights_on_the_device_if_asked(tmp_path, monkeypatch):

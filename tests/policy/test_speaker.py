@@ -172,7 +172,7 @@ def test_others_read_a_message_without_its_special_tokens_and_with_its_thoughts(
         "x", make_model(len(tokenizer)), processing_class=tokenizer, generation_kwargs={"eos_token_id": ids[-1]}
     )
     (speaker,) = make_speakers([agent], SpeakingSettings(), Accelerator())
-    speaker.backend = SimpleNamespace(generate=lambda contexts, limit: [Written(ids)])
+    speaker.backend = SimpleNamespace(generate=lambda requests: [Written(ids)])
     (message,) = speaker.speak([[2]])
     assert (message.text, message.ids, message.finished) == (read, tuple(ids), True)
 

@@ -1,4 +1,7 @@
+import torch
 from tiny import PROMPTS, make_team, make_trainer
+
+from trl_teamtr.rollouts.turn_loop import share_backends
 
 
 def speakers(transcript):
@@ -75,3 +78,50 @@ def test_immediate_end_of_turn_is_a_message_of_one_token(tmp_path):
     assert empty and all(m.text == "" and m.finished for m in empty)
     cut = [m for t in transcripts for m in t.messages if not m.finished]
     assert cut and all(len(m.ids) == 2 and eos not in m.ids for m in cut)
+
+
+class Shared:
+    """A backend for several agents: it hands each its own requests, and keeps what it was asked together."""
+
+    def __init__(self, speakers):
+        self.own = {speaker.name: speaker.backend for speaker in speakers}
+        self.asked = []
+
+    def generate(self, requests):
+        self.asked.append([request.agent for request in requests])
+        answers = {
+            name: iter(own.generate([r for r in requests if r.agent == name])) for name, own in self.own.items()
+        }
+        return [next(answers[request.agent]) for request in requests]
+
+
+def by_letter(transcript):
+    """Who speaks differs between rows of a turn: x and z where the prompt has an "a", then y."""
+    turn = len(transcript.messages)
+    return None if turn == 3 else "xzy"[turn] if "a" in transcript.prompt else "yxz"[turn]
+
+
+def test_agents_with_one_backend_are_asked_together_and_others_in_team_order(tmp_path):
+    trainer = make_trainer(tmp_path, make_team(3), router=by_letter, max_turns=3)
+    rows = [{"prompt": prompt} for prompt in ("a", "u", "aa", "uu")]
+    x, y, z = trainer.team.speakers
+    assert share_backends([x, y, z]) == [[x], [y], [z]]
+    shared = Shared([x, z])
+    x.backend = z.backend = shared
+    assert share_backends([x, y, z]) == [[x, z], [y]] and share_backends([y, z]) == [[y], [z]]
+    transcripts = trainer.team.collect(rows).transcripts
+    assert [speakers(t) for t in transcripts] == [["x", "z", "y"], ["y", "x", "z"]] * 2
+    assert shared.asked == [["x", "x"], ["x", "x", "z", "z"], ["z", "z"]]
+
+
+def test_messages_do_not_depend_on_who_is_asked_together(tmp_path):
+    rows, found = [{"prompt": prompt} for prompt in PROMPTS], []
+    for share in (False, True):
+        trainer = make_trainer(tmp_path, make_team(3), router=by_letter, max_turns=3, temperature=1e-4)
+        if share:
+            shared = Shared(trainer.team.speakers)
+            for speaker in trainer.team.speakers:
+                speaker.backend = shared
+        torch.manual_seed(0)
+        found.append([t.messages for t in trainer.team.collect(rows).transcripts])
+    assert found[0] == found[1]

@@ -51,7 +51,7 @@ def test_what_is_pushed_follows_the_strategy(uploads, strategy, targets):
     hub.push(make_trainer(strategy), "run/checkpoint-4")
     assert [upload["path_in_repo"] for upload in uploads] == targets
     assert all(upload["token"] == "the token" and upload["run_as_future"] for upload in uploads)
-    assert not uploads or uploads[0]["ignore_patterns"] == ["_*", "checkpoint-*", "tmp-*"]
+    assert not uploads or uploads[0]["ignore_patterns"] == ["_*", "checkpoint-*", "tmp-*", ".vllm/*"]
 
 
 def test_only_the_main_process_pushes(uploads):

@@ -35,8 +35,8 @@ def test_generation_in_float32_is_the_policy_that_is_trained(tmp_path, fields):
 def test_another_distribution_is_measured_and_warned_of(tmp_path, monkeypatch):
     generate = PlainBackend.generate
 
-    def other(self, contexts, limits):  # says that it samples from flatter logits
-        return [Written(one.ids, [0.7 * logp for logp in one.logps]) for one in generate(self, contexts, limits)]
+    def other(self, requests):  # says that it samples from flatter logits
+        return [Written(one.ids, [0.7 * logp for logp in one.logps]) for one in generate(self, requests)]
 
     trainer = make_trainer(tmp_path, make_team(2), num_stages=1, trust_region_radius=0.01)
     monkeypatch.setattr(PlainBackend, "generate", other)

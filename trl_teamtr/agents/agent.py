@@ -60,6 +60,9 @@ class Agent:
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether to run code that comes with the agent's model. `args.trust_remote_code` allows it for the whole
             team. It is not saved and must be set again when a saved team is loaded.
+        vllm_server_base_url (`str`, *optional*):
+            With `use_vllm=True`, the vLLM server of this agent. Defaults to that of the config, which agents with adapters
+            on one base share. An agent that trains all its weights needs a server of its own. It is not saved.
 
     Raises:
         `ValueError`: If the name cannot be a directory name, or the radius is not positive.
@@ -76,6 +79,7 @@ class Agent:
     generation_kwargs: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     trust_remote_code: bool = False
+    vllm_server_base_url: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):

@@ -32,6 +32,7 @@ def agent_args(args: TeamTRConfig, agent: Agent, lead: bool, num_trained: int = 
     if agent.learning_rate is not None:
         own.learning_rate = agent.learning_rate
     own.trust_remote_code = settings.trusts(agent)
+    own.use_vllm = False  # `GRPOTrainer` would start an engine for each agent; the team has a backend for all
     # Already applied to a loaded model, by `load_models` or by the user
     own.model_init_kwargs = (
         (own_init_kwargs(settings.model_init_kwargs, agent) or None) if isinstance(agent.model, str) else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset, IterableDataset
+from transformers import ProcessorMixin
 
 from ..agents.models import base_is_lost
 from ..conversation.prompts import check_prompt
@@ -23,6 +24,16 @@ def refuse_unsupported(**arguments):
         if value is not None:
             raise ValueError(
                 f"`{name}` is not supported by TeamTRTrainer yet: a rollout has only the team's turns. Leave it out."
+            )
+
+
+def refuse_processors(processing_classes: dict[str, Any]):
+    """Raise `ValueError` if an agent is given the processor of a vision-language model, and speaks through a vLLM server."""
+    for name, processing_class in processing_classes.items():
+        if isinstance(processing_class, ProcessorMixin):
+            raise ValueError(
+                f"Agent {name!r} has a {type(processing_class).__name__}. Its messages must not have image tokens, which a vLLM "
+                "server does not exclude. Pass its tokenizer as `processing_class`, or leave `use_vllm=False`."
             )
 
 

@@ -11,11 +11,6 @@ from .checking import check
 def refuse_unsupported(args: GRPOConfig):
     """Raise `ValueError` if `args` sets an option that `TeamTRTrainer` does not support."""
     check(
-        not args.use_vllm,
-        "`use_vllm=True` is not supported by TeamTRTrainer yet: each agent would start an engine of its own. "
-        "Leave it `False`; the agents generate with transformers.",
-    )
-    check(
         not args.use_transformers_continuous_batching,
         "`use_transformers_continuous_batching=True` is not supported yet. Leave it `False`; the agents generate with "
         "`generate` of transformers.",

@@ -18,6 +18,22 @@ from .recording import Recorder
 
 
 @dataclass(frozen=True)
+class Request:
+    """
+    A message to sample, or the rest of one.
+
+    Args:
+        agent (`str`): Name of its author.
+        context (`list[int]`): Token ids that it follows.
+        max_tokens (`int`): Maximum number of its tokens, at least 1.
+    """
+
+    agent: str
+    context: list[int]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
 class Written:
     """
     What was sampled after a context.
@@ -33,13 +49,18 @@ class Written:
 
 
 class Backend(Protocol):
-    """Samples with the current weights of a policy."""
+    """Samples with the current weights of the agents that have it as their backend, which may be one or several."""
 
-    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[Written]:
-        """
-        What is sampled after each of `contexts`; at most as many ids as its entry of `limits`. All processes call this
-        together; one may pass none.
-        """
+    def generate(self, requests: list[Request]) -> list[Written]:
+        """What is sampled for each of `requests`. All processes call this together; one may pass none."""
+        ...
+
+    def publish(self, agent: str):
+        """The weights of `agent` have changed: from now on it speaks with the present ones. All processes call this."""
+        ...
+
+    def close(self):
+        """Release what is held outside this process until an agent next speaks. Each process may call this alone."""
         ...
 
 
@@ -56,6 +77,7 @@ class PlainBackend:
         pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
         max_length (`int`): Maximum number of tokens of a context with its message.
         cache_gib (`float`, *optional*): GiB that the keys and values of a batch may take. [`find_budget`] if not given.
+        before_use (`Callable[[], None]`, *optional*): Called before the policy samples, whose weights may be offloaded.
 
     Attributes:
         config ([`~transformers.GenerationConfig`]): What is passed to `generate`.
@@ -74,7 +96,9 @@ class PlainBackend:
         pad_to_multiple_of: int | None = None,
         max_length: int = sys.maxsize,
         cache_gib: float | None = None,
+        before_use: Callable[[], None] | None = None,
     ):
+        self._before_use = before_use
         self._policy, self._tokenizer, self._eos_token_ids = policy, tokenizer, eos_token_ids
         self._pad_to_multiple_of, self._max_length = pad_to_multiple_of, max_length
         self._cache_budget = None if cache_gib is None else cache_gib * 2**30
@@ -103,7 +127,10 @@ class PlainBackend:
             )
         self.config = self._make_config(self._kwargs["max_new_tokens"])
 
-    def generate(self, contexts: list[list[int]], limits: list[int]) -> list[Written]:
+    def generate(self, requests: list[Request]) -> list[Written]:
+        if self._before_use is not None:
+            self._before_use()
+        contexts, limits = [request.context for request in requests], [request.max_tokens for request in requests]
         batches = plan_batches([len(context) for context in contexts], limits, self._max_length, self._make_fits())
         found: dict[int, Written] = {}
         (most,) = largest(self._policy.accelerator, [len(batches)])
@@ -113,6 +140,12 @@ class PlainBackend:
             written = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
             found |= dict(zip(rows, written, strict=True))
         return [found[row] for row in range(len(contexts))]
+
+    def publish(self, agent: str):
+        """Nothing to do: it samples with the policy itself."""
+
+    def close(self):
+        """Nothing to do: it holds nothing outside this process."""
 
     def _make_fits(self) -> Callable[[int, int], bool]:
         """Whether the cache of a number of rows of a length fits; measured when it is first asked."""

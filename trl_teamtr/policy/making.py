@@ -114,6 +114,7 @@ def make_speaker(
         settings.pad_to_multiple_of,
         length,
         settings.generation_cache_gib,
+        before_use,
     )
     drop_sampling_defaults(policy.model, backend.config, agent.name)
     speaker = Speaker(

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..agents.settings import SamplingSettings
 from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
 from ..conversation.transcript import Message
 from ..conversation.view import View, stack_views
-from .backend import Backend
+from .backend import Backend, Request, Written
 from .policy import Policy
 from .processes import union
 from .scoring import sequence
@@ -105,22 +106,25 @@ class Speaker:
             contexts (`list[list[int]]`): Token ids. All processes call this together; one may pass none.
             beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
         """
+        (messages,) = speak_together([self.begin(contexts, beginnings)])
+        return messages
+
+    def begin(self, contexts: list[list[int]], beginnings: Sequence[tuple[int, ...]] | None = None) -> "Begun":
+        """The messages of [`~Speaker.speak`] as far as they go, with requests for the rest."""
         ends, limits = set(self.eos_token_ids), [self.limit(context) for context in contexts]
         ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
-        logps: list[tuple[float, ...] | None] = [None] * len(contexts)
         unfinished = [i for i, own in enumerate(ids) if len(own) < limits[i] and not (own and own[-1] in ends)]
-        if union(self.policy.accelerator, {True} if unfinished else set()):
-            self.use()
-            begun = [contexts[i] + list(ids[i]) for i in unfinished]
-            new = self.backend.generate(begun, [limits[i] - len(ids[i]) for i in unfinished])
-            if len(new) != len(begun):
-                raise RuntimeError(
-                    f"Agent {self.name!r} was given {len(begun)} contexts and wrote {len(new)} messages."
-                )
-            for i, written in zip(unfinished, new, strict=True):
-                if written.logps is not None:
-                    logps[i] = (*[math.nan] * len(ids[i]), *written.logps)
-                ids[i] = (*ids[i], *written.ids)
+        requests = [Request(self.name, contexts[i] + list(ids[i]), limits[i] - len(ids[i])) for i in unfinished]
+        return Begun(self, ids, unfinished, requests)
+
+    def finish(self, begun: "Begun", new: Sequence[Written]) -> list[Message]:
+        """The messages that `begun` has begun, with what was sampled for its requests."""
+        ends, ids = set(self.eos_token_ids), list(begun.ids)
+        logps: list[tuple[float, ...] | None] = [None] * len(ids)
+        for i, written in zip(begun.unfinished, new, strict=True):
+            if written.logps is not None:
+                logps[i] = (*[math.nan] * len(ids[i]), *written.logps)
+            ids[i] = (*ids[i], *written.ids)
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
         return [
             Message(self.name, text, tuple(own), own[-1] in ends, sampled)
@@ -154,3 +158,42 @@ class Speaker:
         """
         input_ids, attention_mask, _ = sequence(batch)
         return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size, as_trained)
+
+
+@dataclass
+class Begun:
+    """
+    Messages of an agent in one turn, some of them not yet finished.
+
+    Args:
+        speaker ([`Speaker`]): The agent.
+        ids (`list[tuple[int]]`): The beginning of each message; empty for one that is sampled whole.
+        unfinished (`list[int]`): Which of them are to be continued.
+        requests (`list[Request]`): For each of those, what is to be sampled.
+    """
+
+    speaker: Speaker
+    ids: list[tuple[int, ...]]
+    unfinished: list[int]
+    requests: list[Request]
+
+
+def speak_together(turn: Sequence[Begun]) -> list[list[Message]]:
+    """
+    Finish the messages of agents that share a backend, in one call of it.
+
+    Args:
+        turn (`Sequence[Begun]`): At least one. All processes call this together, for the same agents.
+
+    Returns:
+        `list[list[Message]]`: For each of `turn` its messages.
+    """
+    backend, accelerator = turn[0].speaker.backend, turn[0].speaker.policy.accelerator
+    requests, new = [request for begun in turn for request in begun.requests], list[Written]()
+    if union(accelerator, {True} if requests else set()):
+        new = backend.generate(requests)
+    if len(new) != len(requests):
+        names = ", ".join(repr(begun.speaker.name) for begun in turn)
+        raise RuntimeError(f"The backend of {names} was given {len(requests)} requests and wrote {len(new)} messages.")
+    answers = iter(new)
+    return [begun.speaker.finish(begun, [next(answers) for _ in begun.requests]) for begun in turn]

@@ -113,6 +113,7 @@ class Resampler:
         """Note that `speaker` was updated since the last rollouts; `before` is its policy before the update."""
         if report.inner_steps == 0 or report.rejected:
             return
+        speaker.backend.publish(speaker.name)
         stage = self.stage
         if self.mode in RESAMPLED:
             stage.updated, stage.snapshot = speaker.name, before

@@ -1,8 +1,9 @@
-"""The turn loop: a team generates its transcripts turn by turn, in one batch per agent."""
+"""The turn loop: a team generates its transcripts turn by turn, in one batch per backend."""
 
 import dataclasses
 import random
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from accelerate import Accelerator
@@ -11,7 +12,7 @@ from ..conversation.prompts import check_prompt
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Message, Transcript
 from ..policy.processes import union
-from ..policy.speaker import Speaker
+from ..policy.speaker import Begun, Speaker, speak_together
 from .drafts import Drafts
 from .rollouts import Rollouts, replay
 
@@ -72,10 +73,15 @@ class TurnLoop:
             speaking = union(self.accelerator, {name for name in turn if name is not None})
             if not speaking:
                 return rollouts
-            for speaker in self.speakers:
-                if speaker.name in speaking:
+            speakers = [speaker for speaker in self.speakers if speaker.name in speaking]
+            for together in share_backends(speakers):
+                parts = []
+                for speaker in together:
                     rows = [row for row, name in enumerate(turn) if name == speaker.name]
-                    _take_turn(speaker, rows, rollouts, drafts)
+                    parts.append(_Part(speaker, rows, rollouts, drafts))
+                messages = speak_together([part.begun for part in parts])
+                for part, said in zip(parts, messages, strict=True):
+                    part.write(said, rollouts)
 
     def resample(self, drafts: Drafts) -> Rollouts:
         """Resample the rollouts of `drafts` with the current team, keeping what may be kept."""
@@ -99,22 +105,38 @@ def private_prompts(row: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
 
 
-def _take_turn(speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None):
-    """Let `speaker` generate one message in each of `rows` in which it has room to."""
-    ready = []
-    for row in rows:
-        if rollouts.read(speaker, row):
-            ready.append(row)
-        else:
-            rollouts.full[row] = speaker.name
-    views = rollouts.views[speaker.name]
-    kept: dict[int, Message] = {}
-    begun: dict[int, tuple[int, ...]] = {}
-    if drafts is not None:
-        kept, begun = drafts.verify(speaker, {row: views[row].context for row in ready}, rollouts)
-    to_speak = [row for row in ready if row not in kept]
-    messages = speaker.speak([views[row].context for row in to_speak], [begun.get(row, ()) for row in to_speak])
-    said = dict(zip(to_speak, messages, strict=True))
-    for row in ready:
-        rollouts.tokens_decoded += len(said[row].ids) - len(begun.get(row, ())) if row in said else 0
-        rollouts.write(row, said[row] if row in said else kept[row])
+def share_backends(speakers: Sequence[Speaker]) -> list[list[Speaker]]:
+    """`speakers`, those with one backend together; otherwise in their order."""
+    backends = list(dict.fromkeys(id(speaker.backend) for speaker in speakers))
+    place = {speaker.name: backends.index(id(speaker.backend)) for speaker in speakers}
+    ordered = sorted(speakers, key=lambda speaker: place[speaker.name])
+    return [list(group) for _, group in groupby(ordered, key=lambda speaker: place[speaker.name])]
+
+
+class _Part:
+    """The part of one speaker in a turn: what it reads and keeps of its drafts, until its messages are there."""
+
+    def __init__(self, speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None):
+        self._ready = []
+        for row in rows:
+            if rollouts.read(speaker, row):
+                self._ready.append(row)
+            else:
+                rollouts.full[row] = speaker.name
+        views = rollouts.views[speaker.name]
+        self._kept: dict[int, Message] = {}
+        self._beginnings: dict[int, tuple[int, ...]] = {}
+        if drafts is not None:
+            contexts = {row: views[row].context for row in self._ready}
+            self._kept, self._beginnings = drafts.verify(speaker, contexts, rollouts)
+        self._to_speak = [row for row in self._ready if row not in self._kept]
+        beginnings = [self._beginnings.get(row, ()) for row in self._to_speak]
+        self.begun: Begun = speaker.begin([views[row].context for row in self._to_speak], beginnings)
+
+    def write(self, messages: list[Message], rollouts: Rollouts):
+        """Append the messages, sampled or kept, to the rollouts."""
+        said = dict(zip(self._to_speak, messages, strict=True))
+        for row in self._ready:
+            if row in said:
+                rollouts.tokens_decoded += len(said[row].ids) - len(self._beginnings.get(row, ()))
+            rollouts.write(row, said[row] if row in said else self._kept[row])

@@ -24,7 +24,7 @@ def push(trainer: Any, checkpoint: str):
         return
     trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
     uploads: list[tuple[str, str | None, list[str] | None]] = [
-        (args.output_dir, None, ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "tmp-*"])
+        (args.output_dir, None, ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "tmp-*", ".vllm/*"])
     ]
     if args.hub_strategy == HubStrategy.CHECKPOINT:
         uploads.append((checkpoint, "last-checkpoint", None))

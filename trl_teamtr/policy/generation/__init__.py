@@ -1,0 +1,9 @@
+"""Agents that speak through vLLM servers."""
+
+from .fleet import Fleet, FleetSettings
+
+
+__all__ = [
+    "Fleet",
+    "FleetSettings",
+]
