@@ -11,7 +11,8 @@ from quiet import QUIET
 
 # Rollouts, and tokens of a message
 SIZES = {"full": (8, 128), "quick": (8, 128), "smoke": (4, 4)}
-KL = 0.005  # of each update, in nats per message: half of the default radius
+# Of each update, in nats per message: half of the default radius, and about that of LoRA at a learning rate of 1e-5
+KLS = (0.005, 3e-5)
 AGENTS = 3
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 
@@ -20,20 +21,23 @@ def measure_seconds(model: str, size: str) -> dict:
     """Seconds of the rollouts relative to those of `"stale"`, which makes them once."""
     rollouts, length = SIZES[size]
     print(f"\nrollouts of a stage: {AGENTS} LoRA agents, {rollouts} rollouts, messages of {length} tokens")
-    print(f"{'resampling':<14}{'seconds':>10}{'/ stale':>9}{'decoded':>10}{'scored':>10}{'KL':>10}", flush=True)
-    seconds: dict[str, float] = {}
-    for mode in ("stale", "speculative", "full"):
-        seconds[mode], decoded, scored, kls = run_stage(model, mode, size)
-        ratio, kl = seconds[mode] / seconds["stale"], max(kls)
-        print(f"{mode:<14}{seconds[mode]:10.1f}{ratio:9.2f}{decoded:10.0f}{scored:10.0f}{kl:10.4f}", flush=True)
-    ratios = {f"{mode}_seconds_ratio": round(seconds[mode] / seconds["stale"], 3) for mode in ("speculative", "full")}
-    return ratios
+    columns = ("seconds", "/ stale", "verifying", "decoded", "scored", "KL")
+    print(f"{'resampling':<14}" + "".join(f"{column:>11}" for column in columns), flush=True)
+    stale, found = 0.0, dict[str, dict[str, float]]()
+    for mode, kl in (("stale", KLS[0]), *(("speculative", kl) for kl in KLS), ("full", KLS[0])):
+        seconds, verifying, decoded, scored, kls = run_stage(model, mode, kl, size)
+        stale = stale or seconds
+        print(f"{mode:<14}{seconds:11.1f}{seconds / stale:11.2f}{verifying:11.1f}", end="")
+        print(f"{decoded:11.0f}{scored:11.0f}{max(kls):11.1e}", flush=True)
+        found.setdefault(f"{mode}_seconds_ratio", {})[str(kl)] = round(seconds / stale, 3)
+    return found
 
 
-def run_stage(model: str, mode: str, size: str) -> tuple[float, float, float, list[float]]:
+def run_stage(model: str, mode: str, kl: float, size: str) -> tuple[float, float, float, float, list[float]]:
     """
-    Seconds of the rollouts of a stage, tokens decoded and scored, and the KL of each update. An update moves the adapter at
-    random, which takes no time, by a KL of `KL`: what is trained makes no difference to the rollouts' cost.
+    Seconds of the rollouts of a stage, those of verification among them, tokens decoded and scored, and the KL of each
+    update. An update moves the adapter at random, which takes no time, by a KL of about `kl`: what is trained makes no
+    difference to the rollouts' cost.
     """
     import torch
     from accelerate.state import AcceleratorState
@@ -43,6 +47,7 @@ def run_stage(model: str, mode: str, size: str) -> tuple[float, float, float, li
     from transformers.trainer_callback import PrinterCallback
 
     from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
+    from trl_teamtr.rollouts import drafts
 
     AcceleratorState._reset_state()  # accelerate keeps one mixed precision for a process
     torch.manual_seed(0)
@@ -66,34 +71,41 @@ def run_stage(model: str, mode: str, size: str) -> tuple[float, float, float, li
         args = TeamTRConfig(folder, **fields)
         trainer = TeamTRTrainer(team, reward, args, train_dataset=Dataset.from_dict({"prompt": prompts}))
         trainer.remove_callback(PrinterCallback)
-        provide, spent, kls = trainer.resampler.rollouts, [0.0], list[float]()
+        spent, kls = {"rollouts": 0.0, "verification": 0.0}, list[float]()
 
-        def rollouts(rows):
-            start = time.perf_counter()
-            found = provide(rows)
-            spent[0] += time.perf_counter() - start
-            return found
+        def timed(call, part):
+            def wrapped(*args, **kwargs):
+                start = time.perf_counter()
+                found = call(*args, **kwargs)
+                spent[part] += time.perf_counter() - start
+                return found
 
-        trainer.resampler.rollouts = rollouts
+            return wrapped
+
+        trainer.resampler.rollouts = timed(trainer.resampler.rollouts, "rollouts")
+        check_drafts = drafts.check_drafts
+        drafts.check_drafts = timed(check_drafts, "verification")
         for member in trainer.members:
-            member.update = Move(member, kls)
+            member.update = Move(member, kl, kls)
         trainer.train()
+        drafts.check_drafts = check_drafts
         logs = [log for log in trainer.state.log_history if "rollout/tokens_decoded" in log]
     totals = [sum(log[f"rollout/tokens_{what}"] for log in logs) for what in ("decoded", "scored")]
-    return spent[0], *totals, kls
+    return *spent.values(), *totals, kls
 
 
 class Move:
     """
-    In place of an update: moves the adapter of a member at random, by a KL of about `KL`.
+    In place of an update: moves the adapter of a member at random.
 
     Args:
         member: The trainer of an agent with an adapter.
+        kl (`float`): By about how much, in nats per message.
         kls (`list[float]`): Where the KLs go, as measured on its rollouts.
     """
 
-    def __init__(self, member, kls: list[float]):
-        self._member, self._kls = member, kls
+    def __init__(self, member, kl: float, kls: list[float]):
+        self._member, self._due, self._kls = member, kl, kls
 
     def __call__(self, batch, before, floor_is_due):
         import torch
@@ -109,9 +121,9 @@ class Move:
                 for weight, direction in zip(weights, directions, strict=True):
                     weight.copy_(scale * direction)  # it was 0
             kl = self._kl(batch, old)
-            if abs(kl / KL - 1) < 0.2:
+            if abs(kl / self._due - 1) < 0.2:
                 break
-            scale *= min(10.0, max(0.1, (KL / max(kl, 1e-12)) ** 0.5))
+            scale *= min(10.0, max(0.1, (self._due / max(kl, 1e-12)) ** 0.5))
         self._kls.append(kl)
         return UpdateReport(inner_steps=1, kl=kl, num_messages=len(old), num_tokens=old.numel())
 
