@@ -48,17 +48,21 @@ SLOW = (
 # Whole launches of DeepSpeed between two that `make test` keeps, and long relatives of tests that it keeps: only
 # `make test-all` runs them
 NIGHTLY = (
+    ("distributed/test_runs.py", "[multi_gpu"),
     ("distributed/test_runs.py", "[zero2"),
+    ("distributed/test_vllm_processes.py", "zero2"),
     ("distributed/test_engines.py", "[zero1"),
     ("distributed/test_engines.py", "[zero3_offload"),
     ("distributed/test_vllm_processes.py", "zero2"),
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
+    ("cli/test_scripts.py", "with_the_same_seed"),
     ("cli/test_scripts.py", "what_is_missing[fields1"),
     ("cli/test_scripts.py", "what_is_missing[fields2"),
     ("maths/test_bounds.py", "turns_of_the_updated_agent_count"),
     ("reports/test_wandb_fallback.py", "server_cannot_be_reached"),
     ("rollouts/test_drafts.py", "[2-2-random-none"),
+    ("test_kills.py", "killed_runs_equal"),
     ("test_benchmarks.py", " --model]"),
     ("test_benchmarks.py", "[reproduce ablations]"),
     ("test_benchmarks.py", "[reproduce cost]"),

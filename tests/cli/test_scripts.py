@@ -141,22 +141,22 @@ def test_preempted_script_says_so_and_is_resumed_by_the_same_command(tmp_path, b
     assert "Training completed" in done.stdout and "team.json" in os.listdir(tmp_path / "run")
 
 
+def run_quickstart(folder):
+    arguments = ["--output_dir", folder, "--report_dir", folder / "report", "--num_stages", 2, "--eval_steps", 3]
+    arguments += ["--agents", "link:2", "--dataset_name", "link:2", "--per_device_train_batch_size", 64]
+    done = run("scripts/quickstart.py", *arguments, "--num_heldout", 32, "--num_iterations", 2)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
 @pytest.fixture(scope="module")
-def quickstarts(tmp_path_factory):
-    """Two short runs of the quickstart with the same seed."""
-    folders = [tmp_path_factory.mktemp("quickstart") for _ in range(2)]
-    results = []
-    for folder in folders:
-        arguments = ["--output_dir", folder, "--report_dir", folder / "report", "--num_stages", 2, "--eval_steps", 3]
-        arguments += ["--agents", "link:2", "--dataset_name", "link:2", "--per_device_train_batch_size", 64]
-        done = run("scripts/quickstart.py", *arguments, "--num_heldout", 32, "--num_iterations", 2)
-        assert done.returncode == 0, done.stderr
-        results.append((folder, done))
-    return results
+def quickstart(tmp_path_factory):
+    """A short run of the quickstart."""
+    return run_quickstart(tmp_path_factory.mktemp("quickstart"))
 
 
-def test_quickstart_ends_with_its_figures(quickstarts):
-    folder, done = quickstarts[0]
+def test_quickstart_ends_with_its_figures(quickstart):
+    folder, done = quickstart
     result = json.loads(done.stdout.splitlines()[-1])
     names = {
         "accuracy_before",
@@ -177,8 +177,8 @@ def test_quickstart_ends_with_its_figures(quickstarts):
     assert result["accuracy_after"] == pytest.approx(evaluations[-1], abs=1e-4)
 
 
-def test_quickstart_shows_a_transcript_before_and_after_and_draws(quickstarts):
-    folder, done = quickstarts[0]
+def test_quickstart_shows_a_transcript_before_and_after_and_draws(quickstart):
+    folder, done = quickstart
     assert "Before: held-out accuracy" in done.stdout and "After 4 updates" in done.stdout
     assert done.stdout.count("'a: ") == 2 and done.stdout.count("'b: ") == 2
     assert "reward=" in done.stderr
@@ -186,8 +186,9 @@ def test_quickstart_shows_a_transcript_before_and_after_and_draws(quickstarts):
     assert {"a", "b", "team.json", "tasks.json"} <= {path.name for path in folder.iterdir()}
 
 
-def test_quickstart_with_the_same_seed_prints_the_same_figures(quickstarts):
-    first, second = (json.loads(done.stdout.splitlines()[-1]) for _, done in quickstarts)
+def test_quickstart_with_the_same_seed_prints_the_same_figures(quickstart, tmp_path):
+    runs = (quickstart, run_quickstart(tmp_path))
+    first, second = (json.loads(done.stdout.splitlines()[-1]) for _, done in runs)
     for result in (first, second):
         del result["seconds"], result["train_seconds"]
     assert first == second
