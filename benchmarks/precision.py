@@ -41,7 +41,7 @@ from types import SimpleNamespace
 from link_start import save_stand_in
 from machine import describe_machine
 from precision_seconds import measure_seconds
-from precision_speaking import measure_speaking
+from precision_speaking import PROMPT, measure_speaking
 from precision_updates import RADIUS, measure_idle, measure_inside
 from size import add_size
 
@@ -59,7 +59,6 @@ SIZES = {
 }
 DRAFT_KLS = (1e-6, 5e-5, 0.01)
 ROWS = 8  # that are generated or scored together
-PROMPT = "List a few facts about the oceans, one in each line."
 # Relative to the size of each weight: as far as a run moves them to measure its floor. The true KL is in the table
 NUDGE = 1e-5
 

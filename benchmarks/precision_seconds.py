@@ -6,6 +6,7 @@ float32. Part of benchmarks/precision.py, which prints it.
 import tempfile
 import time
 
+from precision_updates import LORA, reward
 from quiet import QUIET
 
 
@@ -14,7 +15,6 @@ SIZES = {"full": (8, 128), "quick": (8, 128), "smoke": (4, 4)}
 # Of each update, in nats per message: half of the default radius, and about that of LoRA at a learning rate of 1e-5
 KLS = (0.005, 3e-5)
 AGENTS = 3
-LORA = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 
 
 def measure_seconds(model: str, size: str) -> dict:
@@ -63,9 +63,6 @@ def run_stage(model: str, mode: str, kl: float, size: str) -> tuple[float, float
     prompts = [[{"role": "user", "content": f"List {i} facts about the oceans."}] for i in range(2, 34)]
     fields = {"num_stages": 1, "per_device_train_batch_size": count, "num_generations": 4, "logging_steps": 1}
     fields |= {"resampling": mode, "max_completion_length": length, **QUIET, "bf16": True}
-
-    def reward(completions, **kwargs):
-        return [float(len(set(completion[0]["content"]))) for completion in completions]
 
     with tempfile.TemporaryDirectory() as folder:
         args = TeamTRConfig(folder, **fields)

@@ -27,24 +27,23 @@ def measure_speaking(model: str, size: str) -> dict:
     from accelerate import Accelerator
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from trl_teamtr.maths.mismatch import mismatch
     from trl_teamtr.policy.policy import Policy, add_scoring_head
 
     count, length = SIZES[size]
     print(f"\n{count} messages of {length} tokens, sampled in a precision and scored in float32")
     print(f"{'speaking in':<24}{'KL':>11}{'TV':>9}{'largest':>9}{'seconds':>9}", flush=True)
+    prompt = AutoTokenizer.from_pretrained(model)(PROMPT, return_tensors="pt").input_ids.repeat(count, 1)
     found = {}
     for name, (weights, autocast, wide_head) in SPEAKING.items():
         speaker = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, weights)).eval()
         add_scoring_head(speaker, 1.0)
         policy = Policy(speaker, Accelerator())
-        prompt = AutoTokenizer.from_pretrained(model)(PROMPT, return_tensors="pt").input_ids.repeat(count, 1)
         with _float32_head(speaker) if wide_head else contextlib.nullcontext():
             ids, sampler, seconds = _speak(speaker, prompt.to(speaker.device), length, autocast)
         scorer = policy.token_logps(ids, torch.ones_like(ids), ids[:, -length:], batch_size=8)
-        delta = scorer.double() - sampler.double()
-        kl = (delta.expm1() - delta).sum(dim=1).mean().item()
-        tv = (1 - delta.sum(dim=1).exp()).clamp(min=0).mean().item()
-        largest = delta.abs().max().item()
+        compared = mismatch(sampler, scorer, torch.zeros_like(ids[:, -length:]))
+        kl, tv, largest = compared.kl.item() / count, compared.tv.item() / count, compared.largest.item()
         print(f"{name:<24}{kl:11.2e}{tv:9.4f}{largest:9.4f}{seconds:9.1f}", flush=True)
         found[name] = {"kl": float(f"{kl:.3g}"), "tv": round(tv, 4), "seconds": round(seconds, 1)}
     return {"speaking": found}

@@ -159,11 +159,11 @@ class Recomputation:
             return precise(ids, **call).logits[:, :-1].log_softmax(dim=-1)
 
     def _kl(self, old, new, batch) -> float:
-        from trl_teamtr.maths.kl import k3_kl
+        from trl_teamtr.maths.kl import exact_kl, k3_kl
         from trl_teamtr.policy.scoring import message_mask
 
         if self._estimator == "exact":
-            kl = (old.exp() * (old - new)).sum(dim=-1)
+            kl = exact_kl(old, new)
         else:
             sampled = batch["sampled_ids"][..., None]
             kl = k3_kl(old.gather(2, sampled).squeeze(2), new.gather(2, sampled).squeeze(2))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from .launches import AUTOCAST
+from ..policy.precision import AUTOCAST
 from .skeleton import Skeleton
 
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..maths.kl import exact_kl
-from .launches import AUTOCAST
+from ..policy.precision import AUTOCAST
 from .ledger import Ledger
 from .skeleton import Skeleton
 

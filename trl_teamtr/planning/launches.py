@@ -3,14 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from ..teamtr_config import TeamTRConfig
-
-
-# The dtype of the autocast of each mixed precision
-AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from ..agents.member_args import agent_args
 from ..agents.resolving import resolve_team
 from ..agents.settings import SpeakingSettings
 from ..checks.sampling_checks import choose_estimator, choose_resampling
+from ..policy.precision import AUTOCAST
 from ..teamtr_config import TeamTRConfig
 from .advice import advise
 from .calls import Calls
 from .holdings import hold, shared_weights
-from .launches import AUTOCAST, Launch
+from .launches import Launch
 from .lengths import AgentLengths, find_lengths
 from .memory import GIB, Batches, Member, Phase, phases_of
 from .moments import count_moments

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 
+# The dtype of the autocast of each mixed precision
+AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LOW = (torch.float16, torch.bfloat16)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import random
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 from accelerate import Accelerator
@@ -107,10 +106,10 @@ def private_prompts(row: dict[str, Any]) -> dict[str, str]:
 
 def share_backends(speakers: Sequence[Speaker]) -> list[list[Speaker]]:
     """`speakers`, those with one backend together; otherwise in their order."""
-    backends = list(dict.fromkeys(id(speaker.backend) for speaker in speakers))
-    place = {speaker.name: backends.index(id(speaker.backend)) for speaker in speakers}
-    ordered = sorted(speakers, key=lambda speaker: place[speaker.name])
-    return [list(group) for _, group in groupby(ordered, key=lambda speaker: place[speaker.name])]
+    groups: dict[int, list[Speaker]] = {}
+    for speaker in speakers:
+        groups.setdefault(id(speaker.backend), []).append(speaker)
+    return list(groups.values())
 
 
 class _Part:

@@ -11,11 +11,18 @@ from vllm_teams import lora_team, make_fleet, save_base, speakers_of
 
 from trl_teamtr import Agent
 from trl_teamtr.policy.backend import Request
+from trl_teamtr.policy.generation.client import ServerClient
 from trl_teamtr.policy.speaker import speak_together
 from trl_teamtr.policy.transforms import sampling_transforms
 
 
 CONTEXTS = [[2], [0, 2], [2, 2, 0, 2], [0], [2, 0]]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Servers that were lost are looked for more often than in a run."""
+    monkeypatch.setattr(ServerClient, "poll_interval", 0.05)
 
 
 @pytest.fixture
@@ -150,8 +157,6 @@ def test_a_turn_is_repeated_once_the_server_is_back(tmp_path, base):
     with serving(base) as server:
         speakers = speakers_of(lora_team(base))
         fleet = make_fleet(speakers, server.url, tmp_path / "sync", max_logp_difference=None)
-        for client in fleet._clients.values():
-            client.poll_interval = 0.05
         random.seed(3)
         undisturbed = ask(fleet, "x", "y")
         server.dies_after = server.completed + 4
@@ -165,8 +170,6 @@ def test_a_turn_is_repeated_once_the_server_is_back(tmp_path, base):
 def test_a_server_that_comes_back_otherwise_ends_the_run_with_the_flag(tmp_path, base):
     with serving(base) as server:
         fleet = make_fleet(speakers_of(lora_team(base)), server.url, tmp_path / "sync")
-        for client in fleet._clients.values():
-            client.poll_interval = 0.05
         ask(fleet, "x")
         server.dies_after, server.config = server.completed, {"lora_config": {"max_loras": 1}}
         with pytest.warns(UserWarning, match="repeated"), pytest.raises(RuntimeError, match="`--max-loras 3`"):
@@ -227,8 +230,6 @@ def test_a_server_that_stays_away_ends_the_run(tmp_path, base):
 def test_a_server_that_dies_twice_in_a_turn_ends_the_run(tmp_path, base):
     with serving(base) as server:
         fleet = make_fleet(speakers_of(lora_team(base)), server.url, tmp_path / "sync")
-        for client in fleet._clients.values():
-            client.poll_interval = 0.05
         ask(fleet, "x")
         server.dies_after, rise = server.completed + 1, server.rise
 

@@ -9,12 +9,10 @@ import requests
 import torch
 from trl.experimental.async_grpo.async_grpo_trainer import round_lora_rank
 
+from ..precision import AUTOCAST
 from ..speaker import Speaker
 from .client import ServerClient
 from .servable import base_of, is_adapter, is_quantized, rank_of
-
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_agents(speakers: Sequence[Speaker], url: str):
@@ -96,7 +94,7 @@ def command(speakers: Sequence[Speaker]) -> str:
 def expected_dtype(speaker: Speaker) -> torch.dtype:
     """The dtype in which an agent's messages would be sampled here."""
     own = next(parameter.dtype for parameter in speaker.policy.model.parameters() if parameter.is_floating_point())
-    return DTYPES.get(speaker.policy.accelerator.mixed_precision, own)
+    return AUTOCAST.get(speaker.policy.accelerator.mixed_precision) or own
 
 
 def _check_model(served: dict[str, Any], speakers: Sequence[Speaker]) -> list[str]:
