@@ -107,9 +107,10 @@ class Move:
     def __call__(self, batch, before, floor_is_due):
         import torch
 
+        from trl_teamtr.trust_region.policy_kl import token_log_ratios
         from trl_teamtr.trust_region.update import UpdateReport
 
-        old = self._member.speaker.token_logps(batch)
+        old = batch["scored_logps"] = self._member.speaker.token_logps(batch)
         weights = [weight for name, weight in self._member.model.named_parameters() if "lora_B" in name]
         directions = [torch.randn_like(weight) for weight in weights]
         scale, kl = 1e-3, 0.0
@@ -117,16 +118,18 @@ class Move:
             with torch.no_grad():
                 for weight, direction in zip(weights, directions, strict=True):
                     weight.copy_(scale * direction)  # it was 0
-            kl = self._kl(batch, old)
+            kl = self._kl(batch)
             if abs(kl / self._due - 1) < 0.2:
                 break
             scale *= min(10.0, max(0.1, (self._due / max(kl, 1e-12)) ** 0.5))
         self._kls.append(kl)
-        return UpdateReport(inner_steps=1, kl=kl, num_messages=len(old), num_tokens=old.numel())
+        found = {"num_messages": len(old), "num_tokens": old.numel(), "log_ratios": token_log_ratios([batch])}
+        return UpdateReport(inner_steps=1, kl=kl, **found)
 
-    def _kl(self, batch, old) -> float:
+    def _kl(self, batch) -> float:
         from trl_teamtr.maths.kl import k3_kl
         from trl_teamtr.policy.scoring import message_mask
 
-        kl = k3_kl(old, self._member.speaker.token_logps(batch)) * message_mask(batch)
+        batch["new_logps"] = self._member.speaker.token_logps(batch)
+        kl = k3_kl(batch["scored_logps"], batch["new_logps"]) * message_mask(batch)
         return (kl.sum() / batch["num_messages"].sum()).item()

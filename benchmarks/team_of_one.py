@@ -6,10 +6,11 @@ What a team of one costs beside TRL's own `GRPOTrainer`: wall time per update on
     python benchmarks/team_of_one.py --smoke    # seconds: says only that it runs
     python benchmarks/team_of_one.py --against path/to/another/checkout    # both versions in turns, ten minutes
 
-One process holds both trainers, and one with the trust region. They take turns, one generation batch at a time, in an
-order that is drawn in each round; the ratio is the median over rounds. Every message has the full length
-(the model never ends a turn), so that all do the same work. `num_iterations=2` everywhere: for TRL a batch serves two
-optimizer steps, for a team of one it is one update of two inner steps.
+One process holds both trainers, and one with the trust region, each in the midst of one run. They take turns, one
+generation batch at a time, in an order that is drawn in each round; the ratio is the median over rounds. Every message
+has the full length (the model never ends a turn), so that all do the same work. `num_iterations=2` everywhere: for TRL a
+batch serves two optimizer steps, for a team of one it is one update of two inner steps. A round of its own comes first,
+which allocates and compiles, and measures the floor of the KL, as a run does every `floor_every` stages.
 
 Prints where the time goes ("scoring" is a forward pass without gradient: of TRL, for the old log-probabilities; of the
 team with a radius, to measure the KL), and one JSON object last: `ratio` (radius None), `ratio_with_radius` (k3, one forward pass
@@ -18,6 +19,7 @@ object has the ratios of both.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -25,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 
@@ -57,18 +60,61 @@ def reward(completions, **kwargs):
 
 
 class Turns(TrainerCallback):
-    """Hands the processor from trainer to trainer at the end of each generation batch, and takes the time."""
+    """
+    Lets a trainer, which runs in a thread of its own, train for one generation batch at a time, and takes the time.
+
+    Args:
+        steps_per_batch (`int`): Steps that the trainer makes on a generation batch.
+    """
 
     def __init__(self, steps_per_batch: int):
-        self.steps_per_batch, self.seconds, self.start = steps_per_batch, [], None
+        self._steps_per_batch, self._start, self._ending = steps_per_batch, 0.0, False
+        self._may_go, self._has_gone, self._thread = threading.Semaphore(0), threading.Semaphore(0), None
+        self._seconds, self._error = 0.0, None
+
+    def start(self, trainer):
+        """Let it begin its run, up to its first batch."""
+        self._thread = threading.Thread(target=self._train, args=[trainer])
+        self._thread.start()
+        self._wait()
+
+    def take(self) -> float:
+        """Let it train on one batch. Returns the seconds."""
+        self._may_go.release()
+        self._wait()
+        return self._seconds
+
+    def end(self):
+        """Let it end its run."""
+        self._ending = True
+        self._may_go.release()
+        self._thread.join()
+
+    def _train(self, trainer):
+        try:
+            trainer.train()
+        except BaseException as error:  # raised where the benchmark waits
+            self._error = error
+        self._has_gone.release()
+
+    def _wait(self):
+        self._has_gone.acquire()
+        if self._error is not None:
+            raise self._error
+
+    def _pause(self, control):
+        self._has_gone.release()
+        self._may_go.acquire()
+        control.should_training_stop |= self._ending
+        self._start = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start = time.perf_counter()
+        self._pause(control)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.steps_per_batch == 0:
-            self.seconds.append(time.perf_counter() - self.start)
-            control.should_training_stop = True  # one batch, then it is the next one's turn
+        if state.global_step % self._steps_per_batch == 0:
+            self._seconds = time.perf_counter() - self._start
+            self._pause(control)
 
 
 def make_model(tokenizer, hidden: int, layers: int) -> Qwen3ForCausalLM:
@@ -172,13 +218,23 @@ class Rounds:
     """The three trainers, which take one generation batch each in a round."""
 
     def __init__(self, size: dict, folder: str):
-        self.trainers = {kind: make_trainer(kind, size, folder) for kind in KINDS}
+        made = {kind: make_trainer(kind, size, folder) for kind in KINDS}
+        self.trainers = {kind: trainer for kind, (trainer, _) in made.items()}
+        self._turns = {kind: turns for kind, (_, turns) in made.items()}
+
+    @contextlib.contextmanager
+    def begun(self):
+        """Context of the three runs, after the first round."""
+        for kind in KINDS:
+            self._turns[kind].start(self.trainers[kind])
+        self.run()
+        yield
+        for kind in KINDS:
+            self._turns[kind].end()
 
     def run(self) -> dict[str, float]:
         """Seconds of each."""
-        for kind in random.sample(KINDS, len(KINDS)):
-            self.trainers[kind][0].train()
-        return {kind: turns.seconds[-1] for kind, (_, turns) in self.trainers.items()}
+        return {kind: self._turns[kind].take() for kind in random.sample(KINDS, len(KINDS))}
 
 
 def ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -200,12 +256,11 @@ def measure(name: str):
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         benchmark = Rounds(size, folder)
-        trainers = {kind: trainer for kind, (trainer, _) in benchmark.trainers.items()}
-        parts = {kind: time_parts(trainer) for kind, trainer in trainers.items()}
-        benchmark.run()  # first calls allocate and compile
-        for seconds in parts.values():
-            seconds.update(dict.fromkeys(PARTS, 0.0))
-        rounds = [benchmark.run() for _ in range(size["rounds"])]
+        parts = {kind: time_parts(trainer) for kind, trainer in benchmark.trainers.items()}
+        with benchmark.begun():
+            for seconds in parts.values():
+                seconds.update(dict.fromkeys(PARTS, 0.0))
+            rounds = [benchmark.run() for _ in range(size["rounds"])]
     print(f"{'ms per generation batch':<24}" + "".join(f"{kind:>18}" for kind in KINDS))
     means = {kind: statistics.mean(seconds[kind] for seconds in rounds) for kind in KINDS}
     for part in PARTS:
@@ -213,7 +268,7 @@ def measure(name: str):
     rest = [means[kind] - sum(parts[kind].values()) / size["rounds"] for kind in KINDS]
     print(f"  {'everything else':<22}" + "".join(f"{1e3 * value:18.1f}" for value in rest))
     print(f"  {'all':<22}" + "".join(f"{1e3 * mean:18.1f}" for mean in means.values()))
-    report = trainers["team_with_radius"].active.report
+    report = benchmark.trainers["team_with_radius"].active.report
     print(f"The last update with a radius made {report.inner_steps} inner steps and {report.backtracks} halvings.")
     print(describe_machine())
     print(json.dumps(ratios(rounds) | {"size": name} | size))
@@ -247,15 +302,14 @@ def work(size: str):
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         benchmark = Rounds(SIZES[size], folder)
-        for _ in sys.stdin:
-            print(json.dumps(benchmark.run()), flush=True)
+        with benchmark.begun():
+            for _ in sys.stdin:
+                print(json.dumps(benchmark.run()), flush=True)
 
 
 def compare(checkout: str, name: str):
     size, here = SIZES[name], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     workers = {where: Worker(path, name) for where, path in (("here", here), ("there", os.path.abspath(checkout)))}
-    for worker in workers.values():
-        worker.run()  # first calls allocate and compile
     rounds: dict[str, list] = {where: [] for where in workers}
     for number in range(size["rounds"]):
         for where in sorted(workers, reverse=number % 2 == 1):

@@ -9,7 +9,8 @@ from scipy.stats import chi2
 from tiny import enumerate_rollouts, make_team, make_trainer
 
 from trl_teamtr.maths import block_verification
-from trl_teamtr.rollouts import drafts
+from trl_teamtr.rollouts import drafts, verification
+from trl_teamtr.rollouts.stage_weights import ScoredView
 from trl_teamtr.trust_region.snapshot import Snapshot
 from trl_teamtr.trust_region.update import UpdateReport
 
@@ -56,13 +57,22 @@ class Case:
     def rollouts(self, total):
         return self.trainer.resampler.rollouts([{"prompt": PROMPT}] * total)
 
-    def update(self, number, seed, scale=0.15):
+    def update(self, number, seed, scale=0.15, known=False):
+        """
+        Move the weights of an agent at random.
+
+        Args:
+            known (`bool`): Whether the log-ratios of its messages are, as after an update that measured its KL by k3.
+        """
         agent, generator = self.trainer.members[number], torch.Generator().manual_seed(seed)
         before = Snapshot(agent.engine, with_optimizer=False)
         with torch.no_grad():
             for param in agent.model.parameters():
                 param += scale * torch.randn(param.shape, generator=generator)
-        self.trainer.resampler.agent_was_updated(agent.speaker, UpdateReport(inner_steps=1), before)
+        resampler, report = self.trainer.resampler, UpdateReport(inner_steps=1)
+        if known:
+            report.log_ratios = ScoredView(agent.speaker, resampler.stage.rollouts, before, 1000).log_ratios
+        resampler.agent_was_updated(agent.speaker, report, before)
 
     def law(self, monkeypatch):
         """The exact probability of every rollout of the present team."""
@@ -132,6 +142,12 @@ def draw_from_the_new_law(context):
 def forget_the_snapshot(context):
     original = drafts.check_drafts
     context.setattr(drafts, "check_drafts", lambda speaker, found, snapshot: original(speaker, found, None))
+
+
+def decide_twice(context):
+    """A draft that was not kept whole is asked again."""
+    original = block_verification.verify
+    context.setattr(verification, "verify", lambda *arguments: original(*arguments[:5]))
 
 
 WRONG_RULES = (accept_more, draw_from_the_new_law, forget_the_snapshot)

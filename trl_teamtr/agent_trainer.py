@@ -33,7 +33,7 @@ from .trust_region.entropy import EntropyState
 from .trust_region.fingerprint import differ, fingerprint
 from .trust_region.floor import Floors
 from .trust_region.monitor import split_off_monitor
-from .trust_region.policy_kl import mean_kl
+from .trust_region.policy_kl import mean_kl, token_log_ratios
 from .trust_region.sampling import report_sampling
 from .trust_region.snapshot import Snapshot, all_or_nothing
 from .trust_region.steps import score_current, split_into_steps
@@ -179,16 +179,9 @@ class AgentTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
-        return (
-            [view.prompt_ids for view in views],
-            [view.completion_ids for view in views],
-            [view.mask for view in views],
-            answers(transcripts),
-            None,
-            extra_fields,
-            None,
-            None,
-        )
+        prompts, completions = [view.prompt_ids for view in views], [view.completion_ids for view in views]
+        masks = [view.mask for view in views]
+        return prompts, completions, masks, answers(transcripts), None, extra_fields, None, None
 
     def _current_rollouts(self) -> Rollouts:
         assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls
@@ -330,6 +323,9 @@ class AgentTrainer(GRPOTrainer):
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
             backtrack(before, measure, radius, self.args.max_backtracks, report)
+        if self.kl_estimator == "k3" and not report.rejected:
+            # Where `known`, the radius is exceeded: then backtracking has measured last
+            report.log_ratios = token_log_ratios([*sum(steps, []), *monitored])
 
     def _fit(self, steps: list[list[dict]], report: UpdateReport) -> bool:
         """The passes, each in `steps`. Returns whether they stopped early, because the KL exceeded the radius."""

@@ -7,7 +7,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LogitsProcessorList, TopKLogitsWarper
 
-from trl_teamtr.maths.block_verification import SampledLaw, keeping_probabilities, residual_weights, verify
+from trl_teamtr.maths.block_verification import (
+    SampledLaw,
+    keeping_probabilities,
+    residual_weights,
+    verify,
+    whole_probabilities,
+)
 
 
 VOCAB, LENGTH = 3, 3
@@ -146,6 +152,27 @@ def test_drawn_decisions_follow_the_probabilities_whatever_the_padding():
     assert ((counts - expected.sum(0)).abs() < 4.5 * spread + 1e-9).all()
 
 
+def own_ratios(old_logps, new_logps, tokens, lengths):
+    """Log-ratios of the drafts' own tokens; 0 beyond their lengths."""
+    old, new = (logps.gather(2, tokens[:, :, None])[..., 0] for logps in (old_logps, new_logps))
+    return (new - old).masked_fill(torch.arange(tokens.size(1)) >= lengths[:, None], 0.0)
+
+
+def test_decisions_in_two_steps_follow_the_same_probabilities():
+    """First whether a draft is kept whole, by the probabilities of its own tokens alone; then where the others are cut."""
+    old_logps, new_logps, tokens, lengths = batch(3, rows=20_000)
+    keep, _ = keeping_probabilities(old_logps, new_logps, tokens, lengths)
+    whole = whole_probabilities(own_ratios(old_logps, new_logps, tokens, lengths))
+    torch.testing.assert_close(whole, keep.gather(1, lengths[:, None])[:, 0])
+    cut = torch.rand_like(whole) >= whole
+    verdict = verify(old_logps, new_logps, tokens, lengths, cut=cut)
+    assert (verdict.kept[cut] < lengths[cut]).all()
+    expected = torch.stack([keep[:, i] * (1 - keep[:, i + 1 :]).prod(dim=1) for i in range(LENGTH + 1)], dim=1)
+    counts = torch.bincount(torch.where(cut, verdict.kept, lengths), minlength=LENGTH + 1)
+    spread = (expected * (1 - expected)).sum(0).sqrt()
+    assert ((counts - expected.sum(0)).abs() < 4.5 * spread + 1e-9).all()
+
+
 def test_what_the_new_law_cannot_say_is_cut():
     old, new = torch.full((1, 1, 3), 1 / 3).log(), torch.tensor([[[0.5, 0.5, 0.0]]]).log()
     for _ in range(20):
@@ -213,6 +240,8 @@ def test_running_product_is_that_of_a_loop(jumps, length, positions):
     expected = loop(old, new, tokens)
     torch.testing.assert_close(running, expected, atol=1e-6, rtol=0)
     assert expected[:, : min(length, 9)].min() < 0.9 and not keep.isnan().any()
+    whole = whole_probabilities(own_ratios(old, new, tokens, lengths))
+    torch.testing.assert_close(whole, expected.gather(1, lengths[:, None])[:, 0], atol=1e-6, rtol=0)
     assert keep[0, length] == running[0, length] and keep[1, length] == 0
     whole = keeping_probabilities(old, new, tokens, lengths)
     torch.testing.assert_close((keep, running), whole, atol=0, rtol=0)

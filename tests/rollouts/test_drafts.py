@@ -7,7 +7,7 @@ Block verification by itself is checked by enumeration: tests/maths/test_block_v
 
 import pytest
 import torch
-from draft_cases import WRONG_RULES, Case, count, key, p_value
+from draft_cases import WRONG_RULES, Case, count, decide_twice, key, p_value
 from families import make_family
 from tiny import make_tokenizer
 
@@ -48,6 +48,56 @@ def test_resampled_rollouts_have_the_law_of_the_updated_team(
     )
 
 
+KNOWN = [
+    (2, 1, "round_robin", "none"),
+    (3, 1, "random", "temperature"),
+    (2, 2, "text", "none"),
+    (2, 2, "random", "none"),
+]
+
+
+@pytest.mark.parametrize("agents, rounds, router, transform", KNOWN)
+def test_so_they_have_where_the_update_knows_its_log_ratios(tmp_path, monkeypatch, agents, rounds, router, transform):
+    case, total = Case(tmp_path, agents, rounds, router, transform, "speculative"), 2000
+    case.rollouts(total)
+    for number, agent in enumerate((0, agents - 1, 0)):
+        case.update(agent, seed=number, known=True)
+        new, law = case.rollouts(total), case.law(monkeypatch)
+        assert p_value(count(new), law) > 0.001 / len(KNOWN) / 3
+
+
+def test_only_messages_that_are_not_kept_whole_are_scored(tmp_path):
+    scored = {}
+    for known in (False, True):
+        torch.manual_seed(0)
+        case = Case(tmp_path, 2, 1, "round_robin", "none", "speculative")
+        case.rollouts(1000)
+        case.update(1, seed=0, known=known)
+        scored[known] = case.rollouts(1000).tokens_scored
+    assert 0 < scored[True] < 0.5 * scored[False]
+
+
+def test_log_ratios_of_the_policy_say_nothing_of_truncated_messages(tmp_path):
+    """With top-k the probabilities that decide are others: all drafts are scored."""
+    scored = []
+    for known in (False, True):
+        torch.manual_seed(0)
+        case = Case(tmp_path, 2, 1, "round_robin", "top_k", "speculative")
+        case.rollouts(100)
+        case.update(0, seed=0, known=known)
+        scored.append(case.rollouts(100).tokens_scored)
+    assert scored[0] == scored[1] > 0
+
+
+def test_an_unchanged_policy_whose_log_ratios_are_known_is_not_scored(tmp_path):
+    case = Case(tmp_path, 3, 2, "random", "none", "speculative")
+    old = case.rollouts(200)
+    case.update(1, seed=0, scale=0.0, known=True)
+    new = case.rollouts(200)
+    assert [key(t) for t in new.transcripts] == [key(t) for t in old.transcripts]
+    assert new.tokens_decoded == new.tokens_scored == 0
+
+
 def test_padding_does_not_change_the_law_of_a_model_with_learned_positions(tmp_path, monkeypatch):
     ids = {"vocab_size": 3, "eos_token_id": 1, "pad_token_id": 1, "bos_token_id": None, "initializer_range": 0.6}
     team = [Agent("xy"[i], make_family("gpt2", seed=i, **ids), processing_class=make_tokenizer()) for i in range(2)]
@@ -80,20 +130,22 @@ def test_several_batches_do_not_change_the_law(tmp_path, monkeypatch, mode):
 def test_the_test_can_tell(tmp_path, monkeypatch):
     """Stale rollouts, a wrong acceptance rule, a wrong residual and a stale draft law each fail it."""
 
-    def p_value_with(patch, updates=((0, 0),), mode="speculative"):
+    def p_value_with(patch, updates=((0, 0),), mode="speculative", known=False):
         torch.manual_seed(0)
         case = Case(tmp_path, 2, 1, "round_robin", "none", mode)
         case.rollouts(8000)
         with monkeypatch.context() as context:
             patch(context)
             for agent, seed in updates:
-                case.update(agent, seed, scale=0.6)
+                case.update(agent, seed, scale=0.6, known=known)
                 rollouts = case.rollouts(8000)
         return p_value(count(rollouts), case.law(monkeypatch))
 
     assert p_value_with(lambda context: None) > 1e-3
     for patch in WRONG_RULES:
         assert p_value_with(patch) < 1e-4, patch.__name__
+    assert p_value_with(lambda context: None, known=True) > 1e-3
+    assert p_value_with(decide_twice, known=True) < 1e-4
     assert p_value_with(lambda context: None, mode="stale") < 1e-6
 
 

@@ -22,6 +22,7 @@ def test_stage_is_read_back_as_it_was_written(tmp_path):
     assert found.rollouts.views["y"] == stage.rollouts.views["y"]
     assert (found.updated, found.num_served) == (stage.updated, 1) == ("x", 1)
     assert all(torch.equal(a, b) for a, b in zip(found.snapshot.weights, stage.snapshot.weights, strict=True))
+    assert torch.equal(found.log_ratios, stage.log_ratios) and stage.log_ratios.any()
     now = [weight.clone() for weight in trainer.engine.weights]
     with found.snapshot.current_policy():
         assert any(not torch.equal(a, b) for a, b in zip(trainer.engine.weights, now, strict=True))

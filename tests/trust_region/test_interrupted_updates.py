@@ -63,6 +63,11 @@ def nan_in_a_later_pass(trainer, monkeypatch):
     trainer.args.trust_region_radius = trainer.members[1].radius = 10.0  # so that there is a second pass
 
 
+def error_in_the_second_halving(trainer, monkeypatch):
+    in_method(Snapshot, "halve", RuntimeError("mine"), call=2)(trainer, monkeypatch)
+    trainer.members[1].radius = 1e-4  # so that there is one
+
+
 def after_half_a_step(trainer, monkeypatch):
     """Ctrl-C while the optimizer is halfway through the weights."""
     step = torch.optim.AdamW.step
@@ -80,7 +85,7 @@ WAYS = {
     "error in a callback": (in_callback("on_pre_optimizer_step", RuntimeError("mine")), RuntimeError),
     "Ctrl-C in the optimizer": (after_half_a_step, KeyboardInterrupt),
     "Ctrl-C in a measurement": (in_method(AgentTrainer, "measure_kl", KeyboardInterrupt()), KeyboardInterrupt),
-    "error in backtracking": (in_method(Snapshot, "halve", RuntimeError("mine"), call=2), RuntimeError),
+    "error in backtracking": (error_in_the_second_halving, RuntimeError),
     "NaN in a later pass": (nan_in_a_later_pass, FloatingPointError),
     "Ctrl-C in the rollouts": (in_method(TurnLoop, "run", KeyboardInterrupt()), KeyboardInterrupt),
 }

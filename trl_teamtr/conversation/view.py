@@ -127,7 +127,7 @@ def stack_views(
     Returns:
         `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `sampled_ids`, `completion_mask`,
         `tool_mask` and `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, `sampler_logps` of
-        that shape, float32, and `num_messages` `(rows,)`.
+        that shape, float32, and `num_messages` and `row`, which counts the views from 0, `(rows,)`.
     """
 
     def stack(rows: list[list], value: Any, side: str) -> torch.Tensor:
@@ -143,4 +143,5 @@ def stack_views(
         "message_numbers": stack([view.message_numbers() for view in views], -1, "right"),
         "sampler_logps": stack([view.logps for view in views], math.nan, "right"),
         "num_messages": torch.tensor([view.num_messages for view in views]),
+        "row": torch.arange(len(views)),
     }

@@ -106,6 +106,23 @@ def keeping_probabilities(
     return keep.masked_fill(beyond, 0.0), running
 
 
+def whole_probabilities(log_ratios: torch.Tensor) -> torch.Tensor:
+    r"""
+    $P_T$ of [`keeping_probabilities`], with which a draft is kept whole. Unlike the other prefixes it takes only the
+    probabilities of the draft's own tokens.
+
+    Args:
+        log_ratios (`torch.Tensor` of shape `(rows, length)`, float): $\log p_{new}(x_i) - \log p_{old}(x_i)$ of each token; 0
+            beyond a draft's length.
+
+    Returns:
+        `torch.Tensor` of shape `(rows,)`, float64.
+    """
+    start = torch.zeros(len(log_ratios), 1, dtype=torch.float64, device=log_ratios.device)
+    log_running, _ = _reflected_walk(log_ratios.double(), (start, start))
+    return log_running[:, -1].exp()
+
+
 def _reflected_walk(
     steps: torch.Tensor, walk: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
@@ -151,18 +168,23 @@ def verify(
     tokens: torch.Tensor,
     lengths: torch.Tensor,
     positions: int | None = None,
+    cut: torch.Tensor | None = None,
 ) -> Verdict:
     """
     Decide how much of each draft is kept. Samples from PyTorch's global generator.
 
     Args:
         old_logps, new_logps, tokens, lengths, positions: As in [`keeping_probabilities`].
+        cut (`torch.Tensor` of shape `(rows,)`, bool, *optional*): The drafts that are known not to be kept whole, decided
+            by their [`whole_probabilities`]. Prefixes are accepted independently of each other, so nothing else changes.
     """
     keep, running = keeping_probabilities(old_logps, new_logps, tokens, lengths, positions)
+    if cut is not None:
+        keep[cut, lengths[cut]] = 0.0
     stays = torch.rand_like(keep) < keep
     counts = torch.arange(keep.size(1), device=keep.device)
     kept = torch.where(stays, counts, 0).amax(dim=1)
-    cut = kept.clamp(max=tokens.size(1) - 1)
+    last = kept.clamp(max=tokens.size(1) - 1)
     rows = torch.arange(len(tokens), device=tokens.device)
-    weights = residual_weights(old_logps[rows, cut], new_logps[rows, cut], running[rows, cut])
+    weights = residual_weights(old_logps[rows, last], new_logps[rows, last], running[rows, last])
     return Verdict(kept, torch.multinomial(weights, 1).squeeze(1))

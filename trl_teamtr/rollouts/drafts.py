@@ -1,10 +1,16 @@
 """Reuse of a team's rollouts after an update of one agent: which messages are kept, and which are verified."""
 
 import dataclasses
+from collections.abc import Collection
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ..conversation.transcript import Message, Transcript
+from ..maths.block_verification import whole_probabilities
 from ..policy.processes import union
 from ..policy.speaker import Speaker
+from ..policy.transforms import sampling_transforms
 from ..trust_region.snapshot import Snapshot
 from .rollouts import Rollouts
 from .verification import Draft, check_drafts, count_scored
@@ -33,6 +39,9 @@ class Drafts:
         speculative (`bool`): Whether to verify messages instead of generating them again.
         standing (`list[int]`, *optional*): How many messages each rollout keeps without verification; those before the
             updated agent's first turn if not given.
+        log_ratios (`torch.Tensor` of shape `(rows, length)`, *optional*): What the update knows of its own messages
+            (`UpdateReport.log_ratios`). In unchanged contexts they decide whether a message is kept whole; only those that
+            are not are then scored, to find where they are cut.
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class Drafts:
         snapshot: Snapshot | None = None,
         speculative: bool = False,
         standing: list[int] | None = None,
+        log_ratios: torch.Tensor | None = None,
     ):
         self.rollouts = rollouts
         self._updated = updated
@@ -50,6 +60,7 @@ class Drafts:
         if standing is None:
             standing = [transcript.first_turn_of({updated}) for transcript in rollouts.transcripts]
         self._standing = standing
+        self._log_ratios = log_ratios
         self._changed: set[int] = set()
 
     def unchanged(self, row: int) -> bool:
@@ -87,9 +98,12 @@ class Drafts:
                 kept[row] = draft
             else:
                 to_check[row] = draft
+        whole = self._decide_known(speaker, to_check, rollouts)
+        cut = {row for row in whole if not whole[row]}
+        kept |= {row: as_kept(to_check.pop(row)) for row in whole if whole[row]}
         if self._speculative and union(speaker.policy.accelerator, {True} if to_check else set()):
-            whole, begun = self._check(speaker, to_check, contexts, rollouts)
-            kept |= whole
+            checked, begun = self._check(speaker, to_check, cut, contexts, rollouts)
+            kept |= checked
         rollouts.tokens_kept += sum(len(message.ids) for message in kept.values())
         rollouts.tokens_kept += sum(len(ids) - 1 for ids in begun.values())  # the last one is sampled
         rollouts.tokens_decoded += len(begun)
@@ -102,26 +116,55 @@ class Drafts:
             return None
         return messages[turn] if self._speculative or turn < self._standing[row] else None
 
+    def _decide_known(self, speaker: Speaker, messages: dict[int, Message], rollouts: Rollouts) -> dict[int, bool]:
+        """Whether a message is kept whole, for each of those whose log-ratios are known."""
+        if self._log_ratios is None or speaker.name != self._updated or sampling_transforms(speaker.sampling):
+            return {}
+        rows = [row for row in messages if self.unchanged(row)]
+        if not rows:
+            return {}
+        ratios = []
+        for row in rows:
+            view = self.rollouts.views[speaker.name][row]
+            first = view.starts[self._own_number(speaker.name, row, rollouts.transcripts[row])] - len(view.prompt_ids)
+            ratios.append(self._log_ratios[row, first : first + len(messages[row].ids)])
+        whole = whole_probabilities(pad_sequence(ratios, batch_first=True))
+        return dict(zip(rows, (torch.rand_like(whole) < whole).tolist(), strict=True))
+
     def _check(
-        self, speaker: Speaker, messages: dict[int, Message], contexts: dict[int, list[int]], rollouts: Rollouts
+        self,
+        speaker: Speaker,
+        messages: dict[int, Message],
+        cut: Collection[int],
+        contexts: dict[int, list[int]],
+        rollouts: Rollouts,
     ) -> Kept:
-        """Block verification of `messages`, in equally many chunks on every process."""
+        """Block verification of `messages`, in equally many chunks on every process. Those of rows `cut` are not kept whole."""
         kept: dict[int, Message] = {}
         begun: dict[int, tuple[int, ...]] = {}
-        drafts = [
-            Draft(self._old_context(speaker.name, row, rollouts.transcripts[row]), contexts[row], list(message.ids))
-            for row, message in messages.items()
-        ]
+        drafts = []
+        for row, message in messages.items():
+            old_context = self._old_context(speaker.name, row, rollouts.transcripts[row])
+            drafts.append(Draft(old_context, contexts[row], list(message.ids), row in cut))
         verdicts = check_drafts(speaker, drafts, self._snapshot if speaker.name == self._updated else None)
         rollouts.tokens_scored += count_scored(drafts)
         for (row, message), (length, replacement) in zip(messages.items(), verdicts, strict=True):
             if length == len(message.ids):
-                kept[row] = dataclasses.replace(message, logps=None)  # no longer what the sampler would have
+                kept[row] = as_kept(message)
             else:
                 self._changed.add(row)
                 begun[row] = (*message.ids[:length], replacement)
         return kept, begun
 
+    def _own_number(self, name: str, row: int, transcript: Transcript) -> int:
+        """How many messages of the row are by agent `name`, before this turn."""
+        old = self.rollouts.transcripts[row].messages[: len(transcript.messages)]
+        return sum(message.agent == name for message in old)
+
     def _old_context(self, name: str, row: int, transcript: Transcript) -> list[int]:
-        turn, old = len(transcript.messages), self.rollouts.transcripts[row].messages
-        return self.rollouts.views[name][row].context_of(sum(message.agent == name for message in old[:turn]))
+        return self.rollouts.views[name][row].context_of(self._own_number(name, row, transcript))
+
+
+def as_kept(message: Message) -> Message:
+    """A draft that is kept whole. Its log-probabilities are no longer what the sampler would have."""
+    return dataclasses.replace(message, logps=None)

@@ -34,6 +34,8 @@ class StageRollouts:
         num_served (`int`): Number of updates of the stage that got rollouts so far.
         updated (`str`, *optional*): The agent that was updated since they were generated.
         snapshot (`Snapshot`, *optional*): Its policy before that.
+        log_ratios (`torch.Tensor` of shape `(rows, length)`, *optional*): By how much that changed the log-probabilities of
+            the tokens of its own messages, if the update measured it.
         weights (`StageWeights`, *optional*): Their log-ratios under the current team.
     """
 
@@ -41,6 +43,7 @@ class StageRollouts:
     num_served: int = 0
     updated: str | None = None
     snapshot: Snapshot | None = None
+    log_ratios: torch.Tensor | None = None
     weights: StageWeights | None = None
 
 
@@ -99,7 +102,13 @@ class Resampler:
         if stage.rollouts is None or (self.mode == "full" and stage.num_served % self._every == 0):
             rollouts = self._turn_loop.run(self._turn_loop.begin(rows))
         else:
-            drafts = Drafts(stage.rollouts, stage.updated, stage.snapshot, self.mode == "speculative")
+            drafts = Drafts(
+                stage.rollouts,
+                stage.updated,
+                stage.snapshot,
+                self.mode == "speculative",
+                log_ratios=stage.log_ratios,
+            )
             rollouts = self._turn_loop.resample(drafts)
         weights = None
         if self.mode == "importance":
@@ -116,7 +125,7 @@ class Resampler:
         speaker.backend.publish(speaker.name)
         stage = self.stage
         if self.mode in RESAMPLED:
-            stage.updated, stage.snapshot = speaker.name, before
+            stage.updated, stage.snapshot, stage.log_ratios = speaker.name, before, report.log_ratios
         if stage.weights is not None and stage.rollouts is not None and before is not None:
             stage.weights.add(speaker.name, ScoredView(speaker, stage.rollouts, before, self._batch_size))
 

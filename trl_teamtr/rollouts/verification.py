@@ -28,11 +28,13 @@ class Draft:
         old_context (`list[int]`): The context that it was sampled in.
         new_context (`list[int]`): Its author's current context.
         ids (`list[int]`): The message.
+        cut (`bool`): Whether it is known not to be kept whole.
     """
 
     old_context: list[int]
     new_context: list[int]
     ids: list[int]
+    cut: bool = False
 
 
 def count_scored(drafts: Sequence[Draft]) -> int:
@@ -67,7 +69,7 @@ def check_drafts(speaker: Speaker, drafts: list[Draft], snapshot: Snapshot | Non
     scored = both_logits(policy, [batch.scored for batch in batches], snapshot, more_calls=1)
     for rows, batch, both in zip(plan, batches, scored, strict=True):
         old, new = (SampledLaw(logits, transforms, temperature) for logits in both)
-        verdict = verify(old, new, batch.tokens, batch.lengths, batch.scored.positions)
+        verdict = verify(old, new, batch.tokens, batch.lengths, batch.scored.positions, batch.cut)
         # The dummy of a process without a draft has no row
         verdicts |= dict(
             zip(rows, zip(verdict.kept.tolist(), verdict.replacement.tolist(), strict=True), strict=False)
@@ -83,6 +85,7 @@ class _Batch:
         ids = [torch.tensor(draft.ids) for draft in drafts]
         self.tokens = pad(ids, padding_value=pad_id, padding_side="right").to(device)
         self.lengths = torch.tensor([len(draft.ids) for draft in drafts], device=device)
+        self.cut = torch.tensor([draft.cut for draft in drafts], device=device)
         length = self.tokens.size(1)
         self._inside = (torch.arange(length, device=device) < self.lengths[:, None]).long()
         # One width for both passes, so that equal inputs give bitwise equal results

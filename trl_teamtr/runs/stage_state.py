@@ -37,8 +37,10 @@ def save_stage(stage: StageRollouts, folder: str, accelerator: Accelerator, shou
     transcripts = gather_object([dataclasses.asdict(transcript) for transcript in stage.rollouts.transcripts])
     full = gather_object([stage.rollouts.full.get(row) for row in range(len(stage.rollouts.transcripts))])
     log_ratios = gather_object(stage.weights.log_ratios.tolist()) if stage.weights is not None else None
+    of_update = gather_object(stage.log_ratios.tolist()) if stage.log_ratios is not None else None
     if should_save:
         state = {"updated": stage.updated, "transcripts": transcripts, "full": full, "log_ratios": log_ratios}
+        state["log_ratios_of_update"] = of_update
         with open(os.path.join(folder, ROLLOUTS), "w", encoding="utf-8") as file:
             json.dump(state, file)
     if stage.snapshot is not None and (_is_partitioned(accelerator) or should_save):
@@ -68,6 +70,8 @@ def load_stage(
     rollouts = replay([_from_dict(entry) for entry in state["transcripts"][own]], turn_loop.speakers)
     rollouts.full = {row: str(name) for row, name in enumerate(state["full"][own]) if name}
     stage = StageRollouts(rollouts, num_served, state["updated"])
+    if state.get("log_ratios_of_update") is not None:  # older checkpoints have none
+        stage.log_ratios = torch.tensor(state["log_ratios_of_update"][own], device=accelerator.device)
     if state["log_ratios"] is not None:
         stage.weights = StageWeights(rollouts)
         for row, values in zip(stage.weights.log_ratios, state["log_ratios"][own], strict=True):

@@ -80,7 +80,7 @@ def mean_kl(
         speaker ([`Speaker`]): Whose policy is π_new. All processes call this together.
         micro_batches (`Sequence[dict]`): Rollouts of π_cur.
         snapshot ([`Snapshot`], *optional*): π_cur, for the exact KL. Without it k3 is measured, on the `scored_logps`
-            of `micro_batches`.
+            of `micro_batches`, to which the present ones are added as `new_logps`.
         turn_radii ([`TurnRadii`]): How the messages are averaged.
         as_trained (`bool`): Whether to score in the precision of training, in which `scored_logps` then are.
     """
@@ -88,11 +88,22 @@ def mean_kl(
     if snapshot is not None:
         kls = exact_token_kls(speaker.policy, micro_batches, snapshot, speaker.sampling.temperature)
     else:
-        kls = [
-            k3_kl(inputs["scored_logps"], speaker.token_logps(inputs, as_trained=as_trained))
-            for inputs in micro_batches
-        ]
+        for inputs in micro_batches:
+            inputs["new_logps"] = speaker.token_logps(inputs, as_trained=as_trained)
+        kls = [k3_kl(inputs["scored_logps"], inputs["new_logps"]) for inputs in micro_batches]
     for inputs, kl in zip(micro_batches, kls, strict=True):
         by_turn = turn_radii.by_turn(kl * message_mask(inputs), inputs)
         total += torch.stack([by_turn, turn_radii.count(inputs)])
     return turn_radii.measure(*speaker.policy.accelerator.reduce(total, reduction="sum"))
+
+
+def token_log_ratios(micro_batches: Sequence[dict]) -> torch.Tensor:
+    """
+    log π_new - log π_cur of each token, from what [`mean_kl`] by k3 has added to all micro-batches of an update.
+
+    Returns:
+        `torch.Tensor` of shape `(rows, completion length)`, in the order of the rollouts.
+    """
+    ratios = torch.cat([inputs["new_logps"] - inputs["scored_logps"] for inputs in micro_batches])
+    rows = torch.cat([inputs["row"] for inputs in micro_batches])
+    return ratios[rows.argsort()]

@@ -8,7 +8,9 @@ direction, against a fixed reference.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from .sampling import SamplingReport
 from .snapshot import Snapshot
@@ -64,6 +66,9 @@ class UpdateReport:
         grad_norm (`float`): Gradient norm before clipping, in the last inner step.
         num_messages (`int`): Number of messages of the agent, over all processes.
         num_tokens (`int`): Number of their tokens, over all processes.
+        log_ratios (`torch.Tensor` of shape `(rows, completion length)`, *optional*): Of this process, in the order of the
+            rollouts: log π_new - log π_cur of each token of the agent's views, in the scoring precision and at its
+            temperature, where k3 was measured with the accepted weights. Meaningless for tokens that it did not sample.
     """
 
     inner_steps: int = 0
@@ -79,6 +84,7 @@ class UpdateReport:
     grad_norm: float = 0.0
     num_messages: int = 0
     num_tokens: int = 0
+    log_ratios: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     def as_metrics(self, name: str, radius: float | None, kl_coef: float) -> dict[str, float]:
         """The update under its logged names, for agent `name` with `radius` (nats per message) and coefficient β."""
