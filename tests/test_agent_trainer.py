@@ -25,7 +25,7 @@ def test_batch_holds_the_advantages_of_equation_9(tmp_path):
     trainer = make_trainer(tmp_path, make_team(2), advantage_clip=1.0)
     trainer.model.train()
     batch = trainer._generate_and_score_completions(ROWS)
-    rewards = trainer.rewards_per_func[:, 0]
+    rewards = trainer.returns
     assert rewards.std() > 0
     torch.testing.assert_close(batch["advantages"], group_advantages(rewards, 4, clip=1.0))
     assert list(trainer._logs["advantages"]) == pytest.approx(batch["advantages"].tolist())

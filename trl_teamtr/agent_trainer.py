@@ -23,6 +23,7 @@ from .policy.plain_sampling import silence_dropout
 from .policy.scoring import message_mask, scored_on
 from .policy.speaker import Speaker
 from .reports.rollout_metrics import measure_rollouts
+from .returns.own_rewards import make_own_rewards
 from .returns.returns import answer_ids, answers, weigh_rewards
 from .returns.rewards import check_model_rewards
 from .rollouts.rollouts import Rollouts
@@ -96,6 +97,7 @@ class AgentTrainer(GRPOTrainer):
         self.eos_token_ids = self.speaker.eos_token_ids  # TRL's own leave out those of `generation_kwargs`
         self.radius = agent.radius_in(self.args)
         self.kl_estimator = choose_estimator(self.args, self.radius)
+        self.own_rewards = make_own_rewards(agent, self.args, self.accelerator)
         self.floors = Floors()
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
@@ -105,7 +107,7 @@ class AgentTrainer(GRPOTrainer):
         # What TRL's `_generate_and_score_completions` does not pass to `_generate` and `_calculate_rewards`, and
         # what it does not return of the latter
         self._rollouts: Rollouts | None = None
-        self.rewards_per_func = torch.empty(0)
+        self.returns = torch.empty(0)
         # What TRL's `_compute_loss` does not return, and what it and the above do not pass on: the ids as sampled
         self._last_logps = torch.empty(0)
         self._sampled_ids: torch.Tensor | None = None
@@ -148,9 +150,7 @@ class AgentTrainer(GRPOTrainer):
 
     def _team_advantages(self, trl_advantages: torch.Tensor) -> torch.Tensor:
         """Advantages (eq. 9) of the rewards just computed, which also replace TRL's in the log of completions."""
-        args, mode = self.args, "train" if self.model.training else "eval"
-        returns = weigh_rewards(self.rewards_per_func, self.reward_weights)
-        self._metrics[mode]["team/reward"].append(returns.nanmean().item())
+        args, returns, mode = self.args, self.returns, "train" if self.model.training else "eval"
         if self.multi_objective_aggregation != "sum_then_normalize":
             clip = args.advantage_clip
             return trl_advantages if clip is None else trl_advantages.clamp(-clip, clip)
@@ -188,9 +188,14 @@ class AgentTrainer(GRPOTrainer):
         return self._rollouts
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        transcripts = self._current_rollouts().transcripts
-        self.rewards_per_func = self.lead.team_rewards(inputs, prompts, completions, transcripts)
-        return self.rewards_per_func
+        mode, transcripts = "train" if self.model.training else "eval", self._current_rollouts().transcripts
+        rewards = self.lead.team_rewards(inputs, prompts, completions, transcripts)
+        self.returns = weigh_rewards(rewards, self.reward_weights)
+        self._metrics[mode]["team/reward"].append(self.returns.nanmean().item())
+        if self.own_rewards is not None and mode == "train":  # an evaluation is the team's
+            logs: dict = {"log_extra": self._log_completion_extra, "log_metric": self._log_metric}
+            self.returns = self.own_rewards.add(self.returns, inputs, transcripts, trainer_state=self.state, **logs)
+        return rewards
 
     def team_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, transcripts: list[Transcript]
@@ -323,8 +328,7 @@ class AgentTrainer(GRPOTrainer):
         report.kl = report.kl_proposed = report.kl_last_pass if known else measure()
         if self.args.enforce_radius:
             backtrack(before, measure, radius, self.args.max_backtracks, report)
-        if self.kl_estimator == "k3" and not report.rejected:
-            # Where `known`, the radius is exceeded: then backtracking has measured last
+        if self.kl_estimator == "k3" and not report.rejected:  # if `known`, it is backtracking that has measured
             report.log_ratios = token_log_ratios([*sum(steps, []), *monitored])
 
     def _fit(self, steps: list[list[dict]], report: UpdateReport) -> bool:

@@ -4,8 +4,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from trl.rewards import think_format_reward
 
 from trl_teamtr.cli.arguments import load_data, make_agents, save_tasks, set_model_init_kwargs, task_kwargs, task_seed
+from trl_teamtr.tasks.link import link_reward
 
 
 def arguments(**fields):
@@ -31,6 +33,19 @@ def test_agents_are_mappings_with_peft_or_their_json():
         assert first.peft_config.r == 3 and first.peft_config.task_type == "CAUSAL_LM"
         assert second.peft_config is None and not second.trainable
     assert "peft" in team[0]  # what the YAML file says is left alone
+
+
+def test_an_agents_own_rewards_are_names():
+    entry = {
+        "name": "a",
+        "model": "m",
+        "reward_funcs": ["link", "trl.rewards.think_format_reward"],
+        "reward_weights": [1, 0.5],
+    }
+    (agent,) = make_agents([entry], training())
+    assert agent.reward_funcs == [link_reward, think_format_reward] and agent.reward_weights == [1, 0.5]
+    with pytest.raises(ValueError, match="reward function"):
+        make_agents([entry | {"reward_funcs": ["nonsense"]}], training())
 
 
 def test_tasks_are_held_out_where_they_are_asked_for():

@@ -121,8 +121,9 @@ def test_kl_of_messages_is_the_sum_over_tokens_and_its_estimators_are_unbiased(t
         snapshot.restore()
 
 
-def true_gradient(team, agent, rollouts):
+def true_gradient(team, agent, rollouts, returns=None):
     """Gradient of J = Σ p(rollout) R(rollout) in the agent's weights, token by token through a plain forward."""
+    returns = returns_of(rollouts) if returns is None else returns
     others = torch.tensor(
         [sum(lp for m, lp in zip(r.messages, r.logps, strict=True) if m.agent != agent.name) for r in rollouts]
     )
@@ -133,7 +134,7 @@ def true_gradient(team, agent, rollouts):
         first = len(view.prompt_ids)
         picked = logps[first - 1 : -1].gather(1, ids[0, first:, None])[:, 0]
         own.append((picked * torch.tensor(view.mask)).sum())
-    value = ((torch.stack(own) + others).exp() * returns_of(rollouts)).sum()
+    value = ((torch.stack(own) + others).exp() * returns).sum()
     return torch.autograd.grad(value, list(agent.model.parameters()))
 
 
@@ -178,6 +179,36 @@ def test_group_mean_baseline_scales_the_gradient_by_one_minus_one_over_g(tmp_pat
     gradient = flat(surrogate_gradient(team, agent, flat_pairs, len(flat_pairs) * p * advantages))
     expected = (1 - 1 / 2) * 2 * flat(true_gradient(team, agent, rollouts))  # a group holds two rollouts
     torch.testing.assert_close(-agent.max_completion_length * gradient, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_gradient_of_each_agent_is_that_of_its_own_return(tmp_path):
+    """The second agent has two rewards of its own, one of which says nothing of most rollouts."""
+
+    def brevity(completions, **kwargs):
+        return [-float(len(completion)) for completion in completions]
+
+    async def echo(transcripts, **kwargs):
+        texts = [[message["content"] for message in messages] for messages in transcripts]
+        return [1.0 if own[0] == own[1] and own[0] else None for own in texts]
+
+    members = make_team(2)
+    members[1].reward_funcs, members[1].reward_weights = [brevity, echo], [0.5, 2.0]
+    team = make_trainer(tmp_path, members, loss_type="dr_grpo", scale_rewards="none")
+    rollouts = enumerate_rollouts(team, PROMPT)
+    texts = [[message.text for message in rollout.messages] for rollout in rollouts]
+    own = torch.tensor([-0.5 * len(b) + 2.0 * (a == b and a != "") for a, b in texts])
+    p, rows = torch.tensor([rollout.probability for rollout in rollouts]), [{"prompt": PROMPT}] * len(rollouts)
+    found = []
+    for agent, returns in zip(team.members, (returns_of(rollouts), returns_of(rollouts) + own), strict=True):
+        agent.model.train()
+        agent.num_generations, played = len(rollouts), replay(team, PROMPT, rollouts)  # one group of all rollouts
+        played.weights = len(rollouts) * p
+        batch = agent._generate_and_score_completions(rows, played)
+        gradient = flat(surrogate_gradient(team, agent, rollouts, batch["advantages"]))
+        expected = flat(true_gradient(team, agent, rollouts, returns))
+        torch.testing.assert_close(-agent.max_completion_length * gradient, expected, atol=1e-5, rtol=1e-3)
+        found.append(expected)
+    assert (flat(true_gradient(team, team.members[1], rollouts)) - found[1]).norm() > 0.1 * found[1].norm()
 
 
 def test_penalty_gradient_is_zero_at_the_current_policy_and_not_beyond(tmp_path):

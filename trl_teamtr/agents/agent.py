@@ -12,6 +12,7 @@ from ..teamtr_config import TeamTRConfig
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl.trainer.grpo_trainer import RewardFunc
 
 
 # A name becomes a directory, a metric and the tag in front of the agent's messages.
@@ -60,12 +61,18 @@ class Agent:
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether to run code that comes with the agent's model. `args.trust_remote_code` allows it for the whole
             team. It is not saved and must be set again when a saved team is loaded.
+        reward_funcs (`RewardFunc` or `list[RewardFunc]`, *optional*):
+            Rewards of this agent alone, as in [`~trl.GRPOTrainer`]. Its return is the team's plus their weighted sum. An
+            evaluation scores the team's rewards alone. They are not saved.
+        reward_weights (`list[float]`, *optional*):
+            Their weights; 1 each if not given.
         vllm_server_base_url (`str`, *optional*):
             With `use_vllm=True`, the vLLM server of this agent. Defaults to that of the config, which agents with adapters
             on one base share. An agent that trains all its weights needs a server of its own. It is not saved.
 
     Raises:
-        `ValueError`: If the name cannot be a directory name, or the radius is not positive.
+        `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
+            rewards, or a frozen agent has rewards.
     """
 
     name: str
@@ -79,6 +86,8 @@ class Agent:
     generation_kwargs: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     trust_remote_code: bool = False
+    reward_funcs: "RewardFunc | list[RewardFunc] | None" = None
+    reward_weights: list[float] | None = None
     vllm_server_base_url: str | None = None
 
     def __post_init__(self):
@@ -97,6 +106,22 @@ class Agent:
                 f"The name {self.name!r} is taken by another part of a run's output directory. Choose another."
             )
         check_radius(self.trust_region_radius, f"agent {self.name!r}")
+        self._check_rewards()
+
+    def _check_rewards(self):
+        if self.reward_funcs is not None and not isinstance(self.reward_funcs, list):
+            self.reward_funcs = [self.reward_funcs]
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs or []):
+            raise ValueError(
+                f"Agent {self.name!r} has {len(self.reward_funcs or [])} `reward_funcs` of its own, but "
+                f"{len(self.reward_weights)} `reward_weights`. Give one for each, or none."
+            )
+        if self.reward_funcs is not None and not self.trainable:
+            raise ValueError(
+                f"Agent {self.name!r} has `trainable=False` and `reward_funcs` of its own, which only updates use. Leave one out."
+            )
+        if self.reward_funcs == []:
+            self.reward_funcs = None
 
     def radius_in(self, args: TeamTRConfig) -> float | None:
         """The agent's own radius, else the config's; `None` for no trust region."""

@@ -8,7 +8,7 @@ from peft import LoraConfig
 from trl import ScriptArguments
 
 from ..agents.agent import Agent
-from ..tasks.loading import default_reward, hold_out, load_split
+from ..tasks.loading import default_reward, hold_out, load_reward, load_split
 from .link_team import make_team
 
 
@@ -59,6 +59,8 @@ def make_agents(specification, training_args):
     for entry in specification:
         entry = dict(entry)
         peft = entry.pop("peft", None)
+        if "reward_funcs" in entry:
+            entry["reward_funcs"] = [load_reward(name) for name in entry["reward_funcs"]]
         agents.append(Agent(**entry, peft_config=LoraConfig(task_type="CAUSAL_LM", **peft) if peft else None))
     return agents
 

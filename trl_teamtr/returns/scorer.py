@@ -27,7 +27,7 @@ from .rewards import check_model_rewards
 class RewardScorer:
     """
     Calls reward functions and reward models as [`~trl.GRPOTrainer`] does, without a trainer. What functions log with
-    `log_extra` and `log_metric` is discarded.
+    `log_extra` and `log_metric` is discarded where the caller passes none of these.
 
     Args:
         reward_funcs (`list`): Functions ([`checked`]), models, and paths of models.
@@ -39,6 +39,7 @@ class RewardScorer:
 
     Attributes:
         reward_funcs (`list`): The functions and models, loaded.
+        names (`list[str]`): Their names.
 
     Raises:
         `ValueError`: If there are not as many weights or processing classes as functions.
@@ -65,7 +66,7 @@ class RewardScorer:
         self._weights = torch.tensor(weights if weights is not None else [1.0] * len(reward_funcs))
         self.reward_funcs: list = []
         self._tokenizers: list[PreTrainedTokenizerBase | None] = []
-        self._names: list[str] = []
+        self.names: list[str] = []
         for func, tokenizer in zip(reward_funcs, classes, strict=True):
             if isinstance(func, str | nn.Module):
                 func, tokenizer = _load(func, tokenizer, model_init_kwargs or {})
@@ -75,7 +76,7 @@ class RewardScorer:
                 name = get_callable_name(func)
             self.reward_funcs.append(func)
             self._tokenizers.append(tokenizer)
-            self._names.append(name)
+            self.names.append(name)
         self._chat_template_kwargs = chat_template_kwargs or {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -90,22 +91,42 @@ class RewardScorer:
         Returns:
             `torch.Tensor` of shape `(rows of all processes,)`, float32; NaN where no function returned a reward.
         """
+        return self.weigh(self.rewards(rows, transcripts))
+
+    def weigh(self, rewards: torch.Tensor) -> torch.Tensor:
+        """The weighted sums of what [`~RewardScorer.rewards`] returns."""
+        return weigh_rewards(rewards, self._weights)
+
+    def rewards(
+        self, rows: Sequence[dict[str, Any]], transcripts: Sequence[Transcript], **arguments: Any
+    ) -> torch.Tensor:
+        """
+        The rewards of each rollout. All processes call this together.
+
+        Args:
+            rows, transcripts: As in [`~RewardScorer.score`].
+            arguments: `trainer_state`, `log_extra` and `log_metric` of a run, for functions that take them.
+
+        Returns:
+            `torch.Tensor` of shape `(rows of all processes, functions)`, float32; NaN where a function does not apply.
+        """
         inputs = reward_inputs(rows, transcripts)
         own = {key: [row[key] for row in inputs] for key in inputs[0] if key not in _OWN_ARGUMENTS}
         arguments = own | {
-            "prompts": [row["prompt"] for row in rows],
-            "completions": answers(transcripts),
-            "completion_ids": answer_ids(transcripts),
             "trainer_state": TrainerState(),
             "log_extra": _drop,
             "log_metric": _drop,
+            **arguments,
+            "prompts": [row["prompt"] for row in rows],
+            "completions": answers(transcripts),
+            "completion_ids": answer_ids(transcripts),
         }
         asked = [self._ask(i, arguments) for i in range(len(self.reward_funcs))]
         found = [answer.result() if isinstance(answer, Future) else answer for answer in asked]
         columns = [self._as_tensor(answer) for answer in found]
         rewards = self._accelerator.gather(torch.stack(columns, dim=1))
-        check_model_rewards(rewards, self.reward_funcs, self._names)
-        return weigh_rewards(rewards, self._weights)
+        check_model_rewards(rewards, self.reward_funcs, self.names)
+        return rewards
 
     def _ask(self, number: int, arguments: dict[str, Any]) -> Any:
         """The rewards of one function or model; for an async function their future, so that others run meanwhile."""
