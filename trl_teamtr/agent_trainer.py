@@ -184,7 +184,7 @@ class AgentTrainer(GRPOTrainer):
             [view.completion_ids for view in views],
             [view.mask for view in views],
             answers(transcripts),
-            None,
+            [view.logps for view in views] if self.use_vllm else None,  # for TRL's importance-sampling correction
             extra_fields,
             None,
             None,

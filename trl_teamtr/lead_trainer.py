@@ -107,6 +107,8 @@ class LeadTrainer(AgentTrainer):
             fleet = Fleet(self.team.speakers, FleetSettings.of(args))
             for member in self.members:
                 member.speaker.backend, member.args.use_vllm = fleet, True  # as it was given; saved with the team
+                # Of TRL's own use of vLLM only the correction is left, which this turns on
+                member.use_vllm = args.vllm_importance_sampling_correction
         for member in self.members:
             turns = count_own_turns(self.team.rules, self.team.names, member.name)
             member.turn_radii = make_turn_radii(member.radius, args.radius_schedule, turns)
