@@ -10,8 +10,9 @@ tiny model (one layer of width 64). The script prints:
 
 - seconds of one publication: the adapter is written, loaded, the version before it unloaded, and the one before that deleted.
   Median and largest; and of its parts the call that loads, and the call that unloads;
-- adapters that the server knows, and folders of adapters, after each publication of a team of three that takes turns with
-  being updated, where all three speak after each: the most of them;
+- adapters that the server knows, those that its engine has in memory (some may be unloaded and not yet forgotten), and folders of
+  adapters, after each publication of a team of three that takes turns with being updated, where all three speak after each:
+  the most of them;
 - memory of the server with its engine (resident, of all its processes), along these publications.
 
 Prints a table, and one JSON object last.
@@ -119,12 +120,14 @@ def follow_team(speakers, url: str, folder: Path, count: int, memory: Callable[[
     fleet = make_fleet(speakers, url, folder, timeout=TIMEOUT, max_logp_difference=None)
     requests_of_all = [Request(speaker.name, [2, 0], 2) for speaker in speakers]
     fleet.generate(requests_of_all)
-    found = {"adapters": [], "folders": [], "MiB": []}
+    found = {"adapters": [], "in the engine": [], "folders": [], "MiB": []}
     for number in range(count):
         fleet.publish(speakers[number % len(speakers)].name)
         fleet.generate(requests_of_all)
         models = requests.get(f"{url}/v1/models", timeout=60).json()["data"]
         found["adapters"].append(len(models) - 1)  # and the model itself
+        answer = requests.post(f"{url}/collective_rpc", json={"method": "list_loras"}, timeout=60)
+        found["in the engine"].append(len(answer.json()["results"][0]))
         found["folders"].append(len(os.listdir(folder)))
         found["MiB"].append(memory())
     fleet.close()
@@ -138,22 +141,21 @@ def main(options):
         base = save_base(folder / "base", size=4, **SHAPES)
         speakers = speakers_of(lora_team(base, NAMES))
         with server_for(base, folder, options.size == "smoke") as (url, memory):
+            version = requests.get(f"{url}/version", timeout=60).json()["version"]
             seconds = time_publications(speakers[0], url, folder / "cost", timed)
             found = follow_team(speakers, url, folder / "sync", published, memory)
     print(f"{timed} publications of one adapter, milliseconds")
     for part, values in seconds.items():
         print(f"  {part:<12} median {1e3 * statistics.median(values):7.1f}   largest {1e3 * max(values):7.1f}")
     print(f"{published} publications of a team of {len(NAMES)}")
-    first = max(found["adapters"][:50])
-    print(
-        f"  adapters, at most  {first} in the first 50, {max(found['adapters'])} in all; at the end {found['adapters'][-1]}"
-    )
-    print(f"  folders, at most   {max(found['folders'])}")
+    for what in ("adapters", "in the engine", "folders"):
+        first, most, last = max(found[what][:50]), max(found[what]), found[what][-1]
+        print(f"  {what:<13} at most {first} in the first 50, {most} in all; at the end {last}")
     marks = sorted({max(1, published * part // 4) for part in range(1, 5)} | {1})
     print("  memory of the server, MiB  " + "   ".join(f"after {n}: {found['MiB'][n - 1]:.0f}" for n in marks))
-    print(describe_machine())
+    print(f"server: vLLM {version}; trainer: {describe_machine()}")
     result = {part: round(1e3 * statistics.median(values), 1) for part, values in seconds.items()}
-    result |= {"adapters": max(found["adapters"]), "folders": max(found["folders"]), "size": options.size}
+    result |= {what: max(found[what]) for what in ("adapters", "in the engine", "folders")} | {"size": options.size}
     print(json.dumps(result | {"MiB": [round(found["MiB"][n - 1]) for n in marks]}))
 
 

@@ -189,6 +189,8 @@ class FakeServer:
             return 405, {}
         if path == "/v1/models":
             return 200, {"data": [{"id": self.model_path}, *({"id": name} for name in self.adapters)]}
+        if path == "/version":
+            return 200, {"version": "fake"}
         return (200, {}) if path == "/health" else (404, {"detail": "Not Found"})
 
     def post(self, path: str, body: dict) -> tuple[int, dict]:
@@ -199,6 +201,8 @@ class FakeServer:
         if path == "/v1/unload_lora_adapter":
             return self.unload_adapter(body)
         if path == "/collective_rpc":
+            if body["method"] == "list_loras":
+                return 200, {"results": [list(range(1, 1 + len(self.adapters)))]}
             if body["method"] != "reload_weights":
                 return 500, {"error": {"message": f"Worker has no attribute '{body['method']}'"}}
             self.base = self._load(body["kwargs"]["weights_path"])

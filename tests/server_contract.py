@@ -24,6 +24,7 @@ def check_contract(url: str, model: str):
     def post(path: str, body: dict) -> requests.Response:
         return requests.post(f"{url}{path}", json=body, timeout=60)
 
+    assert requests.get(f"{url}/version", timeout=60).json()["version"]
     assert client.is_healthy() and client.takes_adapters() and client.served_name() == model
     check_info(client, model)
     # Adapters that are not there
@@ -38,6 +39,7 @@ def check_contract(url: str, model: str):
     ] * 3
     wrong = post("/collective_rpc", {"method": "no_such_method"})
     assert wrong.status_code == 500 and "no_such_method" in wrong.text
+    assert post("/collective_rpc", {"method": "list_loras"}).json() == {"results": [[]]}
     check_completions(client, model)
     assert client.is_healthy()
 
