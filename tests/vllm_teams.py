@@ -1,4 +1,4 @@
-"""Tiny teams for the fake vLLM server."""
+"""Tiny teams for vLLM servers, fake and real."""
 
 from accelerate import Accelerator
 from peft import LoraConfig
@@ -10,8 +10,8 @@ from trl_teamtr.policy.generation.fleet import Fleet, FleetSettings
 from trl_teamtr.policy.making import make_speakers
 
 
-def save_base(folder, seed: int = 0, size: int = 3) -> str:
-    make_model(size, seed).save_pretrained(folder)
+def save_base(folder, seed: int = 0, size: int = 3, **fields) -> str:
+    make_model(size, seed, **fields).save_pretrained(folder)
     make_tokenizer(size).save_pretrained(folder)
     return str(folder)
 

@@ -180,8 +180,17 @@ class AgentTrainer(GRPOTrainer):
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
         prompts, completions = [view.prompt_ids for view in views], [view.completion_ids for view in views]
-        masks = [view.mask for view in views]
-        return prompts, completions, masks, answers(transcripts), None, extra_fields, None, None
+        masks, logps = [view.mask for view in views], [view.logps for view in views]  # these for TRL's correction
+        return (
+            prompts,
+            completions,
+            masks,
+            answers(transcripts),
+            logps if self.use_vllm else None,
+            extra_fields,
+            None,
+            None,
+        )
 
     def _current_rollouts(self) -> Rollouts:
         assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls

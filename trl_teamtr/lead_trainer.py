@@ -104,9 +104,11 @@ class LeadTrainer(AgentTrainer):
         self.residency = Residency(self.members, args.offload_idle_agents)
         if args.use_vllm:
             preflight.refuse_processors({member.name: member.processing_class for member in self.members})
-            fleet = Fleet(self.team.speakers, FleetSettings.of(args))
+            self.team.speak_through(Fleet(self.team.speakers, FleetSettings.of(args)))
             for member in self.members:
-                member.speaker.backend, member.args.use_vllm = fleet, True  # as it was given; saved with the team
+                member.args.use_vllm = True  # as it was given; saved with the team
+                # Of TRL's own use of vLLM only the correction is left, which this turns on
+                member.use_vllm = args.vllm_importance_sampling_correction
         for member in self.members:
             turns = count_own_turns(self.team.rules, self.team.names, member.name)
             member.turn_radii = make_turn_radii(member.radius, args.radius_schedule, turns)

@@ -12,6 +12,7 @@ from .agents.team_file import load_team, read_speaking_settings, read_team_file
 from .conversation.router import Router
 from .conversation.rules import RolloutRules, StopCondition, TurnTaking, make_rules
 from .conversation.transcript import Message, Transcript
+from .policy.backend import Backend
 from .policy.evaluating import evaluating
 from .policy.making import make_speakers
 from .policy.speaker import Speaker
@@ -116,6 +117,11 @@ class Team:
             said (`Sequence[Sequence[Message]]`, *optional*): For each row the messages that its rollout begins with.
         """
         return self.turn_loop.run(self.turn_loop.begin(rows, said))
+
+    def speak_through(self, backend: Backend):
+        """From now on, let all members sample their messages through `backend`."""
+        for speaker in self.speakers:
+            speaker.backend = backend
 
     def close(self):
         """Release what the agents' backends hold outside this process, until an agent next speaks."""

@@ -95,3 +95,16 @@ def test_certificate_refuses_transformed_sampling(make_config, transform):
         ValueError, match=f"samples with {'top_p' if 'top_p' in transform else 'typical_p'}=0.9, but `log_cert"
     ):
         check_sampling(args, [Agent("solver", "model")])
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
+def test_the_correction_of_a_server_refuses_truncated_sampling(make_config, transform):
+    (key, value), *_ = transform.items()
+    served = {"use_vllm": True, "vllm_mode": "server", "kl_estimator": "exact"}
+    with pytest.raises(
+        ValueError, match=f"'a' samples with {key}={value}, but `vllm_importance_sampling_corr.*`False`"
+    ):
+        check_sampling(make_config(**served, **transform), [Agent("a", "m")])
+    check_sampling(make_config(**served, **transform), [Agent("a", "m", trainable=False)])
+    check_sampling(make_config(**served, **transform, vllm_importance_sampling_correction=False), [Agent("a", "m")])
+    check_sampling(make_config(**served), [Agent("a", "m")])

@@ -7,7 +7,7 @@ from tiny import make_model
 
 from trl_teamtr import Agent
 from trl_teamtr.evaluation import EvaluationConfig
-from trl_teamtr.evaluation.checks import check_dataset, check_launch, check_players, check_prompts, reads_transcripts
+from trl_teamtr.evaluation.checks import check_dataset, check_players, check_prompts, reads_transcripts
 from trl_teamtr.tasks.link import link_reward
 from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
 
@@ -102,9 +102,3 @@ def test_single_model_without_the_agents_prompt_is_told():
         warnings.simplefilter("error")
         check_prompts(EvaluationConfig(protocols=["majority"], single_prompt="Reply."), dataset, team, team)
         check_prompts(EvaluationConfig(protocols=["team"]), dataset, team, team)
-
-
-def test_vllm_is_refused(make_config):
-    args = make_config(use_vllm=True, vllm_mode="server", vllm_importance_sampling_correction=False)
-    with pytest.raises(ValueError, match="An evaluation does not speak through vLLM servers yet.*`use_vllm=False`"):
-        check_launch(args)

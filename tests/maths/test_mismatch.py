@@ -38,6 +38,11 @@ def test_means_are_the_kl_and_the_total_variation_distance():
     together = mismatch(theirs, ours, numbers.expand(len(messages), -1))
     assert together.kl == pytest.approx(sum(one.kl for one in each).item())
     assert together.messages == len(messages)
+    # Weighed, the messages of the sampler are as many as those of the scorer
+    assert sum(w * one.weight for w, one in zip(p, each, strict=True)) == pytest.approx(1.0)
+    weights = (ours - theirs).sum(1).exp()
+    assert together.weight == pytest.approx(weights.sum().item())
+    assert together.square == pytest.approx(weights.square().sum().item())
     assert together.largest == pytest.approx((theirs - ours).abs().max().item())
 
 
@@ -49,4 +54,4 @@ def test_messages_that_were_not_sampled_to_the_end_are_left_out():
     assert found.messages == 1 and found.largest == 0.5
     assert found.tv == pytest.approx(1 - math.exp(-0.5)) and found.kl == pytest.approx(math.exp(-0.5) - 0.5)
     none = mismatch(sampler[1:], scorer[1:], numbers[1:])
-    assert [part.item() for part in none] == [0, 0, 0, 0]
+    assert [part.item() for part in none] == [0] * 6

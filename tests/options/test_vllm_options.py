@@ -13,7 +13,14 @@ from trl_teamtr.options.vllm_options import check_vllm_options
     "fields, message",
     [
         ({"vllm_mode": "colocate"}, "`vllm_mode='colocate'` is not supported .*set `vllm_mode='server'`"),
-        ({"vllm_importance_sampling_correction": True}, "TRL's default, is not supported .*Set it to `False`"),
+        (
+            {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "none"},
+            "`vllm_importance_sampling_mode` must be one of 'token_truncate', .* got 'none'",
+        ),
+        (
+            {"vllm_importance_sampling_correction": True, "loss_type": "vespo"},
+            "`loss_type='vespo'` .* must be 'token_truncate' or 'token_mask', got 'sequence_mask'",
+        ),
         ({"vllm_max_model_length": 64}, "`vllm_max_model_length=64` would have no effect: a vLLM server is told so"),
         ({"vllm_enable_sleep_mode": True}, "`vllm_enable_sleep_mode=True` would have no effect"),
         ({"vllm_structured_outputs_regex": "a*"}, "`vllm_structured_outputs_regex='a.'` would have no effect"),

@@ -30,6 +30,7 @@ def test_generation_in_float32_is_the_policy_that_is_trained(tmp_path, fields):
     trainer.train()
     found = logged(trainer)
     assert len(found) == 6 and max(map(max, found)) < 1e-4
+    assert all(abs(log["sampling/ess"] - 1) < 1e-4 for log in trainer.state.log_history if "sampling/ess" in log)
 
 
 def test_another_distribution_is_measured_and_warned_of(tmp_path, monkeypatch):
@@ -43,6 +44,7 @@ def test_another_distribution_is_measured_and_warned_of(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"'x': its messages are sampled from .* more than half its radius of 0.01"):
         trainer.train()
     assert min(logged(trainer)[0]) > 0.005
+    assert 0 < min(log["sampling/ess"] for log in trainer.state.log_history if "sampling/ess" in log) < 0.99
 
 
 def test_nothing_is_logged_of_a_sampler_that_says_nothing(tmp_path, monkeypatch):

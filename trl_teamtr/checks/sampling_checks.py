@@ -32,6 +32,7 @@ def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
         _check_verification(own, agent.name)
         if agent.trainable:  # probabilities of a frozen agent's messages are not compared
             _check_truncation(own, agent)
+            _check_correction(args, own, agent.name)
             if own.kl_estimator is None and choose_estimator(own, agent.radius_in(args)) == "exact":
                 exact.append(f"{agent.name!r} ({', '.join(_all_transforms(own))})")
     if exact:
@@ -67,6 +68,16 @@ def _check_truncation(args: TeamTRConfig, agent: Agent):
         raise ValueError(
             f"Agent {agent.name!r} samples with {', '.join(used)}, but `kl_estimator='k3'` is unbiased only for samples of "
             "the untransformed policy (any temperature). Leave it out, use `kl_estimator='exact'`, or drop the transform."
+        )
+
+
+def _check_correction(args: TeamTRConfig, own: TeamTRConfig, name: str):
+    used = _all_transforms(own)
+    if used and args.use_vllm and args.vllm_importance_sampling_correction:
+        raise ValueError(
+            f"Agent {name!r} samples with {', '.join(used)}, but `vllm_importance_sampling_correction=True` (the default) compares "
+            "the log-probabilities of vLLM, which are those after such a truncation, with those before it. Set it to `False`, or "
+            "drop the transform."
         )
 
 

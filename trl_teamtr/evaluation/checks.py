@@ -29,11 +29,7 @@ def reads_transcripts(reward_func: Any) -> bool:
 
 
 def check_launch(args: TeamTRConfig):
-    """Raise `ValueError` if DeepSpeed or vLLM is in use: an evaluation has no engine for them."""
-    if args.use_vllm:
-        raise ValueError(
-            "An evaluation does not speak through vLLM servers yet: its teams generate with transformers. Leave `use_vllm=False`."
-        )
+    """Raise `ValueError` if DeepSpeed is in use: an evaluation has no engine for it."""
     if args.deepspeed_plugin is not None:
         raise ValueError(
             "An evaluation cannot be launched with DeepSpeed: each process holds all models. Use "

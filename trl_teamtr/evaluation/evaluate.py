@@ -1,10 +1,11 @@
 """Evaluation of a team and its baselines on one dataset, with the same rewards and the same turn loop."""
 
+import contextlib
 import copy
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -14,11 +15,12 @@ from ..agents.agent import Agent
 from ..agents.resolving import resolve_agents
 from ..agents.settings import SpeakingSettings
 from ..agents.team_file import load_team, read_speaking_settings, warn_of_other_turns
-from ..checks.preflight import check_speakers
+from ..checks.preflight import check_speakers, refuse_processors
 from ..conversation.router import Router
 from ..conversation.rules import TurnTaking
 from ..conversation.template_date import agree_on_date
 from ..conversation.transcript import Message, Transcript
+from ..policy.generation import Fleet, FleetSettings
 from ..policy.making import load_members
 from ..returns.rewards import check_reward_funcs
 from ..returns.scorer import RewardScorer
@@ -148,13 +150,25 @@ class _Tables:
         """`agents` with their models and tokenizers, which all panels share."""
         return load_members(agents, self._settings)
 
+    @contextlib.contextmanager
     def seat(
         self, agents: Sequence[Agent], turns: TurnTaking, router: Router | None = None, stop_condition=None
-    ) -> Panel:
-        """A panel of `agents`; raises unless they can read the tasks."""
+    ) -> Iterator[Panel]:
+        """
+        Context with a panel of `agents`; raises unless they can read the tasks. With `use_vllm=True` they speak through the
+        vLLM servers of the config, which hold their adapters until the end.
+        """
+        if self.args.use_vllm:  # whole models are those of the servers: none of them changes
+            agents = [dataclasses.replace(agent, trainable=False) for agent in agents]
         team = Team.from_agents(agents, self._settings, turns, router, stop_condition, self._accelerator)
         check_speakers(team.speakers, {"evaluation": share_prompts(self.dataset, agents)}, team.rules)
-        return Panel(team, self.dataset, self._scorer, self.args)
+        if self.args.use_vllm:
+            refuse_processors({agent.name: agent.processing_class for agent in agents})
+            team.speak_through(Fleet(team.speakers, FleetSettings.of(self.args)))
+        try:
+            yield Panel(team, self.dataset, self._scorer, self.args)
+        finally:
+            team.close()
 
 
 class _Evaluation:
@@ -183,14 +197,18 @@ class _Evaluation:
         """All protocols of the config, `"team"` played by `team`, and the others by `players`."""
         wanted, results = self.config.protocols, {}
         if team is not None and "team" in wanted:
-            results["team"] = self._converse("team", self.tables.seat(team, turns, router, stop_condition))
+            with self.tables.seat(team, turns, router, stop_condition) as panel:
+                results["team"] = self._converse("team", panel)
         if set(SAMPLED) & set(wanted):
-            results |= self._sample(players, results.get("team"))
+            with self.tables.seat(
+                seat("single", players, self.config), *take_turns("single", 1, self.config)
+            ) as panel:
+                results |= self._sample(panel, results.get("team"))
         for protocol in ("debate", "debate_judge", "role_play"):
             if protocol in wanted:
                 agents = seat(protocol, players, self.config)
-                panel = self.tables.seat(agents, *take_turns(protocol, len(agents), self.config))
-                results[protocol] = self._converse(protocol, panel)
+                with self.tables.seat(agents, *take_turns(protocol, len(agents), self.config)) as panel:
+                    results[protocol] = self._converse(protocol, panel)
         return {protocol: results[protocol] for protocol in PROTOCOLS if protocol in results}
 
     # Protocols of one conversation per episode
@@ -229,9 +247,8 @@ class _Evaluation:
 
     # Protocols that differ only in how they choose among the same samples of one model
 
-    def _sample(self, players: Sequence[Agent], team: ProtocolResult | None) -> dict[str, ProtocolResult]:
+    def _sample(self, panel: Panel, team: ProtocolResult | None) -> dict[str, ProtocolResult]:
         config = self.config
-        panel = self.tables.seat(seat("single", players, config), *take_turns("single", 1, config))
         first, size = panel.write(self.tasks, "single"), 1
         if {"best_of_n", "majority"} & set(config.protocols):
             size = config.budget_samples or _samples_for(team, first)

@@ -16,12 +16,16 @@ class Mismatch(NamedTuple):
         kl (`torch.Tensor`): Of the k3 estimates of $\\mathrm{KL}(\\tilde p \\| p)$, in nats.
         tv (`torch.Tensor`): Of $(1 - e^{\\Delta})^+$, where $\\Delta$ is the sum over the tokens of a message: its mean is the
             total variation distance of the messages, without bias.
+        weight, square (`torch.Tensor`): Of $w = e^{\\Delta}$ and of $w^2$: with them, messages of $\\tilde p$ are weighed as
+            those of $p$, and $(\\sum w)^2 / \\sum w^2$ is their effective number.
         largest (`torch.Tensor`): The largest $|\\Delta_t|$ of a token, in nats.
         messages (`torch.Tensor`): Number of messages.
     """
 
     kl: torch.Tensor
     tv: torch.Tensor
+    weight: torch.Tensor
+    square: torch.Tensor
     largest: torch.Tensor
     messages: torch.Tensor
 
@@ -47,10 +51,12 @@ def mismatch(sampler: torch.Tensor, scorer: torch.Tensor, numbers: torch.Tensor)
     log_ratio, kl, unknown = zeros.scatter_add(2, index, per_token.nan_to_num() * of_message)
     written = zeros[0].scatter_add(1, places, of_message.double()) > 0
     whole = written & (unknown == 0)
-    tokens = of_message & whole.gather(1, places)
+    tokens, weights = of_message & whole.gather(1, places), log_ratio[whole].exp()
     return Mismatch(
         kl[whole].sum(),
-        (1 - log_ratio[whole].exp()).clamp(min=0).sum(),
+        (1 - weights).clamp(min=0).sum(),
+        weights.sum(),
+        weights.square().sum(),
         delta[tokens].abs().max() if tokens.any() else delta.new_zeros(()),
         whole.sum(),
     )

@@ -12,6 +12,9 @@ _WITHOUT_EFFECT = (
     *("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size"),
 )
 
+# TRL's modes of the importance-sampling correction
+_CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+
 
 def check_vllm_options(args: Any):
     """
@@ -35,10 +38,15 @@ def check_vllm_options(args: Any):
         f"`vllm_mode={args.vllm_mode!r}` is not supported by TeamTRTrainer yet: all agents speak through vLLM servers. Start one "
         "(`vllm serve`), and set `vllm_mode='server'`; or leave `use_vllm=False`.",
     )
+    mode = args.vllm_importance_sampling_mode
     check(
-        not args.vllm_importance_sampling_correction,
-        "`vllm_importance_sampling_correction=True`, TRL's default, is not supported by TeamTRTrainer yet. Set it to `False`. How "
-        "far messages are sampled from the policy is logged as `sampling/kl`.",
+        not args.vllm_importance_sampling_correction or mode in _CORRECTIONS,
+        f"`vllm_importance_sampling_mode` must be one of {', '.join(repr(each) for each in _CORRECTIONS)}, got {mode!r}.",
+    )
+    check(
+        not (args.vllm_importance_sampling_correction and args.loss_type == "vespo") or mode.startswith("token_"),
+        f"`loss_type='vespo'` weighs whole sequences itself, so `vllm_importance_sampling_mode` must be 'token_truncate' or "
+        f"'token_mask', got {mode!r}.",
     )
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
     given = [f"{name}={getattr(args, name)!r}" for name in _WITHOUT_EFFECT if getattr(args, name) != defaults[name]]

@@ -126,8 +126,9 @@ def plan(
 
     Raises:
         `ValueError`: If prompts and messages do not fit into the contexts.
-        `NotImplementedError`: For optimizers of packages that can only be tried on a device.
+        `NotImplementedError`: For optimizers of packages that can only be tried on a device, and with `use_vllm=True`.
     """
+    _refuse_servers(args)
     launch = _find_launch(args, launch, device_memory_gib)
     agents, mode = resolve_team(model, args, peft_config), FakeTensorMode()
     half = AUTOCAST.get(launch.mixed_precision)
@@ -152,6 +153,14 @@ def plan(
     if calibrate:
         found.seconds, found.device = time_stage(members, batches, args, resampling)
     return found
+
+
+def _refuse_servers(args: TeamTRConfig):
+    if args.use_vllm:
+        raise NotImplementedError(
+            "A plan does not know vLLM servers. Plan with `use_vllm=False`: the trainer takes no more with servers, and nothing "
+            "for generation. A server tells when it starts how much its GPU has left for keys and values."
+        )
 
 
 def _find_launch(args: TeamTRConfig, launch: Launch | str | None, device_memory_gib: float | None) -> Launch:

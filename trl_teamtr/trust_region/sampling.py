@@ -1,12 +1,13 @@
 """How far the messages of an update were sampled from the policy that scores them."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ..maths.mismatch import mismatch
+from ..maths.mismatch import Mismatch, mismatch
 from ..policy.speaker import Speaker
 
 
@@ -20,15 +21,17 @@ class SamplingReport:
         kl (`float`): KL(sampler ‖ scorer), k3 in nats per message.
         tv (`float`): Total variation distance of the messages.
         max (`float`): Largest difference of two log-probabilities of a token, in nats.
+        ess (`float`): Effective number of the messages if they are weighed as samples of the scorer, as a share of them.
     """
 
     kl: float
     tv: float
     max: float
+    ess: float
 
     def as_metrics(self) -> dict[str, float]:
         """Under its logged names."""
-        return {"sampling/kl": self.kl, "sampling/tv": self.tv, "sampling/max": self.max}
+        return {f"sampling/{name}": value for name, value in dataclasses.asdict(self).items()}
 
 
 @torch.no_grad()
@@ -50,12 +53,13 @@ def report_sampling(speaker: Speaker, micro_batches: Sequence[dict], radius: flo
         scorer = part["scored_logps"] if "scored_logps" in part else part["old_per_token_logps"]
         found.append(mismatch(part["sampler_logps"], scorer, part["message_numbers"]))
     device = speaker.policy.accelerator.device
-    own = torch.stack([torch.stack([part.kl, part.tv, part.largest, part.messages.double()]) for part in found])
+    own = torch.stack([torch.stack([part.double() for part in parts]) for parts in found])
     parts = speaker.policy.accelerator.gather(own.to(device))
-    kl, tv, _, messages = parts.sum(dim=0).tolist()
+    kl, tv, weight, square, _, messages = parts.sum(dim=0).tolist()
     if messages == 0:
         return None
-    report = SamplingReport(kl / messages, tv / messages, parts[:, 2].max().item())
+    largest = Mismatch(*parts.T).largest.max().item()
+    report = SamplingReport(kl / messages, tv / messages, largest, weight**2 / square / messages)
     if radius is not None and report.kl > radius / 2:
         warnings.warn(
             f"Agent {speaker.name!r}: its messages are sampled from a distribution that is {report.kl:.3g} nats per message "

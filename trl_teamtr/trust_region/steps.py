@@ -42,15 +42,18 @@ def score_current(
         speaker ([`Speaker`]): Whose policy it is. All processes call this together.
         trained, monitored (`list[dict]`): Micro-batches that are trained on, and that the KL alone is measured on.
             `scored_logps` are added, by which the trust region decides, and `old_per_token_logps`, in the precision of
-            training, to those that are trained on in several optimizer steps per pass.
+            training, to those that are trained on in several optimizer steps per pass. All have these already if the
+            importance-sampling correction needed them.
         num_steps (`int`): Number of these steps.
         decides (`bool`): Whether there is a trust region.
         first (`bool`): Whether `scored_logps` are needed before the first pass.
     """
     several, as_it_trains = num_steps > 1, speaker.policy.scores_as_it_trains
+    corrected = "old_per_token_logps" in trained[0]
     if decides:
-        for part in [*trained, *monitored] if first or several or not as_it_trains else monitored:
-            part["scored_logps"] = speaker.token_logps(part)
-    for part in trained if several else []:
+        for part in [*trained, *monitored] if first or several or corrected or not as_it_trains else monitored:
+            known = corrected and as_it_trains
+            part["scored_logps"] = part["old_per_token_logps"] if known else speaker.token_logps(part)
+    for part in trained if several and not corrected else []:
         known = decides and as_it_trains
         part["old_per_token_logps"] = part["scored_logps"] if known else speaker.token_logps(part, as_trained=True)

@@ -44,7 +44,7 @@ def test_failures_are_told_apart_by_what_would_mend_them(served):
     gone = client.attempt(lambda: client.complete(ask("run-x-v1")), "a message")
     assert gone.lost and gone.url == server.url and "a message" in gone.message and "does not exist" in gone.message
     wrong = client.attempt(lambda: client._post("/collective_rpc", {"method": "other"}), "weights")
-    assert not wrong.lost and "400: " in wrong.message and "There is no method other" in wrong.message
+    assert not wrong.lost and "500: " in wrong.message and "no attribute 'other'" in wrong.message
 
     def refuse():
         raise ValueError("too long")

@@ -8,7 +8,8 @@ from vllm_teams import lora_team, make_fleet, make_lora, save_base, speakers_of
 
 from trl_teamtr import Agent
 from trl_teamtr.policy.generation.client import ServerClient
-from trl_teamtr.policy.generation.server_checks import check_agents, check_server, command, expected_dtype
+from trl_teamtr.policy.generation.server_checks import check_agents, check_server, expected_dtype, start_for
+from trl_teamtr.policy.generation.server_start import ServerStart
 
 
 FAULTS = [
@@ -69,11 +70,9 @@ def test_a_server_that_is_not_there_is_named_with_how_to_start_it(base, tmp_path
 
 
 def test_the_command_fits_the_agents(base):
-    whole = "VLLM_SERVER_DEV_MODE=1 vllm serve BASE --logprobs-mode processed_logprobs --generation-config vllm --dtype float32"
-    assert command(speakers_of([Agent("x", base)])) == whole.replace("BASE", base)
-    adapters = command(speakers_of(lora_team(base, "xyz")))
-    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" in adapters
-    assert adapters.endswith("--enable-lora --max-lora-rank 8 --max-loras 4")
+    whole = ServerStart(base, "float32", 1, [], 128)
+    assert start_for(speakers_of([Agent("x", base)])) == whole
+    assert start_for(speakers_of(lora_team(base, "xyz"))) == ServerStart(base, "float32", 3, [2, 2, 2], 128)
 
 
 def test_messages_are_sampled_in_the_dtype_of_the_run(base):

@@ -7,12 +7,12 @@ from typing import Any
 
 import requests
 import torch
-from trl.experimental.async_grpo.async_grpo_trainer import round_lora_rank
 
 from ..precision import AUTOCAST
 from ..speaker import Speaker
 from .client import ServerClient
 from .servable import base_of, is_adapter, is_quantized, rank_of
+from .server_start import ServerStart
 
 
 def check_agents(speakers: Sequence[Speaker], url: str):
@@ -75,20 +75,15 @@ def wait_until_ready(client: ServerClient, speakers: Sequence[Speaker]):
     except TimeoutError as error:
         raise ConnectionError(
             f"No vLLM server answered at {client.server_url} within {client.server_timeout:g} seconds "
-            f"(`vllm_server_timeout`). Start one: `{command(speakers)}`, or set `vllm_server_base_url`."
+            f"(`vllm_server_timeout`). Start one: `{start_for(speakers)}`, or set `vllm_server_base_url`."
         ) from error
 
 
-def command(speakers: Sequence[Speaker]) -> str:
+def start_for(speakers: Sequence[Speaker]) -> ServerStart:
     """How to start a server for `speakers`."""
-    environment, flags = "VLLM_SERVER_DEV_MODE=1", "--logprobs-mode processed_logprobs --generation-config vllm"
-    flags += f" --dtype {_name(expected_dtype(speakers[0]))}"
-    adapters = [speaker for speaker in speakers if is_adapter(speaker)]
-    if adapters:
-        environment += " VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
-        rank = round_lora_rank(max(rank_of(speaker) for speaker in adapters))
-        flags += f" --enable-lora --max-lora-rank {rank} --max-loras {len(speakers) + 1}"
-    return f"{environment} vllm serve {base_of(speakers[0])} {flags}"
+    ranks = [rank_of(speaker) for speaker in speakers if is_adapter(speaker)]
+    length = max(speaker.max_view_length for speaker in speakers)
+    return ServerStart(base_of(speakers[0]), _name(expected_dtype(speakers[0])), len(speakers), ranks, length)
 
 
 def expected_dtype(speaker: Speaker) -> torch.dtype:
@@ -101,7 +96,7 @@ def _check_model(served: dict[str, Any], speakers: Sequence[Speaker]) -> list[st
     found, base = [], base_of(speakers[0])
     if not _is_same(served["model"], base):
         found.append(f"its model is {served['model']!r}, theirs is {base!r}: `--model {base}`")
-    needed = max(speaker.max_view_length for speaker in speakers)
+    needed = start_for(speakers).max_length
     if needed < sys.maxsize and served["max_model_len"] < needed:
         found.append(
             f"it reads at most {served['max_model_len']} tokens, they read up to {needed}: `--max-model-len {needed}` (or lower "
@@ -130,12 +125,10 @@ def _check_model(served: dict[str, Any], speakers: Sequence[Speaker]) -> list[st
 
 
 def _check_adapters(client: ServerClient, info: dict[str, Any], speakers: Sequence[Speaker]) -> list[str]:
-    adapters = [speaker for speaker in speakers if is_adapter(speaker)]
-    if not adapters:
+    start = start_for(speakers)
+    if not start.ranks:
         return []
-    # Of each agent one, frozen ones too, and one more while a new version replaces the old
-    found, lora, count = [], info["lora_config"], len(speakers) + 1
-    rank = round_lora_rank(max(rank_of(speaker) for speaker in adapters))
+    found, lora, rank, count = list[str](), info["lora_config"], start.max_lora_rank, start.max_loras
     if lora is None:
         found.append(f"it takes no adapters: `--enable-lora --max-lora-rank {rank} --max-loras {count}`")
     else:
