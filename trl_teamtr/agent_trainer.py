@@ -179,18 +179,13 @@ class AgentTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
-        prompts, completions = [view.prompt_ids for view in views], [view.completion_ids for view in views]
-        masks, logps = [view.mask for view in views], [view.logps for view in views]  # these for TRL's correction
-        return (
-            prompts,
-            completions,
-            masks,
-            answers(transcripts),
-            logps if self.use_vllm else None,
-            extra_fields,
-            None,
-            None,
+        ids = (
+            [view.prompt_ids for view in views],
+            [view.completion_ids for view in views],
+            [view.mask for view in views],
         )
+        logps = [view.logps for view in views] if self.use_vllm else None  # for TRL's correction
+        return *ids, answers(transcripts), logps, extra_fields, None, None
 
     def _current_rollouts(self) -> Rollouts:
         assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls
