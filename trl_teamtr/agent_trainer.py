@@ -170,7 +170,7 @@ class AgentTrainer(GRPOTrainer):
 
     def _generate(self, prompts: list):
         mode, rollouts = "train" if self.model.training else "eval", self._current_rollouts()
-        transcripts, views = rollouts.transcripts, rollouts.views[self.name]
+        transcripts = rollouts.transcripts
         found = measure_rollouts(rollouts, self.name, self.accelerator)
         if mode == "train":
             self.state.num_input_tokens_seen += found.num_tokens
@@ -179,13 +179,9 @@ class AgentTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
         extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
-        ids = (
-            [view.prompt_ids for view in views],
-            [view.completion_ids for view in views],
-            [view.mask for view in views],
-        )
-        logps = [view.logps for view in views] if self.use_vllm else None  # for TRL's correction
-        return *ids, answers(transcripts), logps, extra_fields, None, None
+        prompts, completions, masks, logps = rollouts.sequences_of(self.name)
+        sampled = logps if self.use_vllm else None  # for TRL's importance-sampling correction
+        return prompts, completions, masks, answers(transcripts), sampled, extra_fields, None, None
 
     def _current_rollouts(self) -> Rollouts:
         assert self._rollouts is not None  # set by `_generate_and_score_completions`, within which TRL calls

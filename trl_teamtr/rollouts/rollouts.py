@@ -38,6 +38,12 @@ class Rollouts:
         """Number of messages that some view left out for lack of room."""
         return sum(view.num_cut for views in self.views.values() for view in views)
 
+    def sequences_of(self, name: str) -> tuple[list[list[int]], list[list[int]], list[list[int]], list[list[float]]]:
+        """For each row the `prompt_ids`, the `completion_ids`, the `mask` and the `logps` of the view of agent `name`."""
+        views = self.views[name]
+        completions, masks = [view.completion_ids for view in views], [view.mask for view in views]
+        return [view.prompt_ids for view in views], completions, masks, [view.logps for view in views]
+
     def read(self, speaker: Speaker, row: int) -> bool:
         """Update the view of `speaker` in a row; `False` if it has no room to answer."""
         transcript = self.transcripts[row]
