@@ -1,5 +1,6 @@
 """The lead of a team, its first trainable member, which evaluates, saves and loads for all members."""
 
+import dataclasses
 import math
 import os
 from typing import Any
@@ -14,8 +15,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
+from .agents.agent_folders import folder_beside, put_agent, recover_agent, remove_model
 from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
+from .agents.settings import SpeakingSettings
 from .agents.team_file import folder_of, own_folder, write_team_files
 from .checks import preflight
 from .checks.idle import IdleWatch
@@ -23,6 +26,7 @@ from .checks.padding import check_padding
 from .checks.router_loss import check_router_loss
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
+from .conversation.rules import RolloutRules, TurnTaking
 from .conversation.template_date import agree_on_date
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
@@ -37,7 +41,6 @@ from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
 from .runs import checkpoint, hub
-from .runs.agent_folders import folder_beside, put_agent, recover_agent, remove_model
 from .runs.checkpoint_files import put_checkpoint
 from .runs.preemption import PreemptionCallback
 from .runs.stage_state import save_stage
@@ -97,6 +100,12 @@ class LeadTrainer(AgentTrainer):
             check_router_loss(member.model, member.agent, member.aux_loss_enabled)
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
+
+    def _make_team(self, rules: RolloutRules, args: TeamTRConfig, prompt: str | list) -> Team:
+        """The team of the members, with what is saved with it; `prompt` is one of those that it is trained on."""
+        speakers, settings = [member.speaker for member in self.members], SpeakingSettings.of(args).as_spoken(args)
+        conversational = not isinstance(prompt, str)
+        return Team(speakers, rules, self.accelerator, settings, TurnTaking.of(args), conversational)
 
     def _share_equipment(self, args: TeamTRConfig, agents: list[Agent]):
         """Set up what all members share: the device, the rollouts, the records and the callbacks."""
@@ -163,6 +172,7 @@ class LeadTrainer(AgentTrainer):
     def _fix_template_date(self):
         """Let all chat templates print one date: the config's or the checkpoint's, else the day on which the run begins."""
         date = agree_on_date(self.args.template_date)
+        self.team.settings = dataclasses.replace(self.team.settings, template_date=date)
         for member in self.members:
             member.args.template_date = date  # saved with the team
             member.speaker.fix_date(date)
@@ -251,7 +261,7 @@ class LeadTrainer(AgentTrainer):
         for member in self.members:
             self._save_member(member, output_dir)
         if self.args.should_save:
-            write_team_files(output_dir, [member.agent for member in self.members], self.args)
+            write_team_files(output_dir, self.team.describe(), self.args)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 

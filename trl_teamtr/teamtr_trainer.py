@@ -22,7 +22,7 @@ from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
 from .agents.member_args import grpo_arguments
 from .agents.models import load_models
-from .agents.resolving import default_args, resolve_team
+from .agents.resolving import default_args, resolve_code, resolve_team
 from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
@@ -38,7 +38,6 @@ from .returns.rewards import check_reward_funcs, check_trust
 from .runs import checkpoint, run_state
 from .runs.stage_state import load_stage
 from .runs.stages import count_stages, ends_epoch, order_agents, stage_rows
-from .team import Team
 from .teamtr_config import TeamTRConfig
 from .trust_region.snapshot import Snapshot
 from .trust_region.update import UpdateReport
@@ -150,7 +149,7 @@ class TeamTRTrainer(LeadTrainer):
         for split, dataset in splits.items():
             preflight.check_columns(dataset, names, split)
 
-        rules = make_rules(TurnTaking.of(args), names, router, stop_condition)
+        rules = make_rules(TurnTaking.of(args), names, **resolve_code(model, router, stop_condition))
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
         load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
@@ -171,7 +170,7 @@ class TeamTRTrainer(LeadTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        self.team = Team([member.speaker for member in self.members], rules, self.accelerator)
+        self.team = self._make_team(rules, args, next(iter(splits["train"]))["prompt"])
         self._share_equipment(args, agents)
         preflight.check_speakers(self.team.speakers, splits, rules)
         probes = make_probes(self, eval_dataset)
