@@ -12,7 +12,25 @@ from ..reports.progress import TeamProgressCallback
 from ..tasks.loading import default_reward, load_reward
 from ..teamtr_config import TeamTRConfig
 from ..teamtr_trainer import TeamTRTrainer
-from .arguments import TeamScriptArguments, load_data, make_agents, save_tasks, set_model_init_kwargs
+from .arguments import (
+    ExamplesFormatter,
+    TeamScriptArguments,
+    load_data,
+    make_agents,
+    save_tasks,
+    set_model_init_kwargs,
+)
+
+
+EXAMPLES = """\
+examples:
+  trl-teamtr train --config my_team.yaml
+  trl-teamtr train --model_name_or_path Qwen/Qwen3-0.6B --num_agents 3 --dataset_name reasoning_gym:chain_sum \\
+      --output_dir runs/chain_sum --num_stages 40
+  trl-teamtr train --config my_team.yaml --resume_from_checkpoint true
+  trl-teamtr train --config my_team.yaml --plan true
+  accelerate launch --config_file zero2.yaml -m trl_teamtr train --config my_team.yaml
+"""
 
 
 @dataclass
@@ -117,4 +135,9 @@ def make_parser(subparsers: argparse._SubParsersAction | None = None, prog: str 
     dataclass_types: list[Any] = [TrainScriptArguments, TeamTRConfig, ModelConfig]
     if subparsers is not None:
         return subparsers.add_parser("teamtr", help="Train a team with TeamTR", dataclass_types=dataclass_types)
-    return TrlParser(dataclass_types, prog=prog)
+    return TrlParser(dataclass_types, prog=prog, epilog=EXAMPLES, formatter_class=ExamplesFormatter)
+
+
+def run(arguments: list[str]):
+    """Run the command `trl-teamtr train`."""
+    main(*make_parser(prog="trl-teamtr train").parse_args_and_config(arguments))
