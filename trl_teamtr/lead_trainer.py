@@ -35,6 +35,7 @@ from .policy.generation import Fleet, FleetSettings
 from .policy.positions import count_positions_from_mask
 from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
+from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
 from .reports.wandb_fallback import go_offline_without_server
 from .returns.returns import answers, reward_inputs, weigh_rewards
@@ -131,6 +132,7 @@ class LeadTrainer(AgentTrainer):
         self.active = ActiveUpdate(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
+        self.add_callback(LogFileCallback())
         go_offline_without_server(self.callback_handler)
 
     def _share_records(self):

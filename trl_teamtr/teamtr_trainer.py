@@ -34,6 +34,7 @@ from .diagnostics.callback import DiagnosticsCallback
 from .diagnostics.probes import make_probes
 from .diagnostics.watched import ActiveUpdate
 from .lead_trainer import LeadTrainer
+from .reports.agent_metrics import agent_metrics, count_values
 from .returns.rewards import check_reward_funcs, check_trust
 from .runs import checkpoint, run_state
 from .runs.stage_state import load_stage
@@ -57,7 +58,8 @@ class TeamTRTrainer(LeadTrainer):
     are those of [`AgentTrainer`] and [`LeadTrainer`], and:
 
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
-    - `train` first checks that the checkpoint to resume from is whole.
+    - `train` first checks that the checkpoint to resume from is whole, and raises `KeyboardInterrupt` after Ctrl-C, once the
+      update has ended and the run is saved.
 
     Example:
 
@@ -213,10 +215,12 @@ class TeamTRTrainer(LeadTrainer):
         checkpoint_folder = checkpoint.prepare_resume(self, agents, resume_from_checkpoint)
         self._fix_template_date()
         try:
-            return super().train(checkpoint_folder, trial, ignore_keys_for_eval)
+            output = super().train(checkpoint_folder, trial, ignore_keys_for_eval)
         finally:
             self.preemption.restore()
             self.team.close()
+        self.preemption.raise_if_interrupted()
+        return output
 
     def _inner_training_loop(
         self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None
@@ -271,13 +275,16 @@ class TeamTRTrainer(LeadTrainer):
         self.residency.use(agent)
         handler = self.callback_handler  # `CallbackHandler` passes these on to callbacks from its attributes
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
-        self.active = ActiveUpdate(agent, rows)
+        self.active = ActiveUpdate(agent, rows, logged=count_values(self._metrics["train"]))
         self.control = handler.on_step_begin(self.args, self.state, self.control)
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
         learning_rate, self.active.report = agent._get_learning_rate(), report
         for key, value in report.as_metrics(agent.name, agent.radius, agent.controller.coef).items():
             self.log_metric(key, value)
+        own = agent_metrics(self._metrics["train"], self.active.logged, report, learning_rate)
+        for key, value in own.items():
+            self.log_metric(f"agent/{agent.name}/{key}", value)
         agent.lr_scheduler.step()
         self._tr_loss += report.loss
         self.state.global_step += 1

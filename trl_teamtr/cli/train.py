@@ -1,6 +1,9 @@
 """`train.py`: train a team with TeamTR."""
 
 import argparse
+import os
+import shlex
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +24,9 @@ from .arguments import (
     set_model_init_kwargs,
 )
 
+
+RESUME = "--resume_from_checkpoint"
+INTERRUPTED = 130  # exit status of a run that Ctrl-C has stopped, as shells have it
 
 EXAMPLES = """\
 examples:
@@ -105,6 +111,23 @@ def print_plan(script_args, training_args, model_args):
         print(found)
 
 
+def say_how_to_resume(trainer):
+    """Print the command that resumes a run which was stopped and saved."""
+    arguments = list(sys.argv[1:])
+    if RESUME in arguments:  # from another checkpoint
+        place = arguments.index(RESUME)
+        del arguments[place : place + 2]
+    arguments += [RESUME, "true"]
+    name = os.path.basename(sys.argv[0])
+    program = ["trl-teamtr"] if name == "trl-teamtr" else ["python", sys.argv[0]]
+    program = ["python", "-m", "trl_teamtr"] if name == "__main__.py" else program
+    trainer.accelerator.print(f"Preempted after update {trainer.preemption.stopped_at}, and saved. To resume:")
+    if trainer.accelerator.num_processes > 1:  # its launcher is not known here
+        trainer.accelerator.print(f"  the same command with {RESUME} true")
+    else:
+        trainer.accelerator.print(f"  {shlex.join([*program, *arguments])}")
+
+
 def main(script_args, training_args, model_args):
     if script_args.plan:
         print_plan(script_args, training_args, model_args)
@@ -115,12 +138,16 @@ def main(script_args, training_args, model_args):
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TeamProgressCallback)
     resume = training_args.resume_from_checkpoint  # text, where it comes from the command line
-    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    try:
+        trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    except KeyboardInterrupt as interrupt:
+        trainer.accelerator.print(interrupt)
+        if trainer.preemption.stopped_at is not None:
+            say_how_to_resume(trainer)
+            trainer.end()
+        sys.exit(INTERRUPTED)
     if trainer.preemption.stopped_at is not None:
-        trainer.accelerator.print(
-            f"Preempted after update {trainer.preemption.stopped_at}, and saved. Start the same command again with "
-            "`--resume_from_checkpoint true`."
-        )
+        say_how_to_resume(trainer)
         trainer.end()
         return
     trainer.accelerator.print("Training completed.")
