@@ -1,15 +1,18 @@
 """
-Screenshots for the docs, of what tests/serving/test_page.py opens.
+Screenshots for the docs, of what tests/serving/test_page.py and tests/reports/test_run_report.py open.
 
     python tests/screenshots.py page runs/quickstart docs/images/page.png "?" a=3 b=5 c=0
+    python tests/screenshots.py report runs/quickstart docs/images/report.png
 """
 
+import os
 import sys
 
 from browser import opened
 from served import serving
 
 from trl_teamtr import Team
+from trl_teamtr.reports.run_report import make_report
 
 
 def page(team: str, output: str, question: str, *private: str):
@@ -27,5 +30,17 @@ def page(team: str, output: str, question: str, *private: str):
         assert tab.errors == []
 
 
+def report(run: str, output: str):
+    """The report of a run, with the transcript of the highest reward and another one."""
+    with opened(f"file://{os.path.abspath(make_report(run))}", width=1240, height=1000) as tab:
+        tab.page.get_by_role("button", name="highest reward").click()
+        tab.page.locator("#list button").first.click()
+        tab.page.get_by_label("keep the shown one").check()
+        tab.page.get_by_role("button", name="lowest reward").click()
+        tab.page.locator("#list button").first.click()
+        tab.page.screenshot(path=output, full_page=True)
+        assert tab.errors == []
+
+
 if __name__ == "__main__":
-    {"page": page}[sys.argv[1]](*sys.argv[2:])
+    {"page": page, "report": report}[sys.argv[1]](*sys.argv[2:])

@@ -37,6 +37,7 @@ from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
 from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
+from .reports.transcript_log import TranscriptLog
 from .reports.wandb_fallback import go_offline_without_server
 from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
@@ -133,6 +134,8 @@ class LeadTrainer(AgentTrainer):
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
         self.add_callback(LogFileCallback())
+        self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
+        self.add_callback(self.transcript_log)
         go_offline_without_server(self.callback_handler)
 
     def _share_records(self):
@@ -188,9 +191,21 @@ class LeadTrainer(AgentTrainer):
     # Rollouts and returns
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]], rollouts: Rollouts | None = None):
-        return super()._generate_and_score_completions(
-            inputs, rollouts if rollouts is not None else self.team.collect(inputs)
-        )
+        rollouts = rollouts if rollouts is not None else self.team.collect(inputs)
+        output = super()._generate_and_score_completions(inputs, rollouts)
+        if not self.model.training:
+            self._keep_transcripts(self, rollouts, None)
+        return output
+
+    def _keep_transcripts(self, member: AgentTrainer, rollouts: Rollouts, advantages: torch.Tensor | None):
+        """Write some of the rollouts that `member` is updated on, or that are evaluated, to `transcripts.jsonl`."""
+        done, number = self.state.global_step, len(rollouts.transcripts)
+        step = done if advantages is None else done + 1
+        stage = max(0, step - 1) // len(self.trained_members) + 1 if step else 0
+        first = self.accelerator.process_index * number
+        returns = weigh_rewards(member.rewards_per_func, member.reward_weights)[first : first + number].tolist()
+        name, own = (None, None) if advantages is None else (member.name, advantages.tolist())
+        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own)
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """

@@ -197,6 +197,7 @@ class TeamTRTrainer(LeadTrainer):
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)
+            self._keep_transcripts(agent, rollouts, batch["advantages"])
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
             with self.residency.training(agent):
                 before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None

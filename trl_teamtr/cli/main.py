@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "evaluate a saved team, beside single models, votes and debates"),
     "chat": ("chat", "talk to a saved team"),
     "serve": ("serve", "serve a saved team through OpenAI's API, with a page"),
+    "report": ("report", "write one page about a run: rewards, KLs, costs, transcripts"),
     "export": ("export", "save a team with merged adapters, or with the bases of its adapters"),
     "env": ("env", "print the versions that belong into a report of a fault"),
 }
@@ -22,6 +23,7 @@ examples:
   trl-teamtr chat runs/quickstart --once "How many primes are there below 50?"
   trl-teamtr evaluate --team runs/quickstart --dataset_name link:3 --protocols team single
   trl-teamtr serve runs/quickstart --port 8000
+  trl-teamtr report runs/quickstart
   trl-teamtr export runs/quickstart runs/whole --self-contained
 
 `trl-teamtr COMMAND --help` lists the arguments of a command. On several GPUs or machines:
