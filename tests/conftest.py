@@ -18,7 +18,10 @@ torch.set_num_threads(1)
 
 # What launches processes, or samples and trains long: left out by `make test-fast`
 SLOW = (
+    "cli/test_main.py::test_the_module",
     "cli/test_scripts.py",
+    "cli/test_serve.py::test_a_server",
+    "cli/test_train.py::test_ctrl_c",
     "diagnostics/test_callback.py",
     "diagnostics/test_certificate_probe.py",
     "diagnostics/test_occupancy_probe.py",
@@ -36,6 +39,7 @@ SLOW = (
     "runs/test_checkpoint.py",
     "runs/test_preemption.py",
     "runs/test_run_state.py",
+    "serving/test_page.py",
     "test_architecture.py::test_floors",
     "test_benchmarks.py",
     "test_family_sweep.py",
@@ -61,6 +65,7 @@ NIGHTLY = (
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("cli/test_scripts.py", "with_the_same_seed"),
+    ("cli/test_train.py", "test_ctrl_c"),
     ("cli/test_scripts.py", "what_is_missing[fields1"),
     ("cli/test_scripts.py", "what_is_missing[fields2"),
     ("maths/test_bounds.py", "turns_of_the_updated_agent_count"),

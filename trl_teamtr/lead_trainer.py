@@ -1,5 +1,6 @@
 """The lead of a team, its first trainable member, which evaluates, saves and loads for all members."""
 
+import dataclasses
 import math
 import os
 from typing import Any
@@ -14,8 +15,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
+from .agents.agent_folders import folder_beside, put_agent, recover_agent, remove_model
 from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
+from .agents.settings import SpeakingSettings
 from .agents.team_file import folder_of, own_folder, write_team_files
 from .checks import preflight
 from .checks.idle import IdleWatch
@@ -23,6 +26,7 @@ from .checks.padding import check_padding
 from .checks.router_loss import check_router_loss
 from .checks.sampling_checks import choose_resampling
 from .checks.silence import SilenceWatch
+from .conversation.rules import RolloutRules, TurnTaking
 from .conversation.template_date import agree_on_date
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
@@ -31,13 +35,14 @@ from .policy.generation import Fleet, FleetSettings
 from .policy.positions import count_positions_from_mask
 from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
+from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
+from .reports.transcript_log import TranscriptLog
 from .reports.wandb_fallback import go_offline_without_server
 from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
 from .runs import checkpoint, hub
-from .runs.agent_folders import folder_beside, put_agent, recover_agent, remove_model
 from .runs.checkpoint_files import put_checkpoint
 from .runs.preemption import PreemptionCallback
 from .runs.stage_state import save_stage
@@ -98,6 +103,12 @@ class LeadTrainer(AgentTrainer):
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 
+    def _make_team(self, rules: RolloutRules, args: TeamTRConfig, prompt: str | list) -> Team:
+        """The team of the members, with what is saved with it; `prompt` is one of those that it is trained on."""
+        speakers, settings = [member.speaker for member in self.members], SpeakingSettings.of(args).as_spoken(args)
+        conversational = not isinstance(prompt, str)
+        return Team(speakers, rules, self.accelerator, settings, TurnTaking.of(args), conversational)
+
     def _share_equipment(self, args: TeamTRConfig, agents: list[Agent]):
         """Set up what all members share: the device, the rollouts, the records and the callbacks."""
         self._share_records()
@@ -124,6 +135,9 @@ class LeadTrainer(AgentTrainer):
         self.active = ActiveUpdate(self)
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
+        self.add_callback(LogFileCallback())
+        self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
+        self.add_callback(self.transcript_log)
         go_offline_without_server(self.callback_handler)
 
     def _share_records(self):
@@ -165,6 +179,7 @@ class LeadTrainer(AgentTrainer):
     def _fix_template_date(self):
         """Let all chat templates print one date: the config's or the checkpoint's, else the day on which the run begins."""
         date = agree_on_date(self.args.template_date)
+        self.team.settings = dataclasses.replace(self.team.settings, template_date=date)
         for member in self.members:
             member.args.template_date = date  # saved with the team
             member.speaker.fix_date(date)
@@ -178,9 +193,21 @@ class LeadTrainer(AgentTrainer):
     # Rollouts and returns
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]], rollouts: Rollouts | None = None):
-        return super()._generate_and_score_completions(
-            inputs, rollouts if rollouts is not None else self.team.collect(inputs)
-        )
+        rollouts = rollouts if rollouts is not None else self.team.collect(inputs)
+        output = super()._generate_and_score_completions(inputs, rollouts)
+        if not self.model.training:
+            self._keep_transcripts(self, rollouts, None)
+        return output
+
+    def _keep_transcripts(self, member: AgentTrainer, rollouts: Rollouts, advantages: torch.Tensor | None):
+        """Write some of the rollouts that `member` is updated on, or that are evaluated, to `transcripts.jsonl`."""
+        done, number = self.state.global_step, len(rollouts.transcripts)
+        step = done if advantages is None else done + 1
+        stage = max(0, step - 1) // len(self.trained_members) + 1 if step else 0
+        first = self.accelerator.process_index * number
+        returns = member.returns[first : first + number].tolist()
+        name, own = (None, None) if advantages is None else (member.name, advantages.tolist())
+        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own)
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """
@@ -253,7 +280,7 @@ class LeadTrainer(AgentTrainer):
         for member in self.members:
             self._save_member(member, output_dir)
         if self.args.should_save:
-            write_team_files(output_dir, [member.agent for member in self.members], self.args)
+            write_team_files(output_dir, self.team.describe(), self.args)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 

@@ -1,15 +1,18 @@
 """A team that can hold a conversation: speakers and their rules, without a trainer, a dataset, a reward or an optimizer."""
 
-from collections.abc import Sequence
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import set_seed
 
 from .agents.agent import Agent, check_names
+from .agents.pushing import push_team
+from .agents.saving import save_agents
 from .agents.settings import SpeakingSettings
-from .agents.team_file import load_team, read_speaking_settings, read_team_file
-from .conversation.router import Router
+from .agents.team_file import check_same_team, describe_team, read_team, write_team_files
+from .conversation.router import RoundRobinRouter, Router
 from .conversation.rules import RolloutRules, StopCondition, TurnTaking, make_rules
 from .conversation.transcript import Message, Transcript
 from .policy.backend import Backend
@@ -17,7 +20,9 @@ from .policy.evaluating import evaluating
 from .policy.making import make_speakers
 from .policy.speaker import Speaker
 from .rollouts.drafts import Drafts
+from .rollouts.listening import StreamedMessage, listen_to
 from .rollouts.rollouts import Rollouts
+from .rollouts.talks import Piece, Talk, Wishes
 from .rollouts.turn_loop import TurnLoop
 
 
@@ -31,22 +36,41 @@ class Team:
     >>> from trl_teamtr import Team
 
     >>> team = Team.from_pretrained("run")
-    >>> (transcript,) = team.generate(["How many primes are there below 50?"], seed=0)
-    >>> print(transcript)
+    >>> print(team.chat("How many primes are there below 50?"))
+    >>> for message in team.stream("And below 100?"):
+    ...     print(message.agent, end=": ")
+    ...     for piece in message:
+    ...         print(piece, end="", flush=True)
+    >>> talks = team.generate(["1 + 1 =", "1 + 2 ="], seed=0)
     ```
 
     Args:
         speakers (`Sequence[Speaker]`): The members, in team order.
         rules ([`RolloutRules`]): Who speaks, and when a conversation ends.
         accelerator ([`~accelerate.Accelerator`]): Of the processes that hold the models together.
+        settings ([`SpeakingSettings`], *optional*): How its members sample and read, to be saved with it.
+        turns ([`TurnTaking`], *optional*): The options of `rules`, to be saved with it.
+        conversational (`bool`, *optional*): Whether a question that is text is a user's turn, and not the beginning of a text.
+            Defaults to whether all members have a chat template.
 
     Attributes:
         names (`tuple[str]`): Names of the members, in team order.
         turn_loop ([`TurnLoop`]): Lets them take turns.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], rules: RolloutRules, accelerator: Accelerator):
+    def __init__(
+        self,
+        speakers: Sequence[Speaker],
+        rules: RolloutRules,
+        accelerator: Accelerator,
+        settings: SpeakingSettings | None = None,
+        turns: TurnTaking | None = None,
+        conversational: bool | None = None,
+    ):
         self.speakers, self.rules, self.accelerator = list(speakers), rules, accelerator
+        self.settings = settings if settings is not None else SpeakingSettings()
+        self.turns = turns if turns is not None else TurnTaking()
+        self.conversational = conversational
         self.turn_loop = TurnLoop(self.speakers, rules, accelerator)
         self.names = self.turn_loop.names
 
@@ -57,24 +81,33 @@ class Team:
         router: Router | None = None,
         stop_condition: StopCondition | None = None,
         trust_remote_code: bool = False,
+        revision: str | None = None,
     ) -> "Team":
         """
-        A saved team, which takes turns and samples by its saved settings.
+        A saved team, in evaluation mode, which takes turns, samples and reads as it did when it was saved.
 
         Args:
-            path (`str`): Directory that [`~TeamTRTrainer.save_model`] wrote.
-            router (`Callable[[Transcript], str | None]`, *optional*): The router, if the team used a custom one.
-            stop_condition (`Callable[[Transcript], bool]`, *optional*): The stop condition, if it used one.
+            path (`str`): Directory that [`~TeamTRTrainer.save_model`] or [`~Team.save_pretrained`] wrote, or the id of its
+                repository on the hub.
+            router (`Callable[[Transcript], str | None]`, *optional*): In place of the saved one. Needed if the team has one that
+                could not be saved: a lambda, an instance, a function of a script.
+            stop_condition (`Callable[[Transcript], bool]`, *optional*): Likewise.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the models.
+            revision (`str`, *optional*): Branch, tag or commit of the repository.
 
         Raises:
-            `FileNotFoundError`: If there is no team in `path`.
+            `FileNotFoundError`: If there is no team in `path`, or the base of an adapter is not there.
+            `ValueError`: If its router or stop condition could not be saved and is not given, or a newer version saved it.
         """
-        agents, settings = load_team(path), read_speaking_settings(path)
-        for agent in agents:
+        saved = read_team(path, revision)
+        for agent in saved.agents:
             agent.trust_remote_code = trust_remote_code
-        turns = TurnTaking(**read_team_file(path)["rollout"])
-        return cls.from_agents(agents, settings, turns, router, stop_condition)
+        code = saved.find_code(router, stop_condition)
+        team = cls.from_agents(saved.agents, saved.settings, saved.turns, **code)
+        team.conversational = saved.conversational
+        for speaker in team.speakers:
+            speaker.policy.model.eval()
+        return team
 
     @classmethod
     def from_agents(
@@ -101,8 +134,10 @@ class Team:
         check_names(agents)
         accelerator = accelerator if accelerator is not None else Accelerator()
         settings = settings if settings is not None else SpeakingSettings()
-        rules = make_rules(turns or TurnTaking(), [agent.name for agent in agents], router, stop_condition)
-        return cls(make_speakers(agents, settings, accelerator, processing_class), rules, accelerator)
+        turns = turns if turns is not None else TurnTaking()
+        rules = make_rules(turns, [agent.name for agent in agents], router, stop_condition)
+        speakers = make_speakers(agents, settings, accelerator, processing_class)
+        return cls(speakers, rules, accelerator, settings, turns)
 
     def collect(
         self,
@@ -132,12 +167,88 @@ class Team:
         """Resample the rollouts of `drafts` with the current weights, keeping what may be kept."""
         return self.turn_loop.resample(drafts)
 
+    # Conversations
+
+    def chat(
+        self,
+        prompt: str | list[dict[str, str]],
+        agent_prompts: dict[str, str] | None = None,
+        seed: int | None = None,
+        greedy: bool = False,
+    ) -> Transcript:
+        """
+        One conversation; `final_text` of it is the team's answer.
+
+        Args:
+            prompt (`str` or `list[dict]`): A question, or the turns of a conversation that ends with one.
+            agent_prompts (`dict[str, str]`, *optional*): What only the named agents read.
+            seed (`int`, *optional*): Seed of all that is sampled; the present random states are used if not given.
+            greedy (`bool`, *optional*, defaults to `False`): Whether each agent writes the most probable id at each place.
+
+        Raises:
+            `ValueError`: If the first speaker has no room for the prompt, or `agent_prompts` names an unknown agent.
+        """
+        talk = self.begin(prompt, agent_prompts, _wishes(seed, greedy))
+        with self._evaluating():
+            while not talk.ended:
+                Talk.go_on([talk])
+        return talk.result()
+
+    def stream(
+        self,
+        prompt: str | list[dict[str, str]],
+        agent_prompts: dict[str, str] | None = None,
+        seed: int | None = None,
+        greedy: bool = False,
+    ) -> Iterator[StreamedMessage]:
+        """
+        One conversation as it is generated. Yields each message when its author begins it; iterating over the message yields
+        its text in pieces. Arguments are those of [`~Team.chat`], which gives the same answer. A caller who stops listening
+        ends the conversation.
+        """
+        with self._evaluating():
+            yield from listen_to(lambda listen: self.begin(prompt, agent_prompts, _wishes(seed, greedy), listen))
+
+    def begin(
+        self,
+        prompt: str | list[dict[str, str]],
+        agent_prompts: dict[str, str] | None = None,
+        wishes: Wishes | None = None,
+        listen: Callable[[Piece | Message], None] | None = None,
+    ) -> Talk:
+        """
+        A conversation that is still to be held, turn by turn, beside others ([`~Talk.go_on`]).
+
+        Args:
+            prompt, agent_prompts: As in [`~Team.chat`].
+            wishes ([`Wishes`], *optional*): How its messages are drawn.
+            listen (`Callable[[Piece | Message], None]`, *optional*): As in [`Talk`].
+        """
+        if isinstance(prompt, str) and self.answers_conversations:
+            prompt = [{"role": "user", "content": prompt}]
+        wishes = wishes if wishes is not None else Wishes()
+        rows = self._rows([prompt], None if agent_prompts is None else [agent_prompts])
+        (transcript,) = self.turn_loop.begin(rows, seeds=None if wishes.seed is None else [_row_seed(wishes.seed, 0)])
+        if wishes.seed is not None:
+            wishes = dataclasses.replace(wishes, seed=transcript.seed)
+        talk = Talk(self.turn_loop, transcript, wishes, listen)
+        self._check_first(talk)
+        return talk
+
+    @property
+    def answers_conversations(self) -> bool:
+        """Whether a question that is text is shown to the agents as a user's turn."""
+        if self.conversational is not None:
+            return self.conversational
+        return all(speaker.tokenizer.chat_template is not None for speaker in self.speakers)
+
     def generate(
         self,
         prompts: Sequence[str | list[dict[str, str]]],
         agent_prompts: Sequence[dict[str, str]] | None = None,
         batch_size: int = 16,
         seed: int | None = None,
+        greedy: bool = False,
     ) -> list[Transcript]:
         """
         One conversation for each of `prompts`.
@@ -145,8 +256,11 @@ class Team:
         Args:
             prompts (`Sequence[str]` or `Sequence[list[dict]]`): Tasks, in TRL's standard or conversational format.
             agent_prompts (`Sequence[dict[str, str]]`, *optional*): For each prompt what only the named agents read.
-            batch_size (`int`, *optional*, defaults to `16`): Number of conversations generated together.
-            seed (`int`, *optional*): Seed of all random numbers; the current random states are used if not given.
+            batch_size (`int`, *optional*, defaults to `16`): Number of conversations held together. Messages are generated in
+                smaller batches if the device has no memory for more.
+            seed (`int`, *optional*): Seed of all that is sampled; the current random states are used if not given. The
+                conversation of the first prompt with a seed is that of [`~Team.chat`], and none depends on `batch_size`.
+            greedy (`bool`, *optional*, defaults to `False`): Whether each agent writes the most probable id at each place.
 
         Raises:
             `TypeError`: If `prompts` is one prompt.
@@ -156,15 +270,37 @@ class Team:
         rows = self._rows(prompts, agent_prompts)
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        if seed is not None:
-            set_seed(seed)
+        seeds = None if seed is None else [_row_seed(seed, row) for row in range(len(rows))]
         transcripts: list[Transcript] = []
-        with evaluating([speaker.policy.model for speaker in self.speakers]):
+        with self._evaluating():
             for start in range(0, len(rows), batch_size):
-                rollouts = self.collect(rows[start : start + batch_size])
+                batch = slice(start, start + batch_size)
+                begun = self.turn_loop.begin(rows[batch], seeds=None if seeds is None else seeds[batch])
+                wishes = [_wishes(None if seeds is None else transcript.seed, greedy) for transcript in begun]
+                rollouts = self.turn_loop.run(begun, draws=_draw_each(begun, wishes))
                 self._check_room(rollouts, start)
                 transcripts += rollouts.transcripts
         return transcripts
+
+    def member(self, name: str) -> "Team":
+        """The member of that name alone, as a team of one that shares its weights. It speaks once."""
+        (speaker,) = [speaker.by_itself() for speaker in self.speakers if speaker.name == name]
+        return Team([speaker], RolloutRules(RoundRobinRouter(1), 1), self.accelerator, self.settings)
+
+    def _evaluating(self):
+        return evaluating([speaker.policy.model for speaker in self.speakers])
+
+    def _check_first(self, talk: Talk):
+        """Raise `ValueError` if the first speaker has no room for the prompt."""
+        transcript = talk.transcript
+        for speaker in self.speakers:
+            if speaker.name == talk.next:
+                length = len(speaker.renderer_for(transcript.prompt).opening(transcript, transcript.messages))
+                if length > speaker.room:
+                    raise ValueError(
+                        f"The prompt takes {length} tokens in the view of {speaker.name}, which speaks first and has room for "
+                        f"{speaker.room}: {speaker.max_view_length} less `max_completion_length`. Shorten the prompt."
+                    )
 
     def _check_room(self, rollouts: Rollouts, start: int):
         """Raise unless every conversation has begun."""
@@ -188,3 +324,68 @@ class Team:
         if unknown:
             raise ValueError(f"`agent_prompts` names {', '.join(unknown)}, but the team is {', '.join(self.names)}.")
         return [{"prompt": prompt, "agent_prompts": each} for prompt, each in zip(prompts, private, strict=True)]
+
+    # Saving
+
+    def describe(self) -> dict[str, Any]:
+        """The content of the team's `team.json`."""
+        models = {speaker.name: speaker.policy.model for speaker in self.speakers}
+        agents = [speaker.agent for speaker in self.speakers]
+        return describe_team(agents, self.turns, self.settings, self.rules, self.conversational, models)
+
+    def save_pretrained(self, folder: str, merge: bool = False, self_contained: bool = False):
+        """
+        Save the team, for [`~Team.from_pretrained`]: `team.json`, and a directory for each agent; a team of one is in
+        `folder` itself. One process calls this.
+
+        Args:
+            folder (`str`): Directory to save to.
+            merge (`bool`, *optional*, defaults to `False`): Whether to merge adapters into the weights of their bases.
+            self_contained (`bool`, *optional*, defaults to `False`): Whether to copy the bases of adapters into `folder`.
+
+        Raises:
+            `ValueError`: If `folder` holds a team of other agents.
+        """
+        agents = [speaker.agent for speaker in self.speakers]
+        check_same_team(folder, agents)
+        save_agents(
+            folder, [(speaker.agent, speaker.policy.model) for speaker in self.speakers], merge, self_contained
+        )
+        write_team_files(folder, self.describe())
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """
+        Upload the team to the hub, as one repository ([`push_team`]). Returns its address.
+
+        Args:
+            repo_id (`str`): The id of the repository, which is made if there is none.
+            kwargs: `private`, `token`, `revision`, `commit_message` and, as in [`~Team.save_pretrained`], `merge` and
+                `self_contained`.
+        """
+        return push_team(self, repo_id, **kwargs)
+
+    def replace(self, *args: Any, **kwargs: Any):
+        """
+        Raises:
+            `NotImplementedError`: Always: members cannot be replaced yet.
+        """
+        raise NotImplementedError(
+            "`Team.replace` is not there yet. Train with another member: `load_team(path)` gives the list of agents, in which "
+            "one can stand for another."
+        )
+
+
+def _wishes(seed: int | None, greedy: bool) -> Wishes:
+    return Wishes(seed, 0.0 if greedy else None)
+
+
+def _row_seed(seed: int, row: int) -> int:
+    """The seed of a conversation, of which it is the only one: whatever is beside it, it is the same."""
+    return random.Random(f"{seed}/{row}").getrandbits(32)
+
+
+def _draw_each(transcripts: list[Transcript], wishes: list[Wishes]):
+    """How the next message of each of `transcripts` is drawn; `None` if none of them has a wish."""
+    if all(each == Wishes() for each in wishes):
+        return None
+    return lambda row: wishes[row].of_turn(len(transcripts[row].messages))

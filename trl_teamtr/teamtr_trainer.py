@@ -22,7 +22,7 @@ from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
 from .agents.member_args import grpo_arguments
 from .agents.models import load_models
-from .agents.resolving import default_args, resolve_team
+from .agents.resolving import default_args, resolve_code, resolve_team
 from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
@@ -34,11 +34,11 @@ from .diagnostics.callback import DiagnosticsCallback
 from .diagnostics.probes import make_probes
 from .diagnostics.watched import ActiveUpdate
 from .lead_trainer import LeadTrainer
+from .reports.agent_metrics import agent_metrics, count_values
 from .returns.rewards import check_reward_funcs, check_trust
 from .runs import checkpoint, run_state
 from .runs.stage_state import load_stage
 from .runs.stages import count_stages, ends_epoch, order_agents, stage_rows
-from .team import Team
 from .teamtr_config import TeamTRConfig
 from .trust_region.snapshot import Snapshot
 from .trust_region.update import UpdateReport
@@ -58,7 +58,8 @@ class TeamTRTrainer(LeadTrainer):
     are those of [`AgentTrainer`] and [`LeadTrainer`], and:
 
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
-    - `train` first checks that the checkpoint to resume from is whole.
+    - `train` first checks that the checkpoint to resume from is whole, and raises `KeyboardInterrupt` after Ctrl-C, once the
+      update has ended and the run is saved.
 
     Example:
 
@@ -150,7 +151,7 @@ class TeamTRTrainer(LeadTrainer):
         for split, dataset in splits.items():
             preflight.check_columns(dataset, names, split)
 
-        rules = make_rules(TurnTaking.of(args), names, router, stop_condition)
+        rules = make_rules(TurnTaking.of(args), names, **resolve_code(model, router, stop_condition))
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
         load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
@@ -171,7 +172,7 @@ class TeamTRTrainer(LeadTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        self.team = Team([member.speaker for member in self.members], rules, self.accelerator)
+        self.team = self._make_team(rules, args, next(iter(splits["train"]))["prompt"])
         self._share_equipment(args, agents)
         preflight.check_speakers(self.team.speakers, splits, rules)
         probes = make_probes(self, eval_dataset)
@@ -196,6 +197,7 @@ class TeamTRTrainer(LeadTrainer):
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)
+            self._keep_transcripts(agent, rollouts, batch["advantages"])
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
             with self.residency.training(agent):
                 before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None
@@ -214,10 +216,12 @@ class TeamTRTrainer(LeadTrainer):
         checkpoint_folder = checkpoint.prepare_resume(self, agents, resume_from_checkpoint)
         self._fix_template_date()
         try:
-            return super().train(checkpoint_folder, trial, ignore_keys_for_eval)
+            output = super().train(checkpoint_folder, trial, ignore_keys_for_eval)
         finally:
             self.preemption.restore()
             self.team.close()
+        self.preemption.raise_if_interrupted()
+        return output
 
     def _inner_training_loop(
         self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None
@@ -272,13 +276,16 @@ class TeamTRTrainer(LeadTrainer):
         self.residency.use(agent)
         handler = self.callback_handler  # `CallbackHandler` passes these on to callbacks from its attributes
         handler.model, handler.optimizer, handler.lr_scheduler = agent.model, agent.optimizer, agent.lr_scheduler
-        self.active = ActiveUpdate(agent, rows)
+        self.active = ActiveUpdate(agent, rows, logged=count_values(self._metrics["train"]))
         self.control = handler.on_step_begin(self.args, self.state, self.control)
 
     def _end_update(self, agent: AgentTrainer, report: UpdateReport, trial, ignore_keys_for_eval, start_time):
         learning_rate, self.active.report = agent._get_learning_rate(), report
         for key, value in report.as_metrics(agent.name, agent.radius, agent.controller.coef).items():
             self.log_metric(key, value)
+        own = agent_metrics(self._metrics["train"], self.active.logged, report, learning_rate)
+        for key, value in own.items():
+            self.log_metric(f"agent/{agent.name}/{key}", value)
         agent.lr_scheduler.step()
         self._tr_loss += report.loss
         self.state.global_step += 1

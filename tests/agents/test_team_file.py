@@ -6,7 +6,8 @@ import pytest
 from trl_teamtr import Agent, load_team
 from trl_teamtr.agents.resolving import resolve_team
 from trl_teamtr.agents.team_file import TEAM_FILE, check_same_team, describe_team
-from trl_teamtr.conversation.rules import TurnTaking
+from trl_teamtr.conversation.router import RoundRobinRouter
+from trl_teamtr.conversation.rules import TurnTaking, make_rules
 
 
 @pytest.fixture
@@ -45,6 +46,15 @@ def test_team_file_holds_the_rules_of_the_rollout(saved_team):
     with open(f"{saved_team}/{TEAM_FILE}", encoding="utf-8") as file:
         rollout = json.load(file)["rollout"]
     assert rollout == {"num_rounds": 2, "max_turns": None, "router": "random", "stop_string": "DONE"}
+
+
+def test_a_built_in_router_of_the_user_is_described_by_the_options():
+    agents = [Agent("a", "m"), Agent("b", "m")]
+    turns = TurnTaking(num_rounds=2, router="random")
+    for router, max_turns in ((RoundRobinRouter(4), None), (RoundRobinRouter(3), 3), (RoundRobinRouter(9), None)):
+        description = describe_team(agents, turns, rules=make_rules(turns, "ab", router))
+        assert description["rollout"] == {**vars(turns), "router": "round_robin", "max_turns": max_turns}
+        assert description["code"] == {"router": None, "stop_condition": None}
 
 
 def test_directory_of_a_saved_team_is_a_team(make_config, saved_team):

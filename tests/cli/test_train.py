@@ -1,10 +1,19 @@
-"""What the training script refuses before it makes anything."""
+"""What the training command refuses before it makes anything, and how it ends at Ctrl-C."""
 
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import transformers
-from tiny import make_model
+from tiny import make_model, make_tokenizer
 
 from trl_teamtr.cli.train import main, make_parser, make_trainer
 
@@ -55,3 +64,41 @@ def test_plan_is_printed_without_a_dataset_and_without_weights(tmp_path, monkeyp
     printed = capsys.readouterr().out
     assert "each on a GPU of 80.0 GiB" in printed and "backtracking" in printed and "Everything fits." in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_exits_with_130_and_the_printed_command_resumes(tmp_path):
+    """In processes of their own, as in a terminal."""
+    tokenizer = make_tokenizer()
+    for seed, name in enumerate("xy"):
+        make_model(seed=seed).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps({"prompt": "ua" * n}) + "\n" for n in range(1, 9)))
+    (tmp_path / "slow_rewards.py").write_text(
+        "import time\n\n\ndef count(completions, **kwargs):\n    time.sleep(0.3)\n"
+        "    return [float(len(completion)) for completion in completions]\n"
+    )
+    settings = {
+        "agents": [{"name": name, "model": str(tmp_path / name)} for name in "xy"],
+        **{"dataset_name": "tasks.jsonl", "reward_funcs": ["slow_rewards.count"], "output_dir": "run"},
+        **{"num_stages": 8, "max_completion_length": 2, "num_generations": 4, "per_device_train_batch_size": 8},
+        **{"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no", "logging_steps": 1},
+        **{"gradient_checkpointing": False, "disable_tqdm": True},
+    }
+    (tmp_path / "team.yaml").write_text(json.dumps(settings))
+    command = [sys.executable, "-W", "ignore", "-m", "trl_teamtr", "train", "--config", "team.yaml"]
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "log.jsonl").is_file() or not (tmp_path / "run" / "log.jsonl").read_text():
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    printed, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, printed
+    (line,) = re.findall(r"^  (python -m trl_teamtr train .*)$", printed, re.MULTILINE)
+    assert line == "python -m trl_teamtr train --config team.yaml --resume_from_checkpoint true"
+    resumed = [sys.executable, *shlex.split(line)[1:]]
+    done = subprocess.run(resumed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Training completed." in done.stdout, done.stderr
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [*range(1, 17), 16] and (tmp_path / "run" / "team.json").is_file()

@@ -11,5 +11,5 @@ def test_card_cites_the_paper_and_says_how_to_load_the_team(tmp_path):
     assert "2605.15207" in card and "citation" in card.lower() and "my-team" in card
     assert all(tag in card for tag in ("- teamtr", "- trl", "- mine", "some/data"))
     assert "- `x`: `Qwen3ForCausalLM`\n- `y`: `Qwen3ForCausalLM`, frozen" in card
-    assert 'load_team(snapshot_download("me/team"))' in card
+    assert 'Team.from_pretrained("me/team")' in card
     assert "pipeline(" not in card and "## Training procedure" in card

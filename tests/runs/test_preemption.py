@@ -134,3 +134,56 @@ def test_terminated_process_exits_with_status_0_and_leaves_a_checkpoint(tmp_path
     assert process.returncode == 0
     update = int(output.split()[-1])
     assert f"stopped at {update}" in output and checkpoints(tmp_path / "run") == [f"checkpoint-{update}"]
+
+
+class Interrupt(TrainerCallback):
+    """Ctrl-C in the middle of an update, once or several times."""
+
+    def __init__(self, update, times=1):
+        self.update, self.times = update, times
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step + 1 == self.update:
+            for _ in range(self.times):
+                self.times -= 1
+                signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_the_update_saves_and_is_passed_on(tmp_path, capsys, caplog):
+    trainer = make_trainer(tmp_path / "a", make_team(2), callbacks=[Interrupt(3)], **SETTINGS)
+    with pytest.raises(KeyboardInterrupt, match="Stopped by Ctrl-C after update 3, and saved"):
+        trainer.train()
+    assert "Ctrl-C again aborts at once" in capsys.readouterr().out and "Preempted by Ctrl-C" in caplog.text
+    assert trainer.preemption.stopped_at == 3 and checkpoints(tmp_path / "a") == ["checkpoint-3"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = make_trainer(tmp_path / "a", make_team(2, seed=9), **SETTINGS)
+    resumed.train(resume_from_checkpoint=True)
+    whole = make_trainer(tmp_path / "b", make_team(2), **SETTINGS)
+    whole.train()
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(whole), strict=True))
+
+
+def test_a_second_ctrl_c_aborts_at_once_and_what_is_on_disk_is_whole(tmp_path):
+    saving = SETTINGS | {"save_strategy": "steps", "save_steps": 2}
+    trainer = make_trainer(tmp_path, make_team(2), callbacks=[Interrupt(5, times=2)], **saving)
+    with pytest.raises(KeyboardInterrupt, match="Aborted in the middle of an update"):
+        trainer.train()
+    assert trainer.state.global_step == 4 and checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-4"]
+    for name in checkpoints(tmp_path):
+        verify(str(tmp_path / name), trainer.accelerator)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_in_the_last_update_ends_a_run_that_is_complete(tmp_path):
+    trainer = make_trainer(tmp_path, make_team(2), callbacks=[Interrupt(8)], **SETTINGS)
+    assert trainer.train().global_step == 8 and trainer.preemption.stopped_at is None
+
+
+def test_a_handler_of_the_user_is_left_alone(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *signalled: heard.append(signalled))
+    try:
+        trainer = make_trainer(tmp_path, make_team(2), callbacks=[Interrupt(2)], **SETTINGS)
+        assert trainer.train().global_step == 8 and len(heard) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)

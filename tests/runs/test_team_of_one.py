@@ -12,8 +12,8 @@ from tiny import make_model, make_team, make_tokenizer, make_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_teamtr import Agent, Team, load_team
-from trl_teamtr.runs import agent_folders
-from trl_teamtr.runs.agent_folders import folder_beside, put_agent, recover_agent
+from trl_teamtr.agents import agent_folders
+from trl_teamtr.agents.agent_folders import folder_beside, put_agent, recover_agent
 from trl_teamtr.runs.manifest import MANIFEST, write_manifest
 
 
@@ -63,7 +63,7 @@ def test_an_adapter_is_read_with_its_base(tmp_path, base):
     for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-2"):
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
         assert torch.equal(logits(model), logits(trainer.model))
-    assert "load_team" in (tmp_path / "run" / "README.md").read_text()  # the team's card, not PEFT's
+    assert "Team.from_pretrained" in (tmp_path / "run" / "README.md").read_text()  # the team's card, not PEFT's
 
 
 def test_another_form_takes_the_place_of_the_one_before_and_other_files_stay(tmp_path, base):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..options.team_options import check_radius
@@ -21,6 +21,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Directories and files that a saved team or a checkpoint already uses.
 RESERVED_NAMES: tuple[str, ...] = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
 RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json", "rollouts.json", "tasks.json")
+RESERVED_NAMES += ("bases", "log.jsonl", "report.html", "transcripts.jsonl")
 RESERVED_PREFIXES = ("checkpoint-", "tmp-", "rng_state", "before_update_")
 
 # With what stands before it while it is written, the name of a folder has at most 255 bytes
@@ -69,6 +70,8 @@ class Agent:
         vllm_server_base_url (`str`, *optional*):
             With `use_vllm=True`, the vLLM server of this agent. Defaults to that of the config, which agents with adapters
             on one base share. An agent that trains all its weights needs a server of its own. It is not saved.
+        base_model (`dict`, *optional*):
+            The `id` and the `revision` of what the weights of a saved agent were made from. [`load_team`] sets it.
 
     Raises:
         `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
@@ -89,6 +92,7 @@ class Agent:
     reward_funcs: "RewardFunc | list[RewardFunc] | None" = None
     reward_weights: list[float] | None = None
     vllm_server_base_url: str | None = None
+    base_model: dict[str, str | None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):

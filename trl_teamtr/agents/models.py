@@ -56,10 +56,21 @@ def _load_adapter(agent: Agent, folder: str, bases: "_Bases") -> str:
     """Load the adapter in `folder` onto its base. Returns the path of the base."""
     _refuse_two_models(folder, agent)
     peft_config = PeftConfig.from_pretrained(folder)
-    base = peft_config.base_model_name_or_path
+    base = base_of(peft_config, folder)
     _check_base(base, folder, agent)
     agent.model = PeftModel.from_pretrained(bases.give(base, peft_config, agent), folder, is_trainable=agent.trainable)
+    agent.model.peft_config["default"].base_model_name_or_path = base  # it may be saved in another place
     return base
+
+
+def base_of(peft_config: PeftConfig, folder: str) -> Any:
+    """
+    Path or id of the base of the adapter in `folder`, `None` if it says none. One that begins with a dot is looked for from the
+    folder first: a team may have its bases with it.
+    """
+    base = peft_config.base_model_name_or_path
+    beside = os.path.abspath(os.path.join(folder, base)) if base is not None and base.startswith(".") else ""
+    return beside if os.path.isdir(beside) else base
 
 
 def _holds_tokenizer_alone(folder: str) -> bool:
@@ -83,7 +94,7 @@ def _check_adapter_name(model: PeftModel, agent: Agent):
         )
 
 
-def _check_base(base: str | None, path: str, agent: Agent):
+def _check_base(base: Any, path: str, agent: Agent):
     """Raise unless the base of the adapter at `path` is named, and there if it is a directory."""
     if base is None:
         raise ValueError(

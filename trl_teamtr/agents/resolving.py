@@ -15,7 +15,8 @@ from ..conversation.rules import TurnTaking
 from ..teamtr_config import TeamTRConfig
 from .agent import Agent, check_names, check_trainable
 from .model_copies import copy_untouched
-from .team_file import TEAM_FILE, load_team, warn_of_other_turns
+from .settings import CONFIG_FIELDS, SpeakingSettings
+from .team_file import TEAM_FILE, load_team, read_team, warn_of_changes
 
 
 def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None = None) -> list[Agent]:
@@ -25,7 +26,7 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
     Raises:
         `ValueError`: If `args` monitors the KL, but no trained agent has a radius.
     """
-    agents = resolve_agents(model, args.num_agents, TurnTaking.of(args), peft_config)
+    agents = resolve_agents(model, args.num_agents, TurnTaking.of(args), peft_config, SpeakingSettings.of(args))
     if args.monitor_fraction and all(agent.radius_in(args) is None for agent in agents if agent.trainable):
         raise ValueError(
             f"`monitor_fraction={args.monitor_fraction}` is for the radius, but no agent that is trained has one: "
@@ -35,7 +36,11 @@ def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None 
 
 
 def resolve_agents(
-    model: Any, num_agents: int | None, turns: TurnTaking, peft_config: PeftConfig | None = None
+    model: Any,
+    num_agents: int | None,
+    turns: TurnTaking,
+    peft_config: PeftConfig | None = None,
+    settings: SpeakingSettings | None = None,
 ) -> list[Agent]:
     """
     The members of the team that `model` specifies.
@@ -46,9 +51,10 @@ def resolve_agents(
         num_agents (`int`, *optional*): Number of agents, if `model` is one model.
         turns ([`TurnTaking`]): How they will take turns. Warns if a saved team did so differently.
         peft_config ([`~peft.PeftConfig`], *optional*): For trainable agents without one.
+        settings ([`SpeakingSettings`], *optional*): How they will sample and read. Warns likewise.
     """
-    if isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE)):
-        warn_of_other_turns(model, turns)
+    if is_saved_team(model):
+        warn_of_changes(model, turns, settings)
         model = load_team(model)
     if isinstance(model, dict):
         raise TypeError(
@@ -96,11 +102,34 @@ def _check_shared_instances(agents: Sequence[Agent]):
             )
 
 
+def is_saved_team(model: Any) -> bool:
+    """Whether `model` is the directory of a saved team."""
+    return isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE))
+
+
+def resolve_code(model: Any, router: Any, stop_condition: Any) -> dict[str, Any]:
+    """The router and the stop condition of the team that `model` specifies: those that are given, else those saved with it."""
+    if is_saved_team(model):
+        return read_team(model).find_code(router, stop_condition)
+    return {"router": router, "stop_condition": stop_condition}
+
+
 def default_args(model: Any) -> TeamTRConfig:
-    """A default config for a `model` as in [`resolve_team`]; `output_dir` is named after its first model."""
+    """
+    A default config for a `model` as in [`resolve_team`]; `output_dir` is named after its first model. A saved team takes
+    turns, samples and reads as before.
+    """
+    saved: dict[str, Any] = {}
     if isinstance(model, (list, tuple, Agent)):
         team = [model] if isinstance(model, Agent) else model
         check_names(team)
         model = team[0].model
+    elif is_saved_team(model):
+        team_file = read_team(model)
+        sampling = vars(team_file.settings.sampling)
+        saved = {name: sampling[name] for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
+        saved |= vars(team_file.turns)
+        saved |= {name: vars(team_file.settings)[name] for name in ("chat_template_kwargs", "max_context_length")}
+        saved["template_date"] = team_file.settings.template_date
     name = model if isinstance(model, str) else get_config_model_id(model.config)
-    return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR")
+    return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR", **saved)

@@ -68,6 +68,8 @@ class SpeakingSettings:
         share_base_model (`bool`): Whether LoRA agents that name the same base model share its weights in memory.
         pad_to_multiple_of (`int`, *optional*): If set, batches are padded to a multiple of it.
         generation_cache_gib (`float`, *optional*): GiB that the keys and values of a batch may take in generation.
+        speaking_precision (`str`, *optional*): Precision of generation; that of the accelerator if not given.
+        dtypes (`dict[str, str]`, *optional*): Dtypes in which the models of the named agents are loaded.
     """
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -80,6 +82,8 @@ class SpeakingSettings:
     share_base_model: bool = True
     pad_to_multiple_of: int | None = None
     generation_cache_gib: float | None = None
+    speaking_precision: str | None = None
+    dtypes: dict[str, str] | None = None
 
     @classmethod
     def of(cls, args: TeamTRConfig, quantization_config: Any = None) -> "SpeakingSettings":
@@ -96,7 +100,13 @@ class SpeakingSettings:
             args.share_base_model,
             own.pad_to_multiple_of,
             args.generation_cache_gib,
+            args.speaking_precision,
         )
+
+    def as_spoken(self, args: TeamTRConfig) -> "SpeakingSettings":
+        """These settings, with the precision in which a run with `args` speaks, for those who speak without its accelerator."""
+        own = {"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision)
+        return replace(self, speaking_precision=self.speaking_precision or own)
 
     def trusts(self, agent: Agent) -> bool:
         """Whether to run code that comes with the model of `agent`."""
@@ -105,10 +115,12 @@ class SpeakingSettings:
     def init_kwargs(self, agent: Agent) -> dict[str, Any]:
         """Arguments for loading the model of `agent`; a copy, since TRL modifies the dict."""
         quantization = {} if self.quantization_config is None else {"quantization_config": self.quantization_config}
+        dtype = (self.dtypes or {}).get(agent.name)
         return {
             "trust_remote_code": self.trusts(agent),
             **own_init_kwargs(self.model_init_kwargs, agent),
             **quantization,
+            **({} if dtype is None else {"dtype": dtype}),
         }
 
     def template_kwargs(self, agent: Agent) -> dict[str, Any]:

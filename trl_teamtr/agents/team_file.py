@@ -1,23 +1,36 @@
 """The file that describes the agents of a saved team, and how they take turns."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from peft import PeftModel
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..conversation.rules import TurnTaking
+from ..conversation.router import RandomRouter, RoundRobinRouter
+from ..conversation.rules import RolloutRules, TurnTaking
+from ..options.team_options import PRECISIONS
 from ..teamtr_config import TeamTRConfig
 from .agent import Agent
 from .settings import CONFIG_FIELDS, SamplingSettings, SpeakingSettings
+from .team_code import describe_code, find_code
 
 
 TEAM_FILE = "team.json"
 ARGS_FILE = "training_args.json"  # the config of the run that saved the team
+FORMAT = 2  # format 1 had neither code nor how the team samples and reads, which are in the config saved with it
+
+# Whose versions are noted in `team.json`
+PACKAGES = ("trl-teamtr", "trl", "transformers", "peft", "accelerate", "torch")
+# Fields of `SpeakingSettings` in `team.json`
+SPEAKING = ("chat_template_kwargs", "max_context_length", "template_date", "speaking_precision")
 
 # Fields of an agent in `team.json`. `trust_remote_code` is not saved: it must be set again when a team is loaded.
 SAVED_FIELDS: tuple[str, ...] = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
@@ -38,25 +51,114 @@ def folder_of(path: str, name: str) -> str:
     return path if entries[name].get("folder") == "." else os.path.join(path, name)
 
 
-def describe_team(agents: Sequence[Agent], turns: TurnTaking) -> dict[str, Any]:
-    """The content of `team.json`."""
+@dataclass(frozen=True)
+class SavedTeam:
+    """
+    A team as it was saved, before its models are loaded.
+
+    Args:
+        path (`str`): Its directory.
+        agents (`list[Agent]`): The members, in team order.
+        settings ([`SpeakingSettings`]): How they sample and read.
+        turns ([`TurnTaking`]): How they take turns.
+        conversational (`bool`, *optional*): Whether its prompts were conversations, and not text; `None` if it is not known.
+        content (`dict`): The content of `team.json`.
+    """
+
+    path: str
+    agents: list[Agent]
+    settings: SpeakingSettings
+    turns: TurnTaking
+    conversational: bool | None
+    content: dict[str, Any]
+
+    def find_code(self, router: Any = None, stop_condition: Any = None) -> dict[str, Any]:
+        """Its router and stop condition ([`find_code`]), those that are given first."""
+        return find_code(self.content, {"router": router, "stop_condition": stop_condition}, self.path)
+
+
+def describe_team(
+    agents: Sequence[Agent],
+    turns: TurnTaking,
+    settings: SpeakingSettings | None = None,
+    rules: RolloutRules | None = None,
+    conversational: bool | None = None,
+    models: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    The content of `team.json`.
+
+    Args:
+        agents (`Sequence[Agent]`): The members, in team order.
+        turns ([`TurnTaking`]): The options of their turns.
+        settings ([`SpeakingSettings`], *optional*): Those of the team, which the agents' own override.
+        rules ([`RolloutRules`], *optional*): Their rules, which may have a router or a stop condition of the user.
+        conversational (`bool`, *optional*): As in [`SavedTeam`].
+        models (`dict[str, PreTrainedModel or PeftModel]`, *optional*): Their models, by name.
+    """
     place = {"folder": "."} if len(agents) == 1 else {}
+    own = {agent.name: describe_model(agent, models[agent.name]) for agent in agents} if models is not None else {}
+    settings = settings if settings is not None else SpeakingSettings()
+    router, stop_condition = (None, None) if rules is None else (rules.router, rules.stop_condition)
+    if isinstance(router, RoundRobinRouter | RandomRouter):
+        assert rules is not None
+        kind = "random" if isinstance(router, RandomRouter) else "round_robin"
+        fewer = router.max_turns if router.max_turns < rules.max_turns else turns.max_turns
+        turns, router = dataclasses.replace(turns, router=kind, max_turns=fewer), None
     return {
-        "format": 1,
-        "agents": [{field: getattr(agent, field) for field in SAVED_FIELDS} | place for agent in agents],
+        "format": FORMAT,
+        "agents": [
+            {field: getattr(agent, field) for field in SAVED_FIELDS} | place | own.get(agent.name, {})
+            for agent in agents
+        ],
         "rollout": dataclasses.asdict(turns),
+        "code": {"router": describe_code(router), "stop_condition": describe_code(stop_condition)},
+        "sampling": dataclasses.asdict(settings.sampling),
+        "speaking": {name: getattr(settings, name) for name in SPEAKING},
+        "conversational": conversational,
+        "versions": {name: _version(name) for name in PACKAGES},
     }
 
 
-def write_team_files(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # this one, in a source tree that is not installed
+        return None
+
+
+def describe_model(agent: Agent, model: Any) -> dict[str, Any]:
+    """What `team.json` says of the model of `agent`: what it was made from, and the dtype of its weights."""
+    is_adapter = isinstance(model, PeftModel)
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    origin: dict[str, Any] = {
+        "id": base.config._name_or_path or None,
+        "revision": vars(base.config).get("_commit_hash"),
+    }
+    if isinstance(model, PeftModel):
+        config = model.peft_config["default"]
+        origin = {"id": config.base_model_name_or_path, "revision": config.revision or origin["revision"]}
+    elif agent.base_model is not None:
+        origin = dict(agent.base_model)
+    return {"base_model": origin, "is_adapter": is_adapter, "dtype": str(base.dtype).removeprefix("torch.")}
+
+
+def write_team_files(folder: str, description: dict[str, Any], args: TeamTRConfig | None = None):
     """
     Write `team.json` and `training_args.json`, each atomically. The latter replaces the `training_args.bin` that
     `Trainer` pickles beside each agent: loading a pickle runs code, and it contains tokens in plain text.
+
+    Args:
+        folder (`str`): The team's directory.
+        description (`dict`): What [`describe_team`] returns.
+        args ([`TeamTRConfig`], *optional*): The config of the run that saves the team, if one does.
     """
     os.makedirs(folder, exist_ok=True)
-    for agent in agents:
-        Path(own_folder(folder, agent.name, len(agents)), TRAINING_ARGS_NAME).unlink(missing_ok=True)
-    for name, content in ((TEAM_FILE, describe_team(agents, TurnTaking.of(args))), (ARGS_FILE, args.to_dict())):
+    names = [entry["name"] for entry in description["agents"]]
+    for name in names:
+        Path(own_folder(folder, name, len(names)), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    contents = {TEAM_FILE: description} | ({} if args is None else {ARGS_FILE: args.to_dict()})
+    for name, content in contents.items():
         path = os.path.join(folder, name)
         with open(f"{path}.tmp", "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, default=str)  # e.g. a dtype among `model_init_kwargs`
@@ -64,34 +166,73 @@ def write_team_files(folder: str, agents: Sequence[Agent], args: TeamTRConfig):
 
 
 def read_team_file(path: str) -> dict[str, Any]:
-    """The content of the `team.json` in directory `path`."""
+    """
+    The content of the `team.json` in directory `path`.
+
+    Raises:
+        `ValueError`: If a newer version has written it.
+    """
     with open(os.path.join(path, TEAM_FILE), encoding="utf-8") as file:
-        return json.load(file)
+        content = json.load(file)
+    if content.get("format", 1) > FORMAT:
+        raise ValueError(
+            f"The team in {path!r} was saved by a newer version: its {TEAM_FILE} has format {content['format']}, and this "
+            f"version reads up to {FORMAT}. Upgrade trl-teamtr."
+        )
+    return content
 
 
-def load_team(path: str) -> list[Agent]:
+def find_team(path: str, revision: str | None = None) -> str:
+    """
+    The directory of a saved team: `path`, or what is downloaded from the hub if `path` is the id of a repository.
+
+    Raises:
+        `FileNotFoundError`: If there is no team in it.
+    """
+    is_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not os.path.isdir(path)
+    folder = snapshot_download(path, revision=revision) if is_id else path
+    if not os.path.isfile(os.path.join(folder, TEAM_FILE)):
+        raise FileNotFoundError(f"There is no {TEAM_FILE} in {path!r}. Pass the directory that `save_model` wrote.")
+    return folder
+
+
+def load_team(path: str, revision: str | None = None) -> list[Agent]:
     """
     The agents of a saved team, ready to be evaluated or trained further: `TeamTRTrainer(load_team("run"), ...)`.
 
     Args:
-        path (`str`): Directory that [`~TeamTRTrainer.save_model`] wrote.
+        path (`str`): Directory that [`~TeamTRTrainer.save_model`] wrote, or the id of its repository on the hub.
+        revision (`str`, *optional*): Branch, tag or commit of the repository.
 
     Raises:
         `FileNotFoundError`: If there is no team in `path`.
     """
-    if not os.path.isfile(os.path.join(path, TEAM_FILE)):
-        raise FileNotFoundError(f"There is no {TEAM_FILE} in {path!r}. Pass the directory that `save_model` wrote.")
-    agents = []
+    path, agents = find_team(path, revision), []
     for entry in read_team_file(path)["agents"]:
         # The file must not decide whether remote code is run
-        fields = {field: entry[field] for field in SAVED_FIELDS if field in entry}
+        fields = {field: entry[field] for field in (*SAVED_FIELDS, "base_model") if field in entry}
         agents.append(Agent(model=folder_of(path, entry["name"]), **fields))
     return agents
 
 
+def read_team(path: str, revision: str | None = None) -> SavedTeam:
+    """The team in directory or repository `path`, with all that it needs to speak as it did when it was saved."""
+    path = find_team(path, revision)
+    content = read_team_file(path)
+    turns, conversational = TurnTaking(**content["rollout"]), content.get("conversational")
+    return SavedTeam(path, load_team(path), read_speaking_settings(path), turns, conversational, content)
+
+
 def read_speaking_settings(path: str) -> SpeakingSettings:
-    """How the team saved in `path` sampled and read, from the config saved with it; defaults if there is none."""
-    file_path = os.path.join(path, ARGS_FILE)
+    """How the team saved in `path` sampled and read. Of format 1, from the config saved with it; defaults if there is none."""
+    content = read_team_file(path)
+    if content.get("format", 1) == 1:
+        return _read_from_config(os.path.join(path, ARGS_FILE))
+    dtypes = {entry["name"]: entry["dtype"] for entry in content["agents"] if entry.get("dtype") in PRECISIONS}
+    return SpeakingSettings(SamplingSettings(**content["sampling"]), **content["speaking"], dtypes=dtypes or None)
+
+
+def _read_from_config(file_path: str) -> SpeakingSettings:
     if not os.path.isfile(file_path):
         return SpeakingSettings()
     with open(file_path, encoding="utf-8") as file:
@@ -119,13 +260,28 @@ def check_same_team(path: str, agents: Sequence[Agent]):
         )
 
 
-def warn_of_other_turns(path: str, turns: TurnTaking):
-    """Warn if a saved team will take turns by `turns` and was trained otherwise."""
+def warn_of_changes(path: str, turns: TurnTaking, settings: SpeakingSettings | None = None):
+    """
+    Warn, in one message, of what a saved team will do otherwise than it was trained.
+
+    Args:
+        path (`str`): Directory of the team.
+        turns ([`TurnTaking`]): How it will take turns.
+        settings ([`SpeakingSettings`], *optional*): How it will sample and read, if that is for the new run to say.
+    """
     saved, now = read_team_file(path)["rollout"], dataclasses.asdict(turns)
+    if settings is not None:
+        there = read_speaking_settings(path)
+        for name in ("chat_template_kwargs", "max_context_length", "template_date"):
+            # Without a date, that of the day on which the run begins
+            if name != "template_date" or settings.template_date is not None:
+                saved[name], now[name] = getattr(there, name), getattr(settings, name)
+        saved |= dataclasses.asdict(there.sampling)
+        now |= dataclasses.asdict(settings.sampling)
     other = [f"{name}={value!r} (now {now[name]!r})" for name, value in saved.items() if now[name] != value]
     if other:
         warnings.warn(
-            f"The team in {path!r} was saved with {', '.join(other)}. Pass the same to `TeamTRConfig` to let it take "
-            "turns as before.",
+            f"The team in {path!r} was saved with {', '.join(other)}. Pass the same to `TeamTRConfig` to let it speak as "
+            "before.",
             stacklevel=4,
         )

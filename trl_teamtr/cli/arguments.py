@@ -1,5 +1,6 @@
 """Arguments that the commands share: the team and the tasks, from YAML or the command line."""
 
+import argparse
 import json
 import os
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from .link_team import make_team
 
 
 TASKS_FILE = "tasks.json"
+
+
+class ExamplesFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help with defaults, and with examples as they are written."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from ..tasks.loading import default_reward, hold_out, load_function, load_reward
 from ..teamtr_config import TeamTRConfig
 from .arguments import (
     TASKS_FILE,
+    ExamplesFormatter,
     TeamScriptArguments,
     load_data,
     make_agents,
@@ -32,6 +33,15 @@ TURNS = ("num_rounds", "max_turns", "router", "stop_string")
 # An evaluation does not use them, and the values of a training may be impossible on its number of processes
 UNUSED: dict[str, float] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 2}
 UNUSED |= {"num_generations_eval": 1, "monitor_fraction": 0.0}
+
+EXAMPLES = """\
+examples:
+  trl-teamtr evaluate --team runs/quickstart --dataset_name link:3 --protocols team single
+  trl-teamtr evaluate --team runs/team --dataset_name tasks.jsonl --reward_funcs accuracy_reward \\
+      --protocols team debate role_play --output runs/evaluation.json
+  trl-teamtr evaluate --model Qwen/Qwen3-0.6B --num_agents 3 --dataset_name reasoning_gym:chain_sum \\
+      --protocols single majority debate --budget_samples 3
+"""
 
 
 @dataclass
@@ -66,10 +76,10 @@ class EvaluationModelConfig(ModelConfig):
     )
 
 
-def parse(arguments: list[str] | None = None):
+def parse(arguments: list[str] | None = None, prog: str | None = None):
     """The four configs, from the command line, a YAML file, and the turn-taking saved with the team."""
     configs: list[Any] = [EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig]
-    parser = TrlParser(configs)
+    parser = TrlParser(configs, prog=prog, epilog=EXAMPLES, formatter_class=ExamplesFormatter)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     arguments += [part for name, value in UNUSED.items() for part in (f"--{name}", str(value))]
     team = parser.parse_args_and_config(arguments)[0].team
@@ -187,3 +197,8 @@ def main(script_args, evaluation, training_args, model_args):
                 json.dump(about | {"protocols": figures}, file, indent=2)
                 file.write("\n")
     PartialState().destroy_process_group()
+
+
+def run(arguments: list[str]):
+    """Run the command `trl-teamtr evaluate`."""
+    main(*parse(arguments, "trl-teamtr evaluate"))

@@ -1,6 +1,9 @@
 """`train.py`: train a team with TeamTR."""
 
 import argparse
+import os
+import shlex
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +15,28 @@ from ..reports.progress import TeamProgressCallback
 from ..tasks.loading import default_reward, load_reward
 from ..teamtr_config import TeamTRConfig
 from ..teamtr_trainer import TeamTRTrainer
-from .arguments import TeamScriptArguments, load_data, make_agents, save_tasks, set_model_init_kwargs
+from .arguments import (
+    ExamplesFormatter,
+    TeamScriptArguments,
+    load_data,
+    make_agents,
+    save_tasks,
+    set_model_init_kwargs,
+)
+
+
+RESUME = "--resume_from_checkpoint"
+INTERRUPTED = 130  # exit status of a run that Ctrl-C has stopped, as shells have it
+
+EXAMPLES = """\
+examples:
+  trl-teamtr train --config my_team.yaml
+  trl-teamtr train --model_name_or_path Qwen/Qwen3-0.6B --num_agents 3 --dataset_name reasoning_gym:chain_sum \\
+      --output_dir runs/chain_sum --num_stages 40
+  trl-teamtr train --config my_team.yaml --resume_from_checkpoint true
+  trl-teamtr train --config my_team.yaml --plan true
+  accelerate launch --config_file zero2.yaml -m trl_teamtr train --config my_team.yaml
+"""
 
 
 @dataclass
@@ -87,6 +111,23 @@ def print_plan(script_args, training_args, model_args):
         print(found)
 
 
+def say_how_to_resume(trainer):
+    """Print the command that resumes a run which was stopped and saved."""
+    arguments = list(sys.argv[1:])
+    if RESUME in arguments:  # from another checkpoint
+        place = arguments.index(RESUME)
+        del arguments[place : place + 2]
+    arguments += [RESUME, "true"]
+    name = os.path.basename(sys.argv[0])
+    program = ["trl-teamtr"] if name == "trl-teamtr" else ["python", sys.argv[0]]
+    program = ["python", "-m", "trl_teamtr"] if name == "__main__.py" else program
+    trainer.accelerator.print(f"Preempted after update {trainer.preemption.stopped_at}, and saved. To resume:")
+    if trainer.accelerator.num_processes > 1:  # its launcher is not known here
+        trainer.accelerator.print(f"  the same command with {RESUME} true")
+    else:
+        trainer.accelerator.print(f"  {shlex.join([*program, *arguments])}")
+
+
 def main(script_args, training_args, model_args):
     if script_args.plan:
         print_plan(script_args, training_args, model_args)
@@ -97,12 +138,16 @@ def main(script_args, training_args, model_args):
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TeamProgressCallback)
     resume = training_args.resume_from_checkpoint  # text, where it comes from the command line
-    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    try:
+        trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    except KeyboardInterrupt as interrupt:
+        trainer.accelerator.print(interrupt)
+        if trainer.preemption.stopped_at is not None:
+            say_how_to_resume(trainer)
+            trainer.end()
+        sys.exit(INTERRUPTED)
     if trainer.preemption.stopped_at is not None:
-        trainer.accelerator.print(
-            f"Preempted after update {trainer.preemption.stopped_at}, and saved. Start the same command again with "
-            "`--resume_from_checkpoint true`."
-        )
+        say_how_to_resume(trainer)
         trainer.end()
         return
     trainer.accelerator.print("Training completed.")
@@ -117,4 +162,9 @@ def make_parser(subparsers: argparse._SubParsersAction | None = None, prog: str 
     dataclass_types: list[Any] = [TrainScriptArguments, TeamTRConfig, ModelConfig]
     if subparsers is not None:
         return subparsers.add_parser("teamtr", help="Train a team with TeamTR", dataclass_types=dataclass_types)
-    return TrlParser(dataclass_types, prog=prog)
+    return TrlParser(dataclass_types, prog=prog, epilog=EXAMPLES, formatter_class=ExamplesFormatter)
+
+
+def run(arguments: list[str]):
+    """Run the command `trl-teamtr train`."""
+    main(*make_parser(prog="trl-teamtr train").parse_args_and_config(arguments))

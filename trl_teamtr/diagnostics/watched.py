@@ -48,11 +48,13 @@ class ActiveUpdate:
         agent ([`Member`]): The agent that is updated.
         rows (`list[dict]`): The stage's prompts, of this process.
         report ([`UpdateReport`]): The result of the update, once it has ended.
+        logged (`dict[str, int]`): Number of values of each metric, of earlier updates, that are not logged yet.
     """
 
     agent: Any
     rows: list[dict[str, Any]] = field(default_factory=list)
     report: UpdateReport = field(default_factory=UpdateReport)
+    logged: dict[str, int] = field(default_factory=dict)
 
 
 class Watched(Protocol):

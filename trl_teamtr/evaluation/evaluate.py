@@ -14,7 +14,7 @@ from datasets import Dataset
 from ..agents.agent import Agent
 from ..agents.resolving import resolve_agents
 from ..agents.settings import SpeakingSettings
-from ..agents.team_file import load_team, read_speaking_settings, warn_of_other_turns
+from ..agents.team_file import load_team, read_team, warn_of_changes
 from ..checks.preflight import check_speakers, refuse_processors
 from ..conversation.router import Router
 from ..conversation.rules import TurnTaking
@@ -95,7 +95,7 @@ def evaluate_protocols(
     if isinstance(team, str):
         path, team = team, load_team(team)
         if "team" in config.protocols:
-            warn_of_other_turns(path, turns)
+            warn_of_changes(path, turns)
     source = None if model is None else resolve_agents(model, None, turns)
     players = spread(source, team, args.num_agents) if source else team or []
     check_players(config, team, players)
@@ -116,7 +116,7 @@ def _date_as_saved(args: TeamTRConfig, team: str | list[Agent] | None) -> TeamTR
     """`args` with the date that the chat templates of a saved team printed, unless they have one."""
     if args.template_date is None and isinstance(team, str):
         args = copy.copy(args)
-        args.template_date = read_speaking_settings(team).template_date
+        args.template_date = read_team(team).settings.template_date
     return args
 
 

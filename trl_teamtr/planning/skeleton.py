@@ -15,7 +15,7 @@ from transformers.utils import find_adapter_config_file
 from trl.trainer.utils import add_fused_lm_head
 
 from ..agents.agent import Agent
-from ..agents.models import leaves_base_alone
+from ..agents.models import base_of, leaves_base_alone
 from ..agents.settings import SpeakingSettings
 
 
@@ -157,7 +157,7 @@ class SkeletonMaker:
             peft_config, source = model.peft_config["default"], model.get_base_model()
         elif isinstance(model, str) and find_adapter_config_file(model) is not None:
             peft_config = PeftConfig.from_pretrained(model)
-            source = peft_config.base_model_name_or_path
+            source = base_of(peft_config, model)
         # A `PeftModel` brings its base with it, which other agents do not get
         shares = (
             peft_config is not None

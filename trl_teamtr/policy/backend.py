@@ -12,6 +12,7 @@ from trl.trainer.utils import pad
 from ..agents.settings import SamplingSettings
 from .batching import RowLimits, plan_batches
 from .cache import CacheSize, find_budget, measure_cache
+from .drawing import Draw, OwnDraws, Reading
 from .policy import Policy
 from .processes import largest
 from .recording import Recorder
@@ -26,11 +27,13 @@ class Request:
         agent (`str`): Name of its author.
         context (`list[int]`): Token ids that it follows.
         max_tokens (`int`): Maximum number of its tokens, at least 1.
+        draw ([`Draw`], *optional*): How it is drawn, if apart from the rest of its batch.
     """
 
     agent: str
     context: list[int]
     max_tokens: int
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class PlainBackend:
         self._before_use = before_use
         self._policy, self._tokenizer, self._eos_token_ids = policy, tokenizer, eos_token_ids
         self._pad_to_multiple_of, self._max_length = pad_to_multiple_of, max_length
+        self._sampling = sampling
         self._cache_budget = None if cache_gib is None else cache_gib * 2**30
         self._cache_size: CacheSize | None = None
         self._kwargs: dict[str, Any] = {
@@ -130,16 +134,15 @@ class PlainBackend:
     def generate(self, requests: list[Request]) -> list[Written]:
         if self._before_use is not None:
             self._before_use()
-        contexts, limits = [request.context for request in requests], [request.max_tokens for request in requests]
-        batches = plan_batches([len(context) for context in contexts], limits, self._max_length, self._make_fits())
+        lengths, limits = [len(each.context) for each in requests], [each.max_tokens for each in requests]
+        batches = plan_batches(lengths, limits, self._max_length, self._make_fits())
         found: dict[int, Written] = {}
         (most,) = largest(self._policy.accelerator, [len(batches)])
         for number in range(most):
             # A process without a row still takes part: generation under ZeRO-3 gathers the weights
             rows = batches[number] if number < len(batches) else []
-            written = self._generate([contexts[row] for row in rows], [limits[row] for row in rows])
-            found |= dict(zip(rows, written, strict=True))
-        return [found[row] for row in range(len(contexts))]
+            found |= dict(zip(rows, self._generate([requests[row] for row in rows]), strict=True))
+        return [found[row] for row in range(len(requests))]
 
     def publish(self, agent: str):
         """Nothing to do: it samples with the policy itself."""
@@ -159,13 +162,18 @@ class PlainBackend:
         assert budget is not None
         return lambda rows, length: size.fits(rows, length, budget)
 
-    def _generate(self, contexts: list[list[int]], limits: list[int]) -> list[Written]:
+    def _generate(self, requests: list[Request]) -> list[Written]:
         """One batch, in one call of transformers' `generate`."""
-        ids, mask = self._pad(contexts or [[self._tokenizer.pad_token_id]])
-        ends = StoppingCriteriaList([RowLimits(torch.tensor(limits or [1], device=ids.device), ids.size(1))])
+        ids, mask = self._pad([request.context for request in requests] or [[self._tokenizer.pad_token_id]])
+        limits, draws = [request.max_tokens for request in requests], [request.draw for request in requests]
+        reading = Reading(draws, limits, self._eos_token_ids)
+        ends = StoppingCriteriaList([RowLimits(torch.tensor(limits or [1], device=ids.device), ids.size(1)), reading])
         recorder = Recorder(self._kwargs["temperature"]) if self._samples_plainly else None
+        processors = LogitsProcessorList([] if recorder is None else [recorder])
         if recorder is not None:
             ends.append(recorder.ending)
+        if any(draw is not None and draw.is_own for draw in draws):
+            processors.append(OwnDraws(draws, self._sampling, ids.device))
         # Without a gradient, and under ZeRO-3 with the weights gathered
         with self._policy.generating(self._kwargs) as model:
             output = model.generate(
@@ -173,11 +181,14 @@ class PlainBackend:
                 attention_mask=mask,
                 generation_config=self._make_config(max(limits, default=1)),
                 stopping_criteria=ends,
-                logits_processor=LogitsProcessorList([] if recorder is None else [recorder]),
+                logits_processor=processors,
             )
-        new = output[: len(contexts), ids.size(1) :].tolist()
+        new = output[: len(requests), ids.size(1) :].tolist()
         logps = [None] * len(new) if recorder is None else recorder.logps
-        return [self._cut(row[:limit], own) for row, limit, own in zip(new, limits, logps, strict=False)]
+        return [
+            self._cut(new[row][: reading.lengths.get(row, limit)], own if draw is None or not draw.is_own else None)
+            for row, (limit, own, draw) in enumerate(zip(limits, logps, draws, strict=False))
+        ]
 
     def _make_config(self, max_new_tokens: int | None) -> GenerationConfig:
         return GenerationConfig(**{**self._kwargs, "max_new_tokens": max_new_tokens}, disable_compile=True)

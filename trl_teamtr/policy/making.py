@@ -61,7 +61,8 @@ def load_members(agents: Sequence[Agent], settings: SpeakingSettings, processing
 def _make_speaker(agent: Agent, settings: SpeakingSettings, accelerator: Accelerator, alone: bool) -> Speaker:
     model: Any = agent.model  # `load_members` has loaded it
     add_scoring_head(model, settings.sampling.with_own(agent).temperature)
-    policy = Policy(accelerator.prepare_model(model, evaluation_mode=True), accelerator)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    policy = Policy(prepared, accelerator, speaking_precision=settings.speaking_precision)
     return make_speaker(agent, policy, agent.processing_class, settings, alone)
 
 

@@ -1,5 +1,6 @@
 """A member of a team that speaks and scores: it needs no trainer, no dataset, no reward and no optimizer."""
 
+import copy
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
 from ..conversation.transcript import Message
 from ..conversation.view import View, stack_views
 from .backend import Backend, Request, Written
+from .drawing import Draw
 from .policy import Policy
 from .processes import union
 from .scoring import sequence
@@ -63,6 +65,12 @@ class Speaker:
         self._before_use = before_use
         self._renderers: dict[bool, Renderer] = {}
 
+    def by_itself(self) -> "Speaker":
+        """The same agent, with the same weights, in a team of its own."""
+        speaker = copy.copy(self)
+        speaker._alone, speaker._renderers = True, {}
+        return speaker
+
     @property
     def room(self) -> int:
         """Maximum number of tokens in its context when it begins a message."""
@@ -109,12 +117,26 @@ class Speaker:
         (messages,) = speak_together([self.begin(contexts, beginnings)])
         return messages
 
-    def begin(self, contexts: list[list[int]], beginnings: Sequence[tuple[int, ...]] | None = None) -> "Begun":
-        """The messages of [`~Speaker.speak`] as far as they go, with requests for the rest."""
-        ends, limits = set(self.eos_token_ids), [self.limit(context) for context in contexts]
+    def begin(
+        self,
+        contexts: list[list[int]],
+        beginnings: Sequence[tuple[int, ...]] | None = None,
+        draws: Sequence[Draw | None] | None = None,
+    ) -> "Begun":
+        """
+        The messages of [`~Speaker.speak`] as far as they go, with requests for the rest. `draws` says of each how it is
+        drawn, if apart from the others.
+        """
+        draws = draws if draws is not None else [None] * len(contexts)
+        caps = [None if draw is None else draw.max_tokens for draw in draws]
+        own = [self.limit(context) for context in contexts]
+        limits = [limit if cap is None else min(limit, cap) for limit, cap in zip(own, caps, strict=True)]
+        ends = set(self.eos_token_ids)
         ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
         unfinished = [i for i, own in enumerate(ids) if len(own) < limits[i] and not (own and own[-1] in ends)]
-        requests = [Request(self.name, contexts[i] + list(ids[i]), limits[i] - len(ids[i])) for i in unfinished]
+        requests = [
+            Request(self.name, contexts[i] + list(ids[i]), limits[i] - len(ids[i]), draws[i]) for i in unfinished
+        ]
         return Begun(self, ids, unfinished, requests)
 
     def finish(self, begun: "Begun", new: Sequence[Written]) -> list[Message]:

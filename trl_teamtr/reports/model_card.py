@@ -16,10 +16,10 @@ QUICK_START = """\
 {where}, which `from_pretrained` loads. The whole team:
 
 ```python
-from huggingface_hub import snapshot_download
-from trl_teamtr import load_team
+from trl_teamtr import Team
 
-agents = load_team(snapshot_download("{repository}"))
+team = Team.from_pretrained("{repository}")
+print(team.chat("..."))
 ```
 
 """

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -10,10 +10,15 @@ from accelerate import Accelerator
 from ..conversation.prompts import check_prompt
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Message, Transcript
+from ..policy.drawing import Draw
 from ..policy.processes import union
 from ..policy.speaker import Begun, Speaker, speak_together
 from .drafts import Drafts
 from .rollouts import Rollouts, replay
+
+
+# How the next message of a row is drawn; `None` for a message that is sampled with its batch
+Draws = Callable[[int], Draw | None]
 
 
 class TurnLoop:
@@ -37,11 +42,14 @@ class TurnLoop:
         self.names = tuple(speaker.name for speaker in speakers)
 
     def begin(
-        self, rows: Sequence[dict[str, Any]], said: Sequence[Sequence[Message]] | None = None
+        self,
+        rows: Sequence[dict[str, Any]],
+        said: Sequence[Sequence[Message]] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[Transcript]:
         """
         Transcripts for rows of a dataset (`prompt`, and `agent_prompts` if there are private prompts), each with its
-        own seed, that begin with the messages `said`.
+        own seed (one of `seeds`, if given), that begin with the messages `said`.
 
         Raises:
             `ValueError`: If a row has no prompt that a team can continue; for rows of a stream, which is not checked
@@ -53,34 +61,47 @@ class TurnLoop:
             except ValueError as error:
                 raise ValueError(f"Row {number} of a batch of {len(rows)}: {error}") from error
         said = said if said is not None else [()] * len(rows)
+        seeds = seeds if seeds is not None else [random.getrandbits(32) for _ in rows]
         return [
-            Transcript(row["prompt"], self.names, private_prompts(row), random.getrandbits(32), list(messages))
-            for row, messages in zip(rows, said, strict=True)
+            Transcript(row["prompt"], self.names, private_prompts(row), seed, list(messages))
+            for row, messages, seed in zip(rows, said, seeds, strict=True)
         ]
 
-    def run(self, transcripts: list[Transcript], drafts: Drafts | None = None) -> Rollouts:
+    def run(self, transcripts: list[Transcript], drafts: Drafts | None = None, draws: Draws | None = None) -> Rollouts:
         """
         Let the team, with its current weights, continue each of `transcripts` to its end.
 
         Args:
             transcripts (`list[Transcript]`): One per row of this process. Messages that they already have are kept.
             drafts (`Drafts`, *optional*): Rollouts of the team before its last update, whose messages may be kept.
+            draws (`Callable[[int], Draw | None]`, *optional*): How the next message of a row is drawn.
         """
         rollouts = replay(transcripts, self.speakers)
         while True:
             turn = [self._next_speaker(row, rollouts, drafts) for row in range(len(transcripts))]
-            speaking = union(self.accelerator, {name for name in turn if name is not None})
-            if not speaking:
+            if not self.take_turn(turn, rollouts, drafts, draws):
                 return rollouts
-            speakers = [speaker for speaker in self.speakers if speaker.name in speaking]
-            for together in share_backends(speakers):
-                parts = []
-                for speaker in together:
-                    rows = [row for row, name in enumerate(turn) if name == speaker.name]
-                    parts.append(_Part(speaker, rows, rollouts, drafts))
-                messages = speak_together([part.begun for part in parts])
-                for part, said in zip(parts, messages, strict=True):
-                    part.write(said, rollouts)
+
+    def take_turn(
+        self, turn: list[str | None], rollouts: Rollouts, drafts: Drafts | None = None, draws: Draws | None = None
+    ) -> bool:
+        """
+        One message in each row of `rollouts` by the speaker that `turn` names. All processes call this together.
+
+        Returns:
+            `bool`: Whether some process has named a speaker.
+        """
+        speaking = union(self.accelerator, {name for name in turn if name is not None})
+        speakers = [speaker for speaker in self.speakers if speaker.name in speaking]
+        for together in share_backends(speakers):
+            parts = []
+            for speaker in together:
+                rows = [row for row, name in enumerate(turn) if name == speaker.name]
+                parts.append(_Part(speaker, rows, rollouts, drafts, draws))
+            messages = speak_together([part.begun for part in parts])
+            for part, said in zip(parts, messages, strict=True):
+                part.write(said, rollouts)
+        return bool(speaking)
 
     def resample(self, drafts: Drafts) -> Rollouts:
         """Resample the rollouts of `drafts` with the current team, keeping what may be kept."""
@@ -115,7 +136,9 @@ def share_backends(speakers: Sequence[Speaker]) -> list[list[Speaker]]:
 class _Part:
     """The part of one speaker in a turn: what it reads and keeps of its drafts, until its messages are there."""
 
-    def __init__(self, speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None):
+    def __init__(
+        self, speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None, draws: Draws | None
+    ):
         self._ready = []
         for row in rows:
             if rollouts.read(speaker, row):
@@ -130,7 +153,8 @@ class _Part:
             self._kept, self._beginnings = drafts.verify(speaker, contexts, rollouts)
         self._to_speak = [row for row in self._ready if row not in self._kept]
         beginnings = [self._beginnings.get(row, ()) for row in self._to_speak]
-        self.begun: Begun = speaker.begin([views[row].context for row in self._to_speak], beginnings)
+        own = None if draws is None else [draws(row) for row in self._to_speak]
+        self.begun: Begun = speaker.begin([views[row].context for row in self._to_speak], beginnings, own)
 
     def write(self, messages: list[Message], rollouts: Rollouts):
         """Append the messages, sampled or kept, to the rollouts."""

@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
 
+from ..agents.agent_folders import REPLACED
 from .manifest import flush, write_manifest
 
 
-REPLACED = "tmp-replaced-"  # prefix of a checkpoint's name while one of the same number replaces it
-REMOVED = "tmp-removed-"  # and while it is deleted
+REMOVED = "tmp-removed-"  # prefix of a checkpoint's name while it is deleted
 
 
 def put_checkpoint(

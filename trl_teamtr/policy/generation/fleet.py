@@ -110,6 +110,11 @@ class Fleet:
         return ServedWeights(speaker, client, versions, name) if speaker.agent.trainable else ServedBase(speaker, name)
 
     def generate(self, requests: list[Request]) -> list[Written]:
+        if any(request.draw is not None for request in requests):
+            raise ValueError(
+                "Messages cannot be drawn apart (`seed`, `greedy`, `stream`, a server of one's own) through vLLM servers. Save the "
+                "team, and load it with `Team.from_pretrained`."
+            )
         # From the state that a checkpoint keeps: a resumed run draws the seeds of an uninterrupted one
         seeds = [random.getrandbits(63) for _ in requests]
         names = union(self._accelerator, {request.agent for request in requests})

@@ -11,11 +11,11 @@ from tiny import PROMPTS, make_config, make_model, make_tokenizer, make_trainer
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from trl_teamtr import Agent, Team, TeamTRTrainer
+from trl_teamtr.agents import agent_folders
+from trl_teamtr.agents.agent_folders import folder_beside, put_agent, recover_agent
 from trl_teamtr.agents.models import load_models
 from trl_teamtr.agents.settings import SpeakingSettings
 from trl_teamtr.agents.team_file import folder_of
-from trl_teamtr.runs import agent_folders
-from trl_teamtr.runs.agent_folders import folder_beside, put_agent, recover_agent
 
 
 LORA = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)

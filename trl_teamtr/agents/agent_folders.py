@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 
-from .checkpoint_files import REPLACED
 
+REPLACED = "tmp-replaced-"  # prefix of a folder's name while another takes its place
 
 # What `save_pretrained` of models, adapters and tokenizers writes, in any of its forms. Left beside a model in another
 # form, it would be loaded in its place.

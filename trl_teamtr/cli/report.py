@@ -1,0 +1,33 @@
+"""`trl-teamtr report`: one page about a run."""
+
+import argparse
+import sys
+
+from ..reports.run_report import make_report
+
+
+EXAMPLES = """\
+examples:
+  trl-teamtr report runs/quickstart
+
+The page is `report.html` in the directory of the run. It needs no internet, and can be sent to others: it has the
+configuration and some of the transcripts.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="trl-teamtr report",
+        description="Write one page about a run: rewards, the KL of each agent against its radius, costs, and transcripts.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", help="output directory of a training, which may still be under way")
+    options = parser.parse_args(arguments)
+    try:
+        print(make_report(options.run))
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+    return 0

@@ -1,0 +1,115 @@
+"""`report.html`: what a run has done and said, in one file that opens without the internet."""
+
+import json
+import os
+import re
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment
+
+from ..agents.team_file import ARGS_FILE, TEAM_FILE
+from .log_file import LOG_FILE
+from .transcript_log import TRANSCRIPT_FILE
+
+
+REPORT_FILE = "report.html"
+TEMPLATE = "report.html.jinja"
+
+# What the file has at most of the two, so that it stays below 5 MB
+MAX_LOGS, MAX_TRANSCRIPT_BYTES = 4000, 3_000_000
+
+# Keys of a log that are shown
+_SHOWN = re.compile(
+    r"step|reward|eval_(\w+_)?reward|rollout/(tokens_decoded|tokens_scored|reused_fraction)|step_time"
+    r"|agent/.+/(kl|radius|kl_floor|rejected|backtracks|entropy|loss|kl_heldout)"
+)
+# Of the config, what is no place of this machine, and no default of another library
+_HIDDEN = re.compile(
+    r"local_rank|.*_dir|.*token.*|.*url.*|.*path.*|push_to_hub.*|hub_.*|deepspeed.*|fsdp.*|logging_.*"
+)
+
+
+def make_report(run: str) -> str:
+    """
+    Write the report of a run into its directory. Returns its path.
+
+    Args:
+        run (`str`): Output directory of a training.
+
+    Raises:
+        `FileNotFoundError`: If nothing was logged there.
+    """
+    if not os.path.isfile(os.path.join(run, LOG_FILE)):
+        raise FileNotFoundError(
+            f"There is no {LOG_FILE} in {run!r}. Pass the `output_dir` of a training; a run of an older version has none."
+        )
+    data = collect(run)
+    path = os.path.join(run, REPORT_FILE)
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        file.write(render(data))
+    os.replace(f"{path}.tmp", path)
+    return path
+
+
+def collect(run: str) -> dict[str, Any]:
+    """What the report shows of the run in directory `run`."""
+    logs = _thin([_select(log) for log in _read_lines(os.path.join(run, LOG_FILE))], MAX_LOGS)
+    transcripts = _read_lines(os.path.join(run, TRANSCRIPT_FILE))
+    team, args = _read(os.path.join(run, TEAM_FILE)), _read(os.path.join(run, ARGS_FILE))
+    agents = [entry["name"] for entry in team.get("agents", [])]
+    found = (re.fullmatch(r"agent/(.+)/kl", key) for log in logs for key in log)
+    trained = dict.fromkeys(match[1] for match in found if match)
+    return {
+        "name": os.path.basename(os.path.abspath(run)),
+        "agents": agents or list(trained),
+        "trained": list(trained),
+        "logs": logs,
+        "transcripts": _thin_to_size(transcripts),
+        "num_transcripts": len(transcripts),
+        "team": {"agents": team.get("agents", []), "rollout": team.get("rollout", {})},
+        "versions": team.get("versions", {}),
+        "config": {key: args[key] for key in sorted(args) if not _HIDDEN.fullmatch(key)},
+    }
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page."""
+    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    # A script that is no code: only `</` could end it
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    return Environment(autoescape=True).from_string(source).render(name=data["name"], data=text)
+
+
+def _select(log: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: value for key, value in log.items() if _SHOWN.fullmatch(key) and value is not None}
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in shown.items()}
+
+
+def _thin(items: list, most: int) -> list:
+    """At most `most` of `items`, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def _thin_to_size(transcripts: list[dict]) -> list[dict]:
+    size = sum(len(json.dumps(each, ensure_ascii=False).encode()) for each in transcripts)
+    if size <= MAX_TRANSCRIPT_BYTES:
+        return transcripts
+    return _thin_to_size(_thin(transcripts, max(2, int(0.95 * len(transcripts) * MAX_TRANSCRIPT_BYTES / size))))
+
+
+def _read_lines(path: str) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines; none if there is no such file. A line that a kill has cut is left out."""
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def _read(path: str) -> dict[str, Any]:
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)

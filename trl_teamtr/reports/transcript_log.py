@@ -1,0 +1,102 @@
+"""`transcripts.jsonl` in the output directory: some rollouts of every update and evaluation, with their rewards."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..conversation.transcript import Transcript
+
+
+TRANSCRIPT_FILE = "transcripts.jsonl"
+
+# Rollouts of an update, and of an evaluation; and what no run exceeds
+KEPT, MAX_TEXT, MAX_BYTES = 4, 2000, 64 * 2**20
+
+
+class TranscriptLog(TrainerCallback):
+    """
+    Appends rollouts to `transcripts.jsonl`, until the file is too large. A new run begins the file anew; a resumed one continues
+    it at its checkpoint.
+
+    Args:
+        folder (`str`): The output directory of the run.
+        writes (`bool`): Whether this process writes.
+    """
+
+    def __init__(self, folder: str, writes: bool):
+        self._path, self._writes = os.path.join(folder, TRANSCRIPT_FILE), writes
+        self._last: tuple[int, str | None] | None = None
+        self._start: int | None = None  # where this process began to write
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not self._writes or not os.path.isfile(self._path):
+            return
+        with open(self._path, encoding="utf-8") as file:
+            if state.global_step == 0:  # evaluations before the training belong to it
+                file.seek(os.path.getsize(self._path) if self._start is None else self._start)
+            lines = [line for line in file if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        with open(f"{self._path}.tmp", "w", encoding="utf-8") as file:
+            file.writelines(kept)
+        os.replace(f"{self._path}.tmp", self._path)
+
+    def write(
+        self,
+        step: int,
+        stage: int,
+        agent: str | None,
+        transcripts: Sequence[Transcript],
+        returns: Sequence[float],
+        advantages: Sequence[float] | None = None,
+    ):
+        """
+        Append the first of `transcripts`; nothing for a further batch of the same update or evaluation.
+
+        Args:
+            step (`int`): Number of updates, the one that they are for included.
+            stage (`int`): Its stage, from 1.
+            agent (`str`, *optional*): The agent that is updated on them; `None` for an evaluation.
+            transcripts (`Sequence[Transcript]`): Of this process.
+            returns, advantages (`Sequence[float]`): Of each of them.
+        """
+        if not self._writes or self._last == (step, agent):
+            return
+        self._last = (step, agent)
+        size = os.path.getsize(self._path) if os.path.isfile(self._path) else 0
+        self._start = size if self._start is None else self._start
+        if size > MAX_BYTES:
+            return
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        with open(self._path, "a", encoding="utf-8") as file:
+            for row, transcript in enumerate(transcripts[:KEPT]):
+                entry = {"step": step, "stage": stage, "agent": agent, **describe(transcript)}
+                entry["reward"] = _finite(returns[row])
+                if advantages is not None:
+                    entry["advantage"] = _finite(advantages[row])
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def describe(transcript: Transcript) -> dict[str, Any]:
+    """What is kept of a transcript: texts, cut if they are long, and the numbers of their tokens."""
+    prompt = transcript.prompt
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return {
+        "prompt": [{"role": turn["role"], "content": _cut(turn["content"])} for turn in turns],
+        "private": {name: _cut(text) for name, text in transcript.private.items()},
+        "messages": [
+            {"agent": m.agent, "text": _cut(m.text), "tokens": len(m.ids), "finished": m.finished}
+            for m in transcript.messages
+        ],
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} … ({len(text) - MAX_TEXT} more characters)"
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
