@@ -1,6 +1,7 @@
 """A team that can hold a conversation: speakers and their rules, without a trainer, a dataset, a reward or an optimizer."""
 
 import dataclasses
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -92,7 +93,8 @@ class Team:
             router (`Callable[[Transcript], str | None]`, *optional*): In place of the saved one. Needed if the team has one that
                 could not be saved: a lambda, an instance, a function of a script.
             stop_condition (`Callable[[Transcript], bool]`, *optional*): Likewise.
-            trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the models.
+            trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the models, and, of
+                a team from the hub, the router and the stop condition that it names.
             revision (`str`, *optional*): Branch, tag or commit of the repository.
 
         Raises:
@@ -102,7 +104,7 @@ class Team:
         saved = read_team(path, revision)
         for agent in saved.agents:
             agent.trust_remote_code = trust_remote_code
-        code = saved.find_code(router, stop_condition)
+        code = saved.find_code(router, stop_condition, trusted=trust_remote_code or os.path.isdir(path))
         team = cls.from_agents(saved.agents, saved.settings, saved.turns, **code)
         team.conversational = saved.conversational
         for speaker in team.speakers:

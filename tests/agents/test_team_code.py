@@ -78,3 +78,16 @@ def test_saved_code_may_be_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     found = find_code(description("my_routes.first"), {"router": None, "stop_condition": None}, "run")
     assert found["router"](None) == "x"
+
+
+def test_code_that_a_downloaded_team_names_is_not_run_unasked():
+    nothing = {"router": None, "stop_condition": None}
+    with pytest.raises(
+        ValueError, match="was downloaded, names 'no_such_module.route' as its router.*`trust_remote_code=True`"
+    ):
+        find_code(description("no_such_module.route"), nothing, "me/team", trusted=False)
+    assert (
+        find_code(description("no_such_module.route"), {**nothing, "router": len}, "me/team", trusted=False)["router"]
+        is len
+    )
+    assert find_code({"format": 2}, nothing, "me/team", trusted=False) == nothing

@@ -1,5 +1,7 @@
 """An agent's rewards beside the team's. That they are what its gradient follows: tests/rollouts/test_exactness.py."""
 
+import warnings
+
 import pytest
 import torch
 from tiny import answer_reward, make_team, make_trainer
@@ -85,3 +87,17 @@ def test_agents_check_what_they_are_given():
         Agent("x", "model", reward_funcs=[brevity], trainable=False)
     assert Agent("x", "model", reward_funcs=brevity).reward_funcs == [brevity]
     assert Agent("x", "model", reward_funcs=[]).reward_funcs is None
+
+
+def test_they_are_missed_where_a_saved_team_or_a_run_goes_on_without_them(tmp_path):
+    trainer = make(tmp_path / "run", save_strategy="steps", save_steps=2)
+    trainer.train()
+    saved = r"'y' had \['brevity'\] \(now \[\]\) as `reward_funcs` of its own. They are code, and not saved"
+    with pytest.warns(UserWarning, match=saved):
+        make_trainer(tmp_path / "new", str(tmp_path / "run" / "checkpoint-2"))
+    without = make_trainer(tmp_path / "other", make_team(2), num_stages=2)
+    with pytest.warns(UserWarning, match=saved):
+        without.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*of its own.*")
+        make(tmp_path / "run", num_stages=2).train(resume_from_checkpoint=True)

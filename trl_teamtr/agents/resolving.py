@@ -16,7 +16,7 @@ from ..teamtr_config import TeamTRConfig
 from .agent import Agent, check_names, check_trainable
 from .model_copies import copy_untouched
 from .settings import CONFIG_FIELDS, SpeakingSettings
-from .team_file import TEAM_FILE, load_team, read_team, warn_of_changes
+from .team_file import TEAM_FILE, load_team, read_team, warn_of_changes, warn_of_other_rewards
 
 
 def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None = None) -> list[Agent]:
@@ -55,7 +55,9 @@ def resolve_agents(
     """
     if is_saved_team(model):
         warn_of_changes(model, turns, settings)
-        model = load_team(model)
+        saved, model = model, load_team(model)
+        if settings is not None:  # to be trained
+            warn_of_other_rewards(saved, model)
     if isinstance(model, dict):
         raise TypeError(
             "`model` is a dict. A team is a list of agents: `[Agent(name, model) for name, model in models.items()]`."

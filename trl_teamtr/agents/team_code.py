@@ -33,7 +33,7 @@ def shown(function: Callable[..., Any]) -> str:
     return function.__qualname__ if isinstance(function, FunctionType) else type(function).__qualname__
 
 
-def find_code(description: dict[str, Any], given: dict[str, Any], path: str) -> dict[str, Any]:
+def find_code(description: dict[str, Any], given: dict[str, Any], path: str, trusted: bool = True) -> dict[str, Any]:
     """
     The functions in `CODE` of a saved team: those that are `given`, else those that its `team.json` names.
 
@@ -41,9 +41,10 @@ def find_code(description: dict[str, Any], given: dict[str, Any], path: str) -> 
         description (`dict`): The content of `team.json`.
         given (`dict`): Functions by their names in `CODE`; `None` for one that is not given.
         path (`str`): The team's directory, for messages.
+        trusted (`bool`): Whether what `team.json` names may be imported and called.
 
     Raises:
-        `ValueError`: If one was saved without a dotted path and is not given, or is not where its path says.
+        `ValueError`: If one was saved without a dotted path and is not given, is not where its path says, or is not trusted.
     """
     found = dict(given)
     for name in CODE:
@@ -54,6 +55,11 @@ def find_code(description: dict[str, Any], given: dict[str, Any], path: str) -> 
             raise ValueError(
                 f"The team in {path!r} has a {name} of its own, {saved['shown']!r}, which cannot be imported, so that it was "
                 f"not saved. Pass it as `{name}`, or define it in a module: then it is saved by its dotted path."
+            )
+        if not trusted:
+            raise ValueError(
+                f"The team in {path!r}, which was downloaded, names {saved['path']!r} as its {name}: it would be imported and called "
+                f"here. Pass `trust_remote_code=True` if you trust the repository, or your own function as `{name}`."
             )
         try:
             found[name] = load_function(saved["path"], name)

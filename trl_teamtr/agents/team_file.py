@@ -12,7 +12,9 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from peft import PeftModel
+from torch import nn
 from transformers.trainer import TRAINING_ARGS_NAME
+from trl.trainer.utils import get_callable_name
 
 from ..conversation.router import RandomRouter, RoundRobinRouter
 from ..conversation.rules import RolloutRules, TurnTaking
@@ -72,9 +74,9 @@ class SavedTeam:
     conversational: bool | None
     content: dict[str, Any]
 
-    def find_code(self, router: Any = None, stop_condition: Any = None) -> dict[str, Any]:
+    def find_code(self, router: Any = None, stop_condition: Any = None, trusted: bool = True) -> dict[str, Any]:
         """Its router and stop condition ([`find_code`]), those that are given first."""
-        return find_code(self.content, {"router": router, "stop_condition": stop_condition}, self.path)
+        return find_code(self.content, {"router": router, "stop_condition": stop_condition}, self.path, trusted)
 
 
 def describe_team(
@@ -108,7 +110,10 @@ def describe_team(
     return {
         "format": FORMAT,
         "agents": [
-            {field: getattr(agent, field) for field in SAVED_FIELDS} | place | own.get(agent.name, {})
+            {field: getattr(agent, field) for field in SAVED_FIELDS}
+            | place
+            | own.get(agent.name, {})
+            | _name_rewards(agent)
             for agent in agents
         ],
         "rollout": dataclasses.asdict(turns),
@@ -118,6 +123,20 @@ def describe_team(
         "conversational": conversational,
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _name_rewards(agent: Agent) -> dict[str, Any]:
+    """The names of the rewards of its own, which are code and are not saved."""
+    funcs = agent.reward_funcs if isinstance(agent.reward_funcs, list) else []
+    names = [
+        func
+        if isinstance(func, str)
+        else type(func).__name__
+        if isinstance(func, nn.Module)
+        else get_callable_name(func)
+        for func in funcs
+    ]
+    return {"reward_funcs": names} if names else {}
 
 
 def _version(package: str) -> str | None:
@@ -283,5 +302,18 @@ def warn_of_changes(path: str, turns: TurnTaking, settings: SpeakingSettings | N
         warnings.warn(
             f"The team in {path!r} was saved with {', '.join(other)}. Pass the same to `TeamTRConfig` to let it speak as "
             "before.",
+            stacklevel=4,
+        )
+
+
+def warn_of_other_rewards(path: str, agents: Sequence[Agent]):
+    """Warn if agents of the team in `path`, a saved one or a checkpoint, had other rewards of their own than `agents`."""
+    saved = {entry["name"]: entry.get("reward_funcs", []) for entry in read_team_file(path)["agents"]}
+    now = {agent.name: _name_rewards(agent).get("reward_funcs", []) for agent in agents}
+    other = [f"{name!r} had {saved[name]} (now {now[name]})" for name in saved if saved[name] != now.get(name)]
+    if other:
+        warnings.warn(
+            f"Of the team in {path!r}, {', '.join(other)} as `reward_funcs` of its own. They are code, and not saved: set them "
+            "on the agents of `load_team`.",
             stacklevel=4,
         )

@@ -11,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
 from ..agents.agent import Agent
-from ..agents.team_file import TEAM_FILE, check_same_team, read_speaking_settings
+from ..agents.team_file import TEAM_FILE, check_same_team, read_speaking_settings, warn_of_other_rewards
 from ..trust_region.floor import Floors
 from ..trust_region.update import KLController
 from . import run_state
@@ -65,6 +65,7 @@ def prepare_resume(
         )
     verify(folder, trainer.accelerator)
     check_same_team(folder, agents)
+    warn_of_other_rewards(folder, agents)
     run_state.check(trainer, [agent.name for agent in agents if agent.trainable], folder)
     if trainer.args.template_date is None:
         trainer.args.template_date = read_speaking_settings(folder).template_date
