@@ -155,8 +155,17 @@ def messages_of(trainer, model, name, context, cache) -> list[tuple[Message, flo
                 continue
             second = next_logps(model, context + [i])
             found += [((i, j), lp + lp2) for j, lp2 in enumerate(second.tolist())]
+        (speaker,) = [member.speaker for member in trainer.members if member.name == name]
         cache[key] = [
-            (Message(name, tokenizer.decode(ids, skip_special_tokens=True), ids, ids[-1] == eos), lp)
+            (
+                Message(
+                    name,
+                    speaker.read(ids, tokenizer.decode(ids, skip_special_tokens=True), context).answer,
+                    ids,
+                    ids[-1] == eos,
+                ),
+                lp,
+            )
             for ids, lp in found
         ]
     return cache[key]

@@ -27,6 +27,7 @@ from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
 from .checks.sampling_checks import check_sampling
+from .checks.thoughts import check_thoughts
 from .conversation.router import Router
 from .conversation.rules import TurnTaking, make_rules
 from .conversation.transcript import Transcript
@@ -175,6 +176,7 @@ class TeamTRTrainer(LeadTrainer):
         self.team = self._make_team(rules, args, next(iter(splits["train"]))["prompt"])
         self._share_equipment(args, agents)
         preflight.check_speakers(self.team.speakers, splits, rules)
+        check_thoughts(self.team.speakers, self.reward_func_names)
         probes = make_probes(self, eval_dataset)
         if probes:
             self.add_callback(DiagnosticsCallback(self, probes))

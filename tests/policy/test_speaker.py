@@ -177,6 +177,31 @@ def test_others_read_a_message_without_its_special_tokens_and_with_its_thoughts(
     assert (message.text, message.ids, message.finished) == (read, tuple(ids), True)
 
 
+@pytest.mark.parametrize(
+    "thoughts, read", [("private", "It is seven"), ("shared", "<think>\nhm\n</think>\n\nIt is seven")]
+)
+def test_in_a_team_others_read_the_answer_unless_thoughts_are_shared(thoughts, read):
+    tokenizer = tokenizer_for((Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text())
+    ids = tokenizer("<think>\nhm\n</think>\n\nIt is seven<|im_end|>", add_special_tokens=False)["input_ids"]
+    agents = [
+        Agent(
+            name,
+            make_model(len(tokenizer)),
+            processing_class=tokenizer,
+            thoughts=thoughts,
+            generation_kwargs={"eos_token_id": ids[-1]},
+        )
+        for name in "xy"
+    ]
+    speaker, _ = make_speakers(agents, SpeakingSettings(), Accelerator())
+    speaker.backend = SimpleNamespace(
+        generate=lambda requests: [Written(ids[len(ids) - request.max_tokens :]) for request in requests]
+    )
+    context = tokenizer("<|im_start|>assistant\n")["input_ids"]
+    whole, continued, done = speaker.speak([context] * 3, [(), tuple(ids[:3]), tuple(ids)])
+    assert done.text == read and done.thought == ("hm" if thoughts == "private" else "")
+
+
 def test_without_a_limit_of_its_own_a_message_fills_what_room_its_context_has_left():
     agent = Agent("x", make_model(), processing_class=make_tokenizer())
     sampling = SamplingSettings(max_completion_length=None, generation_kwargs={"eos_token_id": 7})  # never sampled

@@ -9,7 +9,7 @@ import pytest
 import torch
 from draft_cases import WRONG_RULES, Case, count, decide_twice, key, p_value
 from families import make_family
-from tiny import make_tokenizer
+from tiny import make_team, make_tokenizer
 
 from trl_teamtr import Agent
 from trl_teamtr.rollouts import verification
@@ -96,6 +96,20 @@ def test_an_unchanged_policy_whose_log_ratios_are_known_is_not_scored(tmp_path):
     new = case.rollouts(200)
     assert [key(t) for t in new.transcripts] == [key(t) for t in old.transcripts]
     assert new.tokens_decoded == new.tokens_scored == 0
+
+
+@pytest.mark.parametrize("mode", ["full", "suffix", "speculative"])
+def test_so_they_have_where_thoughts_are_private(tmp_path, monkeypatch, mode):
+    """Of the first agent, "u" ends a thought: others read what follows, and nothing of a message that has no "u" and no end."""
+    team = make_team(2)
+    team[0].thinking_end = "u"
+    case = Case(tmp_path, 2, 2, "text", "none", mode, team)
+    old = case.rollouts(2000)
+    messages = [message for transcript in old.transcripts for message in transcript.messages if message.agent == "x"]
+    assert {(message.text, message.thought) for message in messages} >= {("", "aa"), ("a", ""), ("", ""), ("", "a")}
+    for number, agent in enumerate((0, 1)):
+        case.update(agent, seed=number, known=mode == "speculative")
+        assert p_value(count(case.rollouts(2000)), case.law(monkeypatch)) > 0.001 / 6
 
 
 def test_padding_does_not_change_the_law_of_a_model_with_learned_positions(tmp_path, monkeypatch):

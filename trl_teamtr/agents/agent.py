@@ -24,6 +24,8 @@ RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json", "ro
 RESERVED_NAMES += ("bases", "log.jsonl", "report.html", "transcripts.jsonl")
 RESERVED_PREFIXES = ("checkpoint-", "tmp-", "rng_state", "before_update_")
 
+THOUGHTS = ("private", "shared")
+
 # With what stands before it while it is written, the name of a folder has at most 255 bytes
 MAX_NAME = 200
 
@@ -62,6 +64,12 @@ class Agent:
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether to run code that comes with the agent's model. `args.trust_remote_code` allows it for the whole
             team. It is not saved and must be set again when a saved team is loaded.
+        thoughts (`str`, *optional*, defaults to `"private"`):
+            Who reads what the agent thinks before it answers, where its tokenizer or TRL knows how its chat template writes
+            thoughts, or `thinking_end` says it. `"private"`: itself; the others, and the rewards, read the answer. `"shared"`:
+            everybody. In a team of one nothing is divided.
+        thinking_end (`str`, *optional*):
+            Text that ends the agent's thoughts, e.g. `"</think>"`, for templates that TRL does not know.
         reward_funcs (`RewardFunc` or `list[RewardFunc]`, *optional*):
             Rewards of this agent alone, as in [`~trl.GRPOTrainer`]. Its return is the team's plus their weighted sum. An
             evaluation scores the team's rewards alone. They are not saved.
@@ -75,7 +83,7 @@ class Agent:
 
     Raises:
         `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
-            rewards, or a frozen agent has rewards.
+            rewards, a frozen agent has rewards, or `thoughts` is unknown.
     """
 
     name: str
@@ -89,6 +97,8 @@ class Agent:
     generation_kwargs: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     trust_remote_code: bool = False
+    thoughts: str = "private"
+    thinking_end: str | None = None
     reward_funcs: "RewardFunc | list[RewardFunc] | None" = None
     reward_weights: list[float] | None = None
     vllm_server_base_url: str | None = None
@@ -111,6 +121,15 @@ class Agent:
             )
         check_radius(self.trust_region_radius, f"agent {self.name!r}")
         self._check_rewards()
+        if self.thoughts not in THOUGHTS:
+            raise ValueError(
+                f"Agent {self.name!r} has `thoughts={self.thoughts!r}`. It must be one of {', '.join(map(repr, THOUGHTS))}."
+            )
+        if self.thinking_end is not None and not (self.thinking_end and self.thoughts == "private"):
+            raise ValueError(
+                f"Agent {self.name!r} has `thinking_end={self.thinking_end!r}`, which divides private thoughts from answers. It "
+                "must be a text such as '</think>', with `thoughts='private'`."
+            )
 
     def _check_rewards(self):
         if self.reward_funcs is not None and not isinstance(self.reward_funcs, list):

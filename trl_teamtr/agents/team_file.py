@@ -36,7 +36,7 @@ SPEAKING = ("chat_template_kwargs", "max_context_length", "template_date", "spea
 
 # Fields of an agent in `team.json`. `trust_remote_code` is not saved: it must be set again when a team is loaded.
 SAVED_FIELDS: tuple[str, ...] = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
-SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs")
+SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs", "thoughts", "thinking_end")
 
 
 def own_folder(path: str, name: str, team_size: int) -> str:

@@ -1,5 +1,7 @@
 """The text of a message while it is being generated."""
 
+from collections.abc import Callable
+
 from transformers import PreTrainedTokenizerBase
 
 
@@ -13,10 +15,11 @@ class IncrementalText:
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The author's.
+        answer (`Callable[[list[int], str], str]`, *optional*): What is read of ids and their text; all of it if not given.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer: Callable[[list[int], str], str] | None = None):
+        self._tokenizer, self._answer = tokenizer, answer
         self._ids: list[int] = []
         self.text = ""
 
@@ -25,7 +28,7 @@ class IncrementalText:
         self._ids.append(token)
         whole = self._decode()
         # A tokenizer may still change the end of a text: it is passed on when it has not changed what was passed on before
-        if whole.endswith(_INCOMPLETE) or not whole.startswith(self.text):
+        if whole.endswith(_INCOMPLETE) or not whole.strip() or not whole.startswith(self.text):
             return ""
         return self._pass_on(whole)
 
@@ -35,7 +38,7 @@ class IncrementalText:
 
     def _decode(self) -> str:
         decoded: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)  # type: ignore[assignment]  # of one row
-        return decoded
+        return decoded if self._answer is None else self._answer(self._ids, decoded)
 
     def _pass_on(self, whole: str) -> str:
         piece, self.text = whole[len(self.text) :], whole

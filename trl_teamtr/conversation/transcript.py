@@ -11,11 +11,12 @@ class Message:
 
     Args:
         agent (`str`): Name of the author.
-        text (`str`): What the other agents and the reward functions read; no special tokens.
+        text (`str`): What the other agents and the reward functions read; no special tokens, no private thoughts.
         ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn token included.
         finished (`bool`): Whether it ends with an end-of-turn token, and not at the length limit.
         logps (`tuple[float]`, *optional*): Log-probabilities with which the ids were sampled, in nats, NaN for those that
             were not sampled as they are; `None` if no id was, or it is not known.
+        thought (`str`): What its author thought before it answered, if that is private.
     """
 
     agent: str
@@ -23,6 +24,7 @@ class Message:
     ids: tuple[int, ...] = ()
     finished: bool = True
     logps: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
+    thought: str = ""
 
 
 @dataclass
@@ -59,8 +61,15 @@ class Transcript:
         return next(spoken, len(self.messages))
 
     def as_dicts(self) -> list[dict[str, str]]:
-        """The messages, as passed to reward functions: `[{"role": "assistant", "name": ..., "content": ...}, ...]`."""
-        return [{"role": "assistant", "name": m.agent, "content": m.text} for m in self.messages]
+        """
+        The messages, as passed to reward functions: `[{"role": "assistant", "name": ..., "content": ...}, ...]`, with
+        `reasoning_content` where there was a private thought.
+        """
+        return [
+            {"role": "assistant", "name": m.agent, "content": m.text}
+            | ({"reasoning_content": m.thought} if m.thought else {})
+            for m in self.messages
+        ]
 
     def __str__(self) -> str:
         return "\n".join(f"{message.agent}: {message.text}" for message in self.messages)

@@ -16,6 +16,7 @@ from ..agents.resolving import resolve_agents
 from ..agents.settings import SpeakingSettings
 from ..agents.team_file import load_team, read_team, warn_of_changes
 from ..checks.preflight import check_speakers, refuse_processors
+from ..checks.thoughts import check_thoughts
 from ..conversation.router import Router
 from ..conversation.rules import TurnTaking
 from ..conversation.template_date import agree_on_date
@@ -162,6 +163,7 @@ class _Tables:
             agents = [dataclasses.replace(agent, trainable=False) for agent in agents]
         team = Team.from_agents(agents, self._settings, turns, router, stop_condition, self._accelerator)
         check_speakers(team.speakers, {"evaluation": share_prompts(self.dataset, agents)}, team.rules)
+        check_thoughts(team.speakers, self._scorer.names)
         if self.args.use_vllm:
             refuse_processors({agent.name: agent.processing_class for agent in agents})
             team.speak_through(Fleet(team.speakers, FleetSettings.of(self.args)))

@@ -14,6 +14,7 @@ from ..agents.agent import Agent
 from ..agents.model_copies import clone_sharing_weights
 from ..agents.models import load_models, load_whole_model
 from ..agents.settings import SamplingSettings, SpeakingSettings
+from ..conversation.thoughts import find_parser
 from .backend import PlainBackend
 from .plain_sampling import drop_sampling_defaults
 from .policy import Policy, add_scoring_head
@@ -129,6 +130,7 @@ def make_speaker(
         length,
         alone,
         before_use,
+        None if alone or agent.thoughts == "shared" else find_parser(tokenizer, agent.thinking_end, eos_token_ids),
     )
     speaker.fix_date(settings.template_date)
     return speaker

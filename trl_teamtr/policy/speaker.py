@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..agents.agent import Agent
 from ..agents.settings import SamplingSettings
 from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
+from ..conversation.thoughts import Reading, ThoughtParser
 from ..conversation.transcript import Message
 from ..conversation.view import View, stack_views
 from .backend import Backend, Request, Written
@@ -37,6 +38,7 @@ class Speaker:
         max_view_length (`int`): Maximum number of tokens of a view with the next message.
         alone (`bool`): Whether the team has one agent.
         before_use (`Callable[[], None]`, *optional*): Called before its weights are needed, which may be offloaded.
+        thoughts ([`ThoughtParser`], *optional*): Divides its messages into private thoughts and answers.
 
     Attributes:
         name (`str`): The agent's name.
@@ -54,6 +56,7 @@ class Speaker:
         max_view_length: int = sys.maxsize,
         alone: bool = False,
         before_use: Callable[[], None] | None = None,
+        thoughts: ThoughtParser | None = None,
     ):
         self.agent, self.name = agent, agent.name
         self.policy, self.backend, self.sampling = policy, backend, sampling
@@ -63,6 +66,7 @@ class Speaker:
         self._alone = alone
         self._date: str | None = None
         self._before_use = before_use
+        self.thoughts = thoughts
         self._renderers: dict[bool, Renderer] = {}
 
     def by_itself(self) -> "Speaker":
@@ -137,7 +141,7 @@ class Speaker:
         requests = [
             Request(self.name, contexts[i] + list(ids[i]), limits[i] - len(ids[i]), draws[i]) for i in unfinished
         ]
-        return Begun(self, ids, unfinished, requests)
+        return Begun(self, contexts, ids, unfinished, requests)
 
     def finish(self, begun: "Begun", new: Sequence[Written]) -> list[Message]:
         """The messages that `begun` has begun, with what was sampled for its requests."""
@@ -148,10 +152,15 @@ class Speaker:
                 logps[i] = (*[math.nan] * len(ids[i]), *written.logps)
             ids[i] = (*ids[i], *written.ids)
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
+        readings = [self.read(*each) for each in zip(ids, texts, begun.contexts, strict=True)]
         return [
-            Message(self.name, text, tuple(own), own[-1] in ends, sampled)
-            for own, text, sampled in zip(ids, texts, logps, strict=True)
+            Message(self.name, reading.answer, tuple(own), own[-1] in ends, sampled, reading.thought)
+            for own, reading, sampled in zip(ids, readings, logps, strict=True)
         ]
+
+    def read(self, ids: Sequence[int], text: str, context: list[int]) -> Reading:
+        """What everybody reads of a message, or of its beginning, and what it keeps to itself; as [`~ThoughtParser.read`]."""
+        return Reading(text) if self.thoughts is None else self.thoughts.read(ids, text, context)
 
     def view_batch(self, views: Sequence[View], pad_to_multiple_of: int | None = None) -> dict[str, torch.Tensor]:
         """
@@ -189,12 +198,14 @@ class Begun:
 
     Args:
         speaker ([`Speaker`]): The agent.
+        contexts (`list[list[int]]`): What each message is an answer to.
         ids (`list[tuple[int]]`): The beginning of each message; empty for one that is sampled whole.
         unfinished (`list[int]`): Which of them are to be continued.
         requests (`list[Request]`): For each of those, what is to be sampled.
     """
 
     speaker: Speaker
+    contexts: list[list[int]]
     ids: list[tuple[int, ...]]
     unfinished: list[int]
     requests: list[Request]

@@ -41,6 +41,7 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         "full": len(rollouts.full),
         "read": sum(len(view.prompt_ids) for view in views),
         "unfinished": sum(not message.finished for message in messages if message.agent == name),
+        "unanswered": sum(bool(message.thought) and not message.text for message in messages if message.agent == name),
         "decoded": rollouts.tokens_decoded,
         "scored": rollouts.tokens_scored,
         "kept": rollouts.tokens_kept,
@@ -58,6 +59,7 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         "rollout/messages_cut": counts["cut"],
         "rollout/ended_for_length": counts["full"],
         "completions/clipped_ratio": counts["unfinished"] / own_messages,
+        "completions/unanswered_ratio": counts["unanswered"] / own_messages,
         **_measure_lengths([length for length, _ in own], "length", accelerator),
         **_measure_lengths([length for length, finished in own if finished], "terminated_length", accelerator),
     }

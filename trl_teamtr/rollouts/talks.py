@@ -75,7 +75,7 @@ class Talk:
     ):
         self._turn_loop, self._wishes, self._listen = turn_loop, wishes, listen
         self._rollouts = replay([transcript], turn_loop.speakers)
-        self._tokenizers = {speaker.name: speaker.tokenizer for speaker in turn_loop.speakers}
+        self._speakers = {speaker.name: speaker for speaker in turn_loop.speakers}
         self._text: IncrementalText | None = None
         self.full: str | None = None
         self.cancelled = False
@@ -129,7 +129,8 @@ class Talk:
         assert name is not None  # it has not ended
         if self._listen is None:
             return self._wishes.of_turn(turn, lambda token: not self.cancelled)
-        listen, text = self._listen, IncrementalText(self._tokenizers[name])
+        listen, speaker, context = self._listen, self._speakers[name], self._rollouts.views[name][0].context
+        text = IncrementalText(speaker.tokenizer, lambda ids, said: speaker.read(ids, said, context).answer)
         self._text = text
         listen(Piece(name, turn, ""))
 
