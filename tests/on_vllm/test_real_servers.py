@@ -4,12 +4,14 @@ Teams on real vLLM servers, on the CPU: `make test-vllm`.
 Two servers are started for the whole module, one for adapters and one for an agent that trains all its weights.
 """
 
+import json
 import os
 import threading
 
 import pytest
 import requests
 from datasets import Dataset
+from distributed.launching import derive_config, launch
 from real_vllm import PEFT, SHAPES, TIMEOUT, RealServer, free_url, real_serving, write_team
 from sampled_law import LAWS, check_law
 from server_contract import check_contract
@@ -139,6 +141,14 @@ def test_a_run_is_resumed_on_a_server(servers, bases, tmp_path):
     again = make_trainer(tmp_path / "again", lora_team(bases[0]), **fields)
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     assert again.state.global_step == 4 and held(servers[0].url) == []
+
+
+def test_two_processes_speak_through_servers(servers, bases, tmp_path):
+    config = derive_config("multi_gpu", tmp_path)
+    launch(config, "run_vllm.py", bases[0], servers[0].url, bases[1], servers[1].url, tmp_path)
+    ours = [json.loads((tmp_path / f"vllm-{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(found["processes"] == 2 for found in ours) and ours[0]["sums"] == ours[1]["sums"]
+    assert len(ours[0]["largest"]) > 2 and max(ours[0]["largest"]) < 1e-4 and held(servers[0].url) == []
 
 
 def test_an_evaluation_finds_that_a_server_has_other_weights(servers, bases, tmp_path):
