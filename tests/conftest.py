@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 # What launches processes, or samples and trains long: left out by `make test-fast`
 SLOW = (
     "cli/test_scripts.py",
+    "cli/test_vllm_command.py::test_the_script_starts",
     "diagnostics/test_callback.py",
     "diagnostics/test_certificate_probe.py",
     "diagnostics/test_occupancy_probe.py",
