@@ -180,6 +180,7 @@ SMOKE = {
     "precision": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
+    "vllm_link": [],
     "vllm_publish": [],
     "versus_comlrl": [],
     "versus_comlrl --model": ["--model", "{model}"],

@@ -60,10 +60,11 @@ def test_links_of_the_readme_lead_somewhere(target):
     assert target.startswith("https://") or (ROOT / target).is_file()
 
 
-def test_tests_that_the_docs_name_exist():
-    text, path = (ROOT / "docs" / "reliability.md").read_text(), ""
+@pytest.mark.parametrize("page, least", [("reliability.md", 20), ("vllm.md", 5)])
+def test_tests_that_the_docs_name_exist(page, least):
+    text, path = (ROOT / "docs" / page).read_text(), ""
     named = re.findall(r"`(tests/\w[\w/]*\.py)?::(\w+)`", text)
-    assert len(named) > 20
+    assert len(named) > least
     for other, name in named:
         path = other or path
         assert f"def {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"

@@ -83,7 +83,7 @@ def test_fit_makes_the_demonstrations_likelier():
             return model.eval()(ids, labels=ids).loss.item()
 
     before = loss()
-    link_team._fit(model, tokenizer, rows, steps=2, learning_rate=3e-3, seed=0)
+    link_team.fit(model, tokenizer, rows, steps=2, learning_rate=3e-3, seed=0)
     assert loss() < before - 0.01
 
 
@@ -95,7 +95,7 @@ def test_make_team_warms_up_a_base_and_an_agent_for_each_position(monkeypatch):
         with torch.no_grad():
             model.lm_head.weight.add_(1.0)
 
-    monkeypatch.setattr(link_team, "_fit", fit)
+    monkeypatch.setattr(link_team, "fit", fit)
     agents = make_team(3, seed=0)
     assert [agent.name for agent in agents] == ["a", "b", "c"]
     assert fits == [(350, {0, 1, 2})] + [(120, {i}) for i in range(3)]
@@ -109,7 +109,7 @@ def test_make_team_warms_up_a_base_and_an_agent_for_each_position(monkeypatch):
 def test_saved_agents_load_again(monkeypatch, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    monkeypatch.setattr(link_team, "_fit", lambda *args: None)
+    monkeypatch.setattr(link_team, "fit", lambda *args: None)
     agents = make_team(2, seed=0)
     save_team(agents, str(tmp_path))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "b")

@@ -29,6 +29,8 @@ def test_it_is_found_without_weights_and_is_that_of_the_agents(tmp_path):
     half = make_config(tmp_path / "run", max_context_length=64, bf16=True)
     start = find_start(lora_team(base), half)
     assert (start.dtype, start.max_length) == ("bfloat16", 64)
+    speaking = make_config(tmp_path / "run", bf16=True, speaking_precision="float16")
+    assert find_start(lora_team(base), speaking).dtype == "float16"
     with pytest.raises(ValueError, match="'x', 'w' share a server, but have the models .*vllm_server_base_url"):
         find_start([*lora_team(base, "x"), Agent("w", save_base(tmp_path / "other"))], args)
 

@@ -24,9 +24,9 @@ def run(base: str, url: str, other: str, other_url: str, output: Path) -> dict:
     torch.manual_seed(0)  # of the adapters
     team = [*lora_team(base), Agent("w", other, vllm_server_base_url=other_url)]
     fields = {"per_device_train_batch_size": 4, "trust_region_radius": 1.0, "learning_rate": 0.02, "num_stages": 2}
-    trainer = make_trainer(
-        output, team, router=route, max_turns=3, allow_silent_agents=True, **fields, **on_server(url)
-    )
+    corrected = {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate"}
+    place = on_server(url, **corrected)
+    trainer = make_trainer(output, team, router=route, max_turns=3, allow_silent_agents=True, **fields, **place)
     trainer.remove_callback(PrinterCallback)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

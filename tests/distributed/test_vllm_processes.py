@@ -9,7 +9,7 @@ from launching import derive_config, launch
 from vllm_teams import save_base
 
 
-@pytest.mark.parametrize("engine, kind", [("multi_gpu", "MULTI_CPU"), ("zero2", "DEEPSPEED")])
+@pytest.mark.parametrize("engine, kind", [("multi_gpu", "MULTI_CPU"), ("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED")])
 @pytest.mark.parametrize("dies_after", [None, 40])
 def test_processes_speak_for_themselves_and_publish_once(tmp_path, engine, kind, dies_after):
     base, other = save_base(tmp_path / "base"), save_base(tmp_path / "other", seed=3)

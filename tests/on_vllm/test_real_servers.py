@@ -4,19 +4,23 @@ Teams on real vLLM servers, on the CPU: `make test-vllm`.
 Two servers are started for the whole module, one for adapters and one for an agent that trains all its weights.
 """
 
+import json
 import os
 import threading
 
 import pytest
 import requests
+from datasets import Dataset
+from distributed.launching import derive_config, launch
 from real_vllm import PEFT, SHAPES, TIMEOUT, RealServer, free_url, real_serving, write_team
 from sampled_law import LAWS, check_law
 from server_contract import check_contract
-from tiny import changed, make_trainer, weights
+from tiny import PROMPTS, answer_reward, changed, make_config, make_trainer, weights
 from transformers import TrainerCallback
 from vllm_teams import lora_team, make_fleet, on_server, save_base, speakers_of
 
 from trl_teamtr import Agent
+from trl_teamtr.evaluation import EvaluationConfig, evaluate_protocols
 from trl_teamtr.policy.generation.client import ServerClient
 
 
@@ -89,6 +93,16 @@ def test_a_real_server_answers_as_the_fake_one(servers, bases):
     check_contract(servers[0].url, bases[0])
 
 
+def test_a_team_is_evaluated_on_servers(servers, bases, tmp_path):
+    team = [*lora_team(bases[0]), Agent("w", bases[1], vllm_server_base_url=servers[1].url)]
+    args = make_config(tmp_path / "run", num_rounds=2, **place(servers))
+    config = EvaluationConfig(protocols=["team", "single", "role_play"], role_prompts=["a", "u", "b"])
+    dataset = Dataset.from_dict({"prompt": PROMPTS})
+    results = evaluate_protocols(team, answer_reward, dataset, args, config)
+    assert list(results) == ["team", "single", "role_play"] and held(servers[0].url) == []
+    assert all(len(result.accuracies) == len(PROMPTS) for result in results.values())
+
+
 def test_three_adapters_and_a_frozen_agent_on_one_server_and_a_whole_model_on_another(servers, bases, tmp_path, tell):
     base, other = bases
     team = [*lora_team(base, "xyz"), Agent("f", base, trainable=False)]
@@ -127,6 +141,24 @@ def test_a_run_is_resumed_on_a_server(servers, bases, tmp_path):
     again = make_trainer(tmp_path / "again", lora_team(bases[0]), **fields)
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     assert again.state.global_step == 4 and held(servers[0].url) == []
+
+
+def test_two_processes_speak_through_servers(servers, bases, tmp_path):
+    config = derive_config("multi_gpu", tmp_path)
+    launch(config, "run_vllm.py", bases[0], servers[0].url, bases[1], servers[1].url, tmp_path)
+    ours = [json.loads((tmp_path / f"vllm-{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(found["processes"] == 2 for found in ours) and ours[0]["sums"] == ours[1]["sums"]
+    assert len(ours[0]["largest"]) > 2 and max(ours[0]["largest"]) < 1e-4 and held(servers[0].url) == []
+
+
+def test_an_evaluation_finds_that_a_server_has_other_weights(servers, bases, tmp_path):
+    """The trained ones of the tests above."""
+    team = [Agent("w", bases[1], vllm_server_base_url=servers[1].url)]
+    args = make_config(tmp_path / "run", **place(servers))
+    with pytest.raises(RuntimeError, match="'w': .* differ from its own by"):
+        evaluate_protocols(
+            team, answer_reward, Dataset.from_dict({"prompt": PROMPTS}), args, EvaluationConfig(protocols=["team"])
+        )
 
 
 def test_servers_that_are_killed_in_the_middle_of_a_turn_are_waited_for(servers, bases, tmp_path, monkeypatch, tell):

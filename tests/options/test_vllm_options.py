@@ -1,12 +1,8 @@
 """What of TRL's options of vLLM a team honours, and what it refuses with what to do instead."""
 
-from types import SimpleNamespace
-
 import pytest
 from tiny import make_config
 from vllm_teams import on_server
-
-from trl_teamtr.options.vllm_options import check_vllm_options
 
 
 @pytest.mark.parametrize(
@@ -34,16 +30,6 @@ from trl_teamtr.options.vllm_options import check_vllm_options
 def test_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         make_config("x", **on_server("http://a", **fields))
-
-
-def test_zero_3_is_refused(monkeypatch):
-    args = make_config("x", **on_server("http://a"))
-    for stage in (1, 2):
-        monkeypatch.setattr(args, "deepspeed_plugin", SimpleNamespace(zero_stage=stage))
-        check_vllm_options(args)
-    monkeypatch.setattr(args, "deepspeed_plugin", SimpleNamespace(zero_stage=3))
-    with pytest.raises(ValueError, match="not supported with ZeRO-3 yet.*Use ZeRO-2"):
-        check_vllm_options(args)
 
 
 def test_without_vllm_its_options_are_left_alone():

@@ -37,3 +37,10 @@ def test_gradient_checkpointing_is_back_after_a_call():
     policy.token_logps(IDS, MASK, IDS[:, -2:])
     policy.logits({"input_ids": IDS, "use_cache": False})
     assert model.is_gradient_checkpointing
+
+
+def test_messages_are_sampled_in_the_precision_of_speaking_or_of_the_weights():
+    model = make_model()
+    assert Policy(model, Accelerator()).speaking_dtype == torch.float32
+    assert Policy(model, Accelerator(), speaking_precision="float16").speaking_dtype == torch.float16
+    assert Policy(model.to(torch.bfloat16), Accelerator()).speaking_dtype == torch.bfloat16

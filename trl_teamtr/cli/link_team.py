@@ -59,7 +59,8 @@ def make_demonstrations(num_agents: int, size: int, seed: int, noisy: bool, agen
     return Dataset.from_dict(rows)
 
 
-def _fit(model, tokenizer, demonstrations: Dataset, steps: int, learning_rate: float, seed: int):
+def fit(model, tokenizer, demonstrations: Dataset, steps: int, learning_rate: float, seed: int):
+    """Fine-tune `model` for `steps` steps, in which it sees each of the demonstrations once."""
     args = SFTConfig(
         tempfile.gettempdir(),  # nothing is saved there
         max_steps=steps,
@@ -90,13 +91,13 @@ def make_team(num_agents: int, seed: int) -> list[Agent]:
     """
     tokenizer = make_tokenizer()
     base = make_model(tokenizer, seed)
-    _fit(base, tokenizer, make_demonstrations(num_agents, 350 * 64, seed, noisy=False), 350, 3e-3, seed)
+    fit(base, tokenizer, make_demonstrations(num_agents, 350 * 64, seed, noisy=False), 350, 3e-3, seed)
     agents = []
     for i in range(num_agents):
         model = make_model(tokenizer, seed)
         model.load_state_dict(base.state_dict())
         demonstrations = make_demonstrations(num_agents, 120 * 64, seed + 1000 * (i + 1), noisy=True, agent=i)
-        _fit(model, tokenizer, demonstrations, 120, 1.5e-3, seed)
+        fit(model, tokenizer, demonstrations, 120, 1.5e-3, seed)
         agents.append(Agent(NAMES[i], model, processing_class=tokenizer))
     return agents
 

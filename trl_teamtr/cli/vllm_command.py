@@ -70,7 +70,8 @@ def find_start(agents: Sequence[Agent], args: TeamTRConfig) -> ServerStart:
             f"The agents {', '.join(repr(agent.name) for agent in agents)} share a server, but have the models "
             f"{', '.join(sorted(bases))}. Give each an agent's own `vllm_server_base_url`."
         )
-    dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else dtypes[0]
+    mixed = "bfloat16" if args.bf16 else "float16" if args.fp16 else None
+    dtype = args.speaking_precision or mixed or dtypes[0]
     return ServerStart(bases.pop(), dtype, len(agents), ranks, max(lengths))
 
 

@@ -59,12 +59,6 @@ def check_vllm_options(args: Any):
         args.vllm_server_timeout > 0,
         f"`vllm_server_timeout` must be a positive number of seconds, got {args.vllm_server_timeout}.",
     )
-    plugin = args.deepspeed_plugin
-    check(
-        plugin is None or plugin.zero_stage < 3,
-        "`use_vllm=True` is not supported with ZeRO-3 yet: weights are published from one process, which has a part of them. Use "
-        "ZeRO-2 (accelerate_configs/zero2.yaml), or leave `use_vllm=False`.",
-    )
     probes = [name for name in ("log_occupancy", "log_certificate") if getattr(args, name)]
     check(
         not probes,

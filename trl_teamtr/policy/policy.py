@@ -13,7 +13,7 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import add_fused_lm_head
 
 from .positions import count_positions_from_mask
-from .precision import computing_in, in_low_precision, leave_precision_to_the_call
+from .precision import AUTOCAST, computing_in, in_low_precision, leave_precision_to_the_call
 
 
 class Policy:
@@ -69,6 +69,14 @@ class Policy:
         if self._speaking_precision is None:
             return in_low_precision(self.model, self.accelerator)
         return self._speaking_precision != "float32"
+
+    @property
+    def speaking_dtype(self) -> torch.dtype:
+        """That in which messages are sampled: of the autocast, or without one of the weights."""
+        if self._speaking_precision is not None:
+            return getattr(torch, self._speaking_precision)
+        own = next(weight.dtype for weight in self.model.parameters() if weight.is_floating_point())
+        return AUTOCAST.get(self.accelerator.mixed_precision) or own
 
     @property
     def vocab_size(self) -> int:

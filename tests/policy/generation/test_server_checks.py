@@ -8,7 +8,7 @@ from vllm_teams import lora_team, make_fleet, make_lora, save_base, speakers_of
 
 from trl_teamtr import Agent
 from trl_teamtr.policy.generation.client import ServerClient
-from trl_teamtr.policy.generation.server_checks import check_agents, check_server, expected_dtype, start_for
+from trl_teamtr.policy.generation.server_checks import check_agents, check_server, start_for
 from trl_teamtr.policy.generation.server_start import ServerStart
 
 
@@ -77,9 +77,9 @@ def test_the_command_fits_the_agents(base):
 
 def test_messages_are_sampled_in_the_dtype_of_the_run(base):
     (speaker,) = speakers_of([Agent("x", base)])
-    assert expected_dtype(speaker) == torch.float32
+    assert start_for([speaker]).dtype == "float32"
     speaker.policy.model.to(torch.bfloat16)
-    assert expected_dtype(speaker) == torch.bfloat16
+    assert start_for([speaker]).dtype == "bfloat16"
 
 
 def test_a_model_of_the_same_folder_is_the_same(base, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from trl.experimental.async_grpo.async_grpo_trainer import save_lora_adapter
+from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from ..speaker import Speaker
 from .client import ServerClient
@@ -137,9 +138,12 @@ class ServedWeights:
         versions = self._versions
         versions.advance()
         self.speaker.use()
-        if not self.speaker.policy.accelerator.is_main_process:
+        model, is_main = self.speaker.policy.model, self.speaker.policy.accelerator.is_main_process
+        with maybe_gather_lm_head_ctx(*model.parameters()):
+            if is_main:
+                model.save_pretrained(versions.folder)
+        if not is_main:
             return
-        self.speaker.policy.model.save_pretrained(versions.folder)
         self._instance = self._client.instance()
         # Read by the time that the call returns
         self._client.reload_weights(versions.folder)
@@ -172,4 +176,6 @@ def save_adapter(speaker: Speaker, folder: str):
     """Write the adapter of an agent, which appears in `folder` at once. All processes call this."""
     model: Any = speaker.policy.model
     speaker.use()
-    save_lora_adapter(model, speaker.policy.accelerator, "default", folder)
+    # TRL's function gathers the shards of FSDP2, and this those of ZeRO-3, of any parameters
+    with maybe_gather_lm_head_ctx(*(weight for name, weight in model.named_parameters() if "lora_" in name)):
+        save_lora_adapter(model, speaker.policy.accelerator, "default", folder)

@@ -8,7 +8,6 @@ from typing import Any
 import requests
 import torch
 
-from ..precision import AUTOCAST
 from ..speaker import Speaker
 from .client import ServerClient
 from .servable import base_of, is_adapter, is_quantized, rank_of
@@ -83,13 +82,7 @@ def start_for(speakers: Sequence[Speaker]) -> ServerStart:
     """How to start a server for `speakers`."""
     ranks = [rank_of(speaker) for speaker in speakers if is_adapter(speaker)]
     length = max(speaker.max_view_length for speaker in speakers)
-    return ServerStart(base_of(speakers[0]), _name(expected_dtype(speakers[0])), len(speakers), ranks, length)
-
-
-def expected_dtype(speaker: Speaker) -> torch.dtype:
-    """The dtype in which an agent's messages would be sampled here."""
-    own = next(parameter.dtype for parameter in speaker.policy.model.parameters() if parameter.is_floating_point())
-    return AUTOCAST.get(speaker.policy.accelerator.mixed_precision) or own
+    return ServerStart(base_of(speakers[0]), _name(speakers[0].policy.speaking_dtype), len(speakers), ranks, length)
 
 
 def _check_model(served: dict[str, Any], speakers: Sequence[Speaker]) -> list[str]:
@@ -117,9 +110,9 @@ def _check_model(served: dict[str, Any], speakers: Sequence[Speaker]) -> list[st
             f"{'quantized' if is_quantized(speakers[0]) else 'not'}: the same `--quantization` as `quantization_config`, or none"
         )
     dtype = served["dtype"].removeprefix("torch.")
-    other = [s for s in speakers if _name(expected_dtype(s)) != dtype]
+    other = [s for s in speakers if _name(s.policy.speaking_dtype) != dtype]
     if other:
-        expected = _name(expected_dtype(other[0]))
+        expected = _name(other[0].policy.speaking_dtype)
         found.append(f"it computes in {dtype}, agent {other[0].name!r} would here in {expected}: `--dtype {expected}`")
     return found
 
