@@ -14,6 +14,7 @@ from trl import ModelConfig, TrlParser
 
 from ..diagnostics.heldout_kl import HeldOutKLCallback
 from ..policy.evaluating import evaluating
+from ..reports.run_report import make_report
 from ..teamtr_config import TeamTRConfig
 from .arguments import TeamScriptArguments, save_tasks
 from .train import make_trainer
@@ -149,6 +150,7 @@ def main(report_args, script_args, training_args, model_args):
     (report_dir / "result.json").write_text(json.dumps(result) + "\n")
     print(f"\nPlot, log and transcripts: {report_dir}. Team: {training_args.output_dir}.")
     trainer.end()
+    print(f"The whole run on one page: {make_report(training_args.output_dir)}.")
     print(json.dumps(result))
 
 
