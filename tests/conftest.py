@@ -42,6 +42,7 @@ SLOW = (
     "serving/test_page.py",
     "test_architecture.py::test_floors",
     "test_benchmarks.py",
+    "test_distribution.py",
     "test_family_sweep.py",
     "test_grpo_parity.py",
     "test_kills.py",

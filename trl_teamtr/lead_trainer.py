@@ -137,7 +137,7 @@ class LeadTrainer(AgentTrainer):
         self.add_callback(LogFileCallback())
         self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
         self.add_callback(self.transcript_log)
-        go_offline_without_server(self.callback_handler)
+        go_offline_without_server(self.callback_handler, self.team.describe)
         show_in_terminal(self.callback_handler, self)
 
     def _share_records(self):

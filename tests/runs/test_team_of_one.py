@@ -80,6 +80,7 @@ def as_saved_by_an_older_version(folder):
     """With the agent in a folder of its own."""
     (folder / "x").mkdir()
     own = ("team.json", "training_args.json", "trainer_state.json", "teamtr_run.json", "rng_state.pth", "README.md")
+    own += ("log.jsonl", "transcripts.jsonl")
     for path in list(folder.iterdir()):
         if path.is_file() and path.name not in own:
             path.rename(folder / "x" / path.name)
