@@ -76,6 +76,7 @@ NIGHTLY = (
     ("rollouts/test_drafts.py", "[2-2-random-none"),
     ("rollouts/test_drafts.py", "change_the_law[full]"),
     ("rollouts/test_exactness.py", "of_the_return[2-2]"),
+    ("test_distribution.py", "test_"),
     ("test_kills.py", "killed_runs_equal"),
     ("test_benchmarks.py", " --model]"),
     ("test_benchmarks.py", "[plan_large]"),
