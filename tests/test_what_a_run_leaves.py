@@ -96,7 +96,12 @@ def test_team_is_pushed_to_the_hub_as_one_repository(tmp_path, monkeypatch):
     assert (tmp_path / "team.json").is_file() and (tmp_path / "y" / "model.safetensors").is_file()
 
 
-KEYS = {"train/agent/x/kl", "train/agent/y/kl", "train/team/reward"}
+KEYS = {"train/agent/x/kl", "train/agent/y/kl", "train/agent/x/loss", "train/agent/y/entropy", "train/team/reward"}
+KEYS |= {
+    "train/agent/x/completions/mean_length",
+    "train/agent/y/clip_ratio/region_mean",
+    "train/agent/y/learning_rate",
+}
 
 
 def test_metrics_of_all_agents_and_the_transcripts_reach_wandb(tmp_path, monkeypatch):
@@ -106,6 +111,8 @@ def test_metrics_of_all_agents_and_the_transcripts_reach_wandb(tmp_path, monkeyp
     logged, log = [], wandb.Run.log
     monkeypatch.setattr(wandb.Run, "log", lambda run, data, *a, **k: (logged.append(data), log(run, data, *a, **k)))
     make_trainer(tmp_path, make_team(2), report_to="wandb", log_completions=True).train()
+    team = wandb.config["team"]
+    assert [agent["name"] for agent in team["agents"]] == ["x", "y"] and team["rollout"]["router"] == "round_robin"
     wandb.finish()
     assert {key for data in logged for key in data} >= KEYS | {"completions"}
     table = next(data["completions"] for data in logged if "completions" in data)

@@ -37,6 +37,7 @@ from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
 from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
+from .reports.terminal import show_in_terminal
 from .reports.transcript_log import TranscriptLog
 from .reports.wandb_fallback import go_offline_without_server
 from .returns.returns import answers, reward_inputs, weigh_rewards
@@ -138,7 +139,8 @@ class LeadTrainer(AgentTrainer):
         self.add_callback(LogFileCallback())
         self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
         self.add_callback(self.transcript_log)
-        go_offline_without_server(self.callback_handler)
+        go_offline_without_server(self.callback_handler, self.team.describe)
+        show_in_terminal(self.callback_handler, self)
 
     def _share_records(self):
         """Let all members use the metrics, logs and counters of the lead."""

@@ -121,3 +121,14 @@ def test_a_base_without_a_path_cannot_be_copied(tmp_path):
     agents = [Agent("x", make_model(), peft_config=LORA, processing_class=make_tokenizer())]
     with pytest.raises(ValueError, match="Agent 'x': the base model of its adapter was not loaded from a path"):
         Team.from_agents(agents).save_pretrained(str(tmp_path / "new"), self_contained=True)
+
+
+def test_a_base_of_the_hub_that_is_not_there_is_named_with_its_agent(tmp_path):
+    make_model(seed=4).save_pretrained(tmp_path / "base")
+    make_tokenizer().save_pretrained(tmp_path / "base")
+    make_trainer(tmp_path / "run", [Agent("x", str(tmp_path / "base"), peft_config=LORA)]).save_model()
+    file = tmp_path / "run" / "adapter_config.json"
+    config = json.loads(file.read_text()) | {"base_model_name_or_path": "nobody/nothing"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(FileNotFoundError, match="Agent 'x': the base model 'nobody/nothing' of the adapter in"):
+        Team.from_pretrained(str(tmp_path / "run"))

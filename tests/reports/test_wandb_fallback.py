@@ -58,5 +58,5 @@ def test_only_the_plain_callback_is_replaced_and_the_order_stays():
         pass
 
     handler = CallbackHandler([WandbCallback(), PrinterCallback(), Own()], None, None, None, None)
-    go_offline_without_server(handler)
+    go_offline_without_server(handler, dict)
     assert [type(callback) for callback in handler.callbacks] == [OfflineWandbCallback, PrinterCallback, Own]

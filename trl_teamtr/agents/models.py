@@ -25,7 +25,7 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
     or of a directory without an image processor, is loaded unless the agent has one or `processing_class` is given.
 
     Raises:
-        `FileNotFoundError`: If a path is not a directory.
+        `FileNotFoundError`: If a path is not a directory, or the base of an adapter is not there.
         `ValueError`: If a directory holds an adapter and whole weights, or an adapter is not called "default".
     """
     bases = _Bases(settings)
@@ -58,7 +58,13 @@ def _load_adapter(agent: Agent, folder: str, bases: "_Bases") -> str:
     peft_config = PeftConfig.from_pretrained(folder)
     base = base_of(peft_config, folder)
     _check_base(base, folder, agent)
-    agent.model = PeftModel.from_pretrained(bases.give(base, peft_config, agent), folder, is_trainable=agent.trainable)
+    try:
+        given = bases.give(base, peft_config, agent)
+    except OSError as error:  # of the hub
+        raise FileNotFoundError(
+            f"Agent {agent.name!r}: the base model {base!r} of the adapter in {folder!r} cannot be loaded: {error}"
+        ) from error
+    agent.model = PeftModel.from_pretrained(given, folder, is_trainable=agent.trainable)
     agent.model.peft_config["default"].base_model_name_or_path = base  # it may be saved in another place
     return base
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import transformers
 from datasets import disable_progress_bars
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import ModelConfig, TrlParser
 
 from ..diagnostics.heldout_kl import HeldOutKLCallback
 from ..policy.evaluating import evaluating
-from ..reports.progress import TeamProgressCallback
+from ..reports.run_report import make_report
 from ..teamtr_config import TeamTRConfig
 from .arguments import TeamScriptArguments, save_tasks
 from .train import make_trainer
@@ -114,8 +114,7 @@ def main(report_args, script_args, training_args, model_args):
     print("Making the team ...", flush=True)
     trainer = make_trainer(script_args, training_args, model_args)
     save_tasks(script_args, training_args)
-    for callback in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(callback)
+    trainer.remove_callback(PrinterCallback)
     print(f"Team: {', '.join(trainer.team.names)}. Made in {time.time() - start:.0f} s.", flush=True)
 
     def accuracy() -> float:
@@ -124,7 +123,6 @@ def main(report_args, script_args, training_args, model_args):
     before, accuracy_before = sample_transcripts(trainer, report_args.num_transcripts), accuracy()
     show(f"Before: held-out accuracy {accuracy_before:.3f}", before)
 
-    trainer.add_callback(TeamProgressCallback)
     monitor = None
     if report_args.num_heldout:
         monitor = HeldOutKLCallback(trainer, trainer.eval_dataset, report_args.num_heldout)
@@ -133,7 +131,6 @@ def main(report_args, script_args, training_args, model_args):
     train_start = time.time()
     trainer.train()
     train_seconds = time.time() - train_start
-    trainer.remove_callback(TeamProgressCallback)
     trainer.save_model()
 
     accuracy_after = accuracy()
@@ -153,6 +150,7 @@ def main(report_args, script_args, training_args, model_args):
     (report_dir / "result.json").write_text(json.dumps(result) + "\n")
     print(f"\nPlot, log and transcripts: {report_dir}. Team: {training_args.output_dir}.")
     trainer.end()
+    print(f"The whole run on one page: {make_report(training_args.output_dir)}.")
     print(json.dumps(result))
 
 

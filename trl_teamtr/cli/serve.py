@@ -72,5 +72,7 @@ def run(arguments: list[str]) -> int:
     logging.disable_progress_bar()
     team = load(options)
     print(f"{', '.join(team.names)} at http://{options.host}:{options.port}/", flush=True)
-    uvicorn.run(make_app(team, settings, options.host), host=options.host, port=options.port, log_level="warning")
+    app = make_app(team, settings, options.host)
+    # Ctrl-C: answers that are not there a few seconds later are lost
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=3)
     return 0

@@ -7,11 +7,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers.trainer_callback import ProgressCallback
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
 from ..planning import plan
-from ..reports.progress import TeamProgressCallback
 from ..tasks.loading import default_reward, load_reward
 from ..teamtr_config import TeamTRConfig
 from ..teamtr_trainer import TeamTRTrainer
@@ -134,9 +132,6 @@ def main(script_args, training_args, model_args):
         return
     trainer = make_trainer(script_args, training_args, model_args)
     save_tasks(script_args, training_args)
-    if not training_args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(TeamProgressCallback)
     resume = training_args.resume_from_checkpoint  # text, where it comes from the command line
     try:
         trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)

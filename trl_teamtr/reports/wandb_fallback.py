@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 from transformers.integrations import WandbCallback
 from transformers.trainer_callback import CallbackHandler
@@ -9,12 +11,25 @@ from transformers.trainer_callback import CallbackHandler
 
 class OfflineWandbCallback(WandbCallback):
     """
-    [`~transformers.integrations.WandbCallback`] that logs to disk if the server cannot be reached.
+    [`~transformers.integrations.WandbCallback`] that logs to disk if the server cannot be reached, and has the team in the
+    config of the run, as `team`.
 
     W&B's own settings control how long it tries, e.g. the environment variable `WANDB_INIT_TIMEOUT`, in seconds.
+
+    Args:
+        describe (`Callable[[], dict]`): Describes the team, as in `team.json`.
     """
 
+    def __init__(self, describe: Callable[[], dict[str, Any]]):
+        super().__init__()
+        self._describe = describe
+
     def setup(self, args, state, model, **kwargs):
+        self._set_up(args, state, model, **kwargs)
+        if self._wandb.run is not None:  # on the main process, unless W&B is disabled
+            self._wandb.config.update({"team": self._describe()}, allow_val_change=True)
+
+    def _set_up(self, args, state, model, **kwargs):
         try:
             super().setup(args, state, model, **kwargs)
         except self._wandb.errors.CommError as error:
@@ -31,8 +46,9 @@ class OfflineWandbCallback(WandbCallback):
             super().setup(args, state, model, **kwargs)
 
 
-def go_offline_without_server(handler: CallbackHandler):
+def go_offline_without_server(handler: CallbackHandler, describe: Callable[[], dict[str, Any]]):
     """Replace a plain W&B callback, if the callbacks contain one, by an [`OfflineWandbCallback`]."""
     handler.callbacks = [
-        OfflineWandbCallback() if type(callback) is WandbCallback else callback for callback in handler.callbacks
+        OfflineWandbCallback(describe) if type(callback) is WandbCallback else callback
+        for callback in handler.callbacks
     ]
