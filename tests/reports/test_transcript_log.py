@@ -78,3 +78,8 @@ def test_the_file_does_not_grow_forever_and_other_processes_write_none(tmp_path,
         for each in (log, other):
             each.write(step, step, "x", [Transcript("au", ("x",))] * 2, [0.0] * 2)
     assert (tmp_path / TRANSCRIPT_FILE).stat().st_size < 600 and not (tmp_path / "other").exists()
+
+
+def test_private_thoughts_are_kept_beside_the_answer():
+    (message,) = describe(Transcript("au", ("x",), messages=[Message("x", "a", (0, 1), thought="hm")]))["messages"]
+    assert message == {"agent": "x", "text": "a", "tokens": 2, "finished": True, "thought": "hm"}

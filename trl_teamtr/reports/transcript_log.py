@@ -89,6 +89,7 @@ def describe(transcript: Transcript) -> dict[str, Any]:
         "private": {name: _cut(text) for name, text in transcript.private.items()},
         "messages": [
             {"agent": m.agent, "text": _cut(m.text), "tokens": len(m.ids), "finished": m.finished}
+            | ({"thought": _cut(m.thought)} if m.thought else {})
             for m in transcript.messages
         ],
     }
