@@ -131,6 +131,8 @@ class FakeServer:
             "model_config": model,
             "lora_config": {"max_lora_rank": 8, "max_loras": 8},
             "parallel_config": {"data_parallel_size": 1},
+            "device_config": {"device": "cpu"},
+            "scheduler_config": {"enable_chunked_prefill": False},
             "instance_id": str(self.starts),
         }
         for section, values in self.config.items():

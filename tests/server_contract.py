@@ -53,6 +53,7 @@ def check_info(client: ServerClient, model: str):
     assert told["quantization"] is None
     assert info["lora_config"]["max_lora_rank"] >= 1 and info["lora_config"]["max_loras"] >= 1
     assert info["parallel_config"]["data_parallel_size"] == 1
+    assert info["device_config"]["device"] == "cpu" and info["scheduler_config"]["enable_chunked_prefill"] is False
     assert client.instance() and client.instance() == client.instance()
 
 

@@ -21,6 +21,7 @@ FAULTS = [
     ({"model_config": {"quantization": "fp8"}}, "its weights are fp8, theirs are not: the same `--quantization`"),
     ({"lora_config": None}, "takes no adapters: `--enable-lora --max-lora-rank 8 --max-loras 3`"),
     ({"lora_config": {"max_loras": 2}}, "holds 2 adapters, 3 are needed: `--max-loras 3`"),
+    ({"scheduler_config": {"enable_chunked_prefill": True}}, "dies where it splits a prompt.*`--no-enable-chunked-prefill`"),
     ({"parallel_config": {"data_parallel_size": 2}}, "2 replicas.*`--data-parallel-size 1`"),
 ]  # fmt: skip
 
@@ -103,3 +104,10 @@ def test_which_agents_may_share_a_server(base, tmp_path):
     nameless = Agent("n", make_model(), processing_class=make_tokenizer())
     with pytest.raises(ValueError, match="'n' has a model that was loaded from no path"):
         check_agents(speakers_of([nameless]), "http://a")
+
+
+def test_a_server_on_a_gpu_may_split_prompts(base):
+    with serving(
+        base, config={"device_config": {"device": "cuda"}, "scheduler_config": {"enable_chunked_prefill": True}}
+    ) as server:
+        check_server(ServerClient(server.url, 1.0), speakers_of(lora_team(base)))

@@ -58,7 +58,11 @@ def check_server(client: ServerClient, speakers: Sequence[Speaker]):
             f"The vLLM server at {client.server_url} does not tell how it was started ({error}). Start it with "
             "`VLLM_SERVER_DEV_MODE=1` in its environment."
         ) from error
-    missing = [*_check_model(info["model_config"], speakers), *_check_adapters(client, info, speakers)]
+    missing = [
+        *_check_model(info["model_config"], speakers),
+        *_check_adapters(client, info, speakers),
+        *_check_cpu(info),
+    ]
     if missing:
         listed = "\n".join(f"- {fault}" for fault in missing)
         raise ValueError(
@@ -138,6 +142,16 @@ def _check_adapters(client: ServerClient, info: dict[str, Any], speakers: Sequen
             "may be larger)"
         )
     return found
+
+
+def _check_cpu(info: dict[str, Any]) -> list[str]:
+    # Where vLLM 0.32 splits a prompt, it takes back a random number of the request, which a generator of a CPU cannot do
+    splits = info["scheduler_config"]["enable_chunked_prefill"]
+    if info["device_config"]["device"] != "cpu" or not splits:
+        return []
+    return [
+        "on a CPU its engine dies where it splits a prompt of a request with a seed: `--no-enable-chunked-prefill`"
+    ]
 
 
 def _is_same(served: str, own: str) -> bool:
