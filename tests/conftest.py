@@ -54,7 +54,7 @@ SLOW = (
 # Whole launches of DeepSpeed between two that `make test` keeps, and long relatives of tests that it keeps: only
 # `make test-all` runs them
 NIGHTLY = (
-    ("distributed/test_engines.py", "float32_masters[zero3]"),
+    ("distributed/test_engines.py", "float32_masters"),
     ("distributed/test_runs.py", "[multi_gpu"),
     ("distributed/test_runs.py", "test_two_machines"),
     ("distributed/test_runs.py", "[zero2"),
@@ -66,6 +66,7 @@ NIGHTLY = (
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("cli/test_scripts.py", "with_the_same_seed"),
     ("cli/test_train.py", "test_ctrl_c"),
+    ("cli/test_scripts.py", "what_is_missing[fields0"),
     ("cli/test_scripts.py", "what_is_missing[fields1"),
     ("cli/test_scripts.py", "what_is_missing[fields2"),
     ("maths/test_bounds.py", "turns_of_the_updated_agent_count"),
@@ -78,7 +79,10 @@ NIGHTLY = (
     ("test_distribution.py", "test_"),
     ("test_kills.py", "killed_runs_equal"),
     ("test_benchmarks.py", " --model]"),
-    ("test_benchmarks.py", "[plan_large]"),
+    ("test_benchmarks.py", "[plan"),
+    ("test_benchmarks.py", "[overhead]"),
+    ("test_benchmarks.py", "[resampling_cost]"),
+    ("test_benchmarks.py", "[moving]"),
     ("test_benchmarks.py", "[reproduce ablations]"),
     ("test_benchmarks.py", "[reproduce cost]"),
     ("test_family_sweep.py", "test_other_architectures"),
