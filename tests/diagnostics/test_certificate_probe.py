@@ -55,7 +55,7 @@ def test_surrogate_and_measured_change_are_the_exact_improvement_of_an_agent_tha
         assert log["certificate/penalty"] == 0
         assert abs(log["certificate/surrogate"] - truth) < 4 * log["certificate/standard_error"]
         assert abs(log["certificate/measured"] - truth) < 4 * log["certificate/measured_se"]
-        assert log["certificate/standard_error"] < 0.02
+        assert log["certificate/standard_error"] < 0.03
 
 
 def test_what_is_logged(tmp_path):

@@ -17,6 +17,7 @@ from trl_teamtr.trust_region.snapshot import Snapshot
 def as_dict(report) -> dict:
     """All numbers of a report."""
     fields = dataclasses.asdict(report)
+    del fields["log_ratios"]  # of the process's own rows
     sampling = fields.pop("sampling")
     return fields | {f"sampling/{name}": value for name, value in sampling.items()}
 
