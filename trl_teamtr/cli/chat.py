@@ -7,6 +7,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..team import Team
+from .parsers import make_command_parser
 from .saved_teams import add_team_arguments, load, read_pairs
 
 
@@ -23,12 +24,8 @@ In a talk: /new begins another one, /exit or Ctrl-D ends.
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="trl-teamtr chat",
-        description="Talk to a saved team: every agent's message as it is generated.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_command_parser(
+        "trl-teamtr chat", "Talk to a saved team: every agent's message as it is generated.", EXAMPLES
     )
     add_team_arguments(parser)
     parser.add_argument("--once", metavar="QUESTION", help="print the answer to this question and exit; - reads stdin")

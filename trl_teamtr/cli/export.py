@@ -6,6 +6,7 @@ import sys
 
 from transformers.utils import logging
 
+from .parsers import make_command_parser
 from .saved_teams import add_team_arguments, load
 
 
@@ -21,13 +22,11 @@ A team whose router could not be saved needs --router again, here and when it is
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="trl-teamtr export",
-        description="Save a team in another directory, for `Team.from_pretrained` and, agent by agent, for `from_pretrained` of "
+    parser = make_command_parser(
+        "trl-teamtr export",
+        "Save a team in another directory, for `Team.from_pretrained` and, agent by agent, for `from_pretrained` of "
         "transformers and PEFT.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        EXAMPLES,
     )
     add_team_arguments(parser)
     parser.add_argument("output", help="directory to write, which must be new or empty")

@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from .parsers import make_command_parser
+
 
 # The sub-commands: the module that has `run(arguments)`, and what it does
 COMMANDS = {
@@ -33,13 +35,7 @@ examples:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line; the arguments of a sub-command are left to it."""
-    parser = argparse.ArgumentParser(
-        prog="trl-teamtr",
-        description="Fine-tune teams of LLM agents, and use them.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_command_parser("trl-teamtr", "Fine-tune teams of LLM agents, and use them.", EXAMPLES)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, does) in COMMANDS.items():
         commands.add_parser(name, help=does, add_help=False)

@@ -1,9 +1,9 @@
 """`trl-teamtr report`: one page about a run."""
 
-import argparse
 import sys
 
 from ..reports.run_report import make_report
+from .parsers import make_command_parser
 
 
 EXAMPLES = """\
@@ -17,12 +17,10 @@ configuration and some of the transcripts.
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="trl-teamtr report",
-        description="Write one page about a run: rewards, the KL of each agent against its radius, costs, and transcripts.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_command_parser(
+        "trl-teamtr report",
+        "Write one page about a run: rewards, the KL of each agent against its radius, costs, and transcripts.",
+        EXAMPLES,
     )
     parser.add_argument("run", help="output directory of a training, which may still be under way")
     options = parser.parse_args(arguments)

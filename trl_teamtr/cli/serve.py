@@ -7,6 +7,7 @@ import sys
 
 from transformers.utils import logging
 
+from .parsers import make_command_parser
 from .saved_teams import add_team_arguments, load
 
 
@@ -27,12 +28,10 @@ The page is at http://127.0.0.1:8000/.
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="trl-teamtr serve",
-        description="Serve a saved team: /v1/chat/completions and /v1/models as OpenAI has them, /health, and a page.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_command_parser(
+        "trl-teamtr serve",
+        "Serve a saved team: /v1/chat/completions and /v1/models as OpenAI has them, /health, and a page.",
+        EXAMPLES,
     )
     add_team_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: this machine only)")
