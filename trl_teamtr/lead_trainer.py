@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
-from .agents.agent_folders import folder_beside, put_agent, recover_agent, remove_model
+from .agents.agent_folders import AgentPlace
 from .agents.member_args import grpo_arguments
 from .agents.models import check_trainable_weights
 from .agents.settings import SpeakingSettings
@@ -288,18 +288,14 @@ class LeadTrainer(AgentTrainer):
 
     def _save_member(self, member: AgentTrainer, output_dir: str):
         """Write the model of a member beside its folder, then let it take the place of what is there."""
-        alone = len(self.members) == 1
-        folder = own_folder(output_dir, member.name, len(self.members))
-        written = folder_beside(folder, alone)
+        place = AgentPlace(output_dir, member.name, len(self.members))
         if self.args.should_save:
-            recover_agent(folder, alone)
+            place.recover()
         self.accelerator.wait_for_everyone()
-        super(AgentTrainer, member).save_model(written, _internal_call=True)
+        super(AgentTrainer, member).save_model(place.written, _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            put_agent(written, folder)
-            if alone:  # where an older version has put it
-                remove_model(os.path.join(output_dir, member.name))
+            place.put()
         self.accelerator.wait_for_everyone()  # the processes may write more into it
 
     def create_model_card(self, *args, **kwargs):

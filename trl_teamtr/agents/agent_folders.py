@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 
+from .team_file import own_folder
+
 
 REPLACED = "tmp-replaced-"  # prefix of a folder's name while another takes its place
 
@@ -21,6 +23,36 @@ _MODEL_FILES = re.compile(
 # Beside the model of a team of one, which is at the root of the team's folder: a whole one that takes its place
 _READY = "tmp-saved-model"
 _FILES = "files.json"
+
+
+class AgentPlace:
+    """
+    Where a saved team has the model of an agent, and where one is written that will take its place.
+
+    Args:
+        root (`str`): Directory of the team.
+        name (`str`): The agent's name.
+        team_size (`int`): Number of agents of the team.
+
+    Attributes:
+        folder (`str`): The agent's folder.
+        written (`str`): Where to write the new model.
+    """
+
+    def __init__(self, root: str, name: str, team_size: int):
+        self._alone, self._apart = team_size == 1, os.path.join(root, name)
+        self.folder = own_folder(root, name, team_size)
+        self.written = folder_beside(self.folder, self._alone)
+
+    def recover(self):
+        """[`recover_agent`], before anything is written."""
+        recover_agent(self.folder, self._alone)
+
+    def put(self):
+        """Let what is written take the place of the model that is there."""
+        put_agent(self.written, self.folder)
+        if self._alone:  # where an older version has put it
+            remove_model(self._apart)
 
 
 def folder_beside(folder: str, at_root: bool = False) -> str:

@@ -9,9 +9,8 @@ from transformers import AutoTokenizer
 from trl.trainer.utils import create_model_from_path
 
 from .agent import Agent
-from .agent_folders import folder_beside, put_agent, recover_agent, remove_model
+from .agent_folders import AgentPlace
 from .model_copies import copy_untouched
-from .team_file import own_folder
 
 
 # Where the bases of adapters are, in the directory of a team that has them with it
@@ -31,22 +30,18 @@ def save_agents(folder: str, members: list[tuple[Agent, Any]], merge: bool = Fal
     Raises:
         `ValueError`: If an adapter's base has no path, and so could not be found again.
     """
-    alone = len(members) == 1
     bases = _SavedBases(folder)
     for agent, model in members:
-        place = own_folder(folder, agent.name, len(members))
+        place = AgentPlace(folder, agent.name, len(members))
         os.makedirs(folder, exist_ok=True)
-        recover_agent(place, alone)
-        written = folder_beside(place, alone)
+        place.recover()
         is_adapter = isinstance(model, PeftModel) and not merge
         whole = copy_untouched(model).merge_and_unload() if isinstance(model, PeftModel) and merge else model
-        whole.save_pretrained(written)
-        agent.processing_class.save_pretrained(written)  # type: ignore[union-attr]  # a loaded agent has one
+        whole.save_pretrained(place.written)
+        agent.processing_class.save_pretrained(place.written)  # type: ignore[union-attr]  # a loaded agent has one
         if is_adapter and self_contained:
-            _set_base(written, os.path.relpath(bases.save(agent, model), place))
-        put_agent(written, place)
-        if alone:  # where an older version has put it
-            remove_model(os.path.join(folder, agent.name))
+            _set_base(place.written, os.path.relpath(bases.save(agent, model), place.folder))
+        place.put()
 
 
 def _set_base(folder: str, path: str):
