@@ -60,7 +60,6 @@ NIGHTLY = (
     ("distributed/test_runs.py", "[zero2"),
     ("distributed/test_engines.py", "[zero1"),
     ("distributed/test_engines.py", "[zero3_offload"),
-    ("distributed/test_uneven_turns.py", "under_zero3"),
     ("distributed/test_vllm_processes.py", "zero"),
     ("distributed/test_vllm_processes.py", "[None"),
     ("distributed/test_configs.py", "as_it_is["),
