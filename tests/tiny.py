@@ -86,6 +86,8 @@ PASSED_ON = (
     "callbacks",
     "processing_class",
     "peft_config",
+    "tools",
+    "environment_factory",
 )  # to the trainer, not to the config
 PROMPTS = ["a", "aa", "u", "ua", "au", "uu", "aau", "auu"]
 

@@ -24,11 +24,12 @@ from .policy.scoring import message_mask, scored_on
 from .policy.speaker import Speaker
 from .reports.rollout_metrics import measure_rollouts
 from .returns.own_rewards import make_own_rewards
-from .returns.returns import answer_ids, answers, weigh_rewards
+from .returns.returns import answer_ids, answers, as_columns, reward_columns, weigh_rewards
 from .returns.rewards import check_model_rewards
 from .rollouts.rollouts import Rollouts
 from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
+from .tools import Environments
 from .trust_region.engines import PlainEngine, ZeroEngine, loading_runs_no_code, make_engine
 from .trust_region.entropy import EntropyState
 from .trust_region.fingerprint import differ, fingerprint
@@ -63,7 +64,7 @@ class AgentTrainer(GRPOTrainer):
     Args:
         agent (`Agent`): The member. Its model is passed to [`~trl.GRPOTrainer`] with the other arguments.
         lead ([`Lead`]): The trainer of the team, which may be this one.
-        team_size (`int`): Number of agents of the team.
+        team_size, environments: Number of agents of the team, and the [`Environments`] on which they act, if any.
 
     Attributes:
         speaker ([`Speaker`]): Generates and scores the agent's messages.
@@ -81,10 +82,8 @@ class AgentTrainer(GRPOTrainer):
     pad_to_multiple_of: int | None
     _logs: dict[str, Any]
 
-    def __init__(self, agent: Agent, lead: Lead, team_size: int, **kwargs):
-        self.agent = agent
-        self.name = agent.name
-        self.lead = lead
+    def __init__(self, agent: Agent, lead: Lead, team_size: int, environments: Environments | None, **kwargs):
+        self.agent, self.name, self.lead = agent, agent.name, lead
         super().__init__(**kwargs)
         if not agent.trainable:
             self.model.requires_grad_(False)
@@ -93,7 +92,7 @@ class AgentTrainer(GRPOTrainer):
         # TRL reuses a batch by counting steps; here `update` does it. With 1, TRL computes no old log-probabilities,
         # which the first pass yields at no cost, and the sampler repeats a batch only for the micro-batches.
         self.num_iterations = 1
-        self.speaker = self._make_speaker(team_size)
+        self.speaker = self._make_speaker(team_size, environments)
         self.eos_token_ids = self.speaker.eos_token_ids  # TRL's own leave out those of `generation_kwargs`
         self.radius = agent.radius_in(self.args)
         self.kl_estimator = choose_estimator(self.args, self.radius)
@@ -112,12 +111,12 @@ class AgentTrainer(GRPOTrainer):
         self._last_logps = torch.empty(0)
         self._sampled_ids: torch.Tensor | None = None
 
-    def _make_speaker(self, team_size: int) -> Speaker:
+    def _make_speaker(self, team_size: int, environments: Environments | None) -> Speaker:
         return make_speaker(
             self.agent,
             make_policy(self.model, self.accelerator, self.args),
             self.processing_class,
-            SpeakingSettings.of(self.args),
+            SpeakingSettings.of(self.args, environments=environments),
             alone=team_size == 1,
             before_use=lambda: self.lead.residency.use(self),
         )
@@ -171,14 +170,14 @@ class AgentTrainer(GRPOTrainer):
     def _generate(self, prompts: list):
         mode, rollouts = "train" if self.model.training else "eval", self._current_rollouts()
         transcripts = rollouts.transcripts
-        found = measure_rollouts(rollouts, self.name, self.accelerator)
+        found = measure_rollouts(rollouts, self.name, self.accelerator, self.speaker.tools is not None)
         if mode == "train":
             self.state.num_input_tokens_seen += found.num_tokens
         self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
         for name, value in found.values.items():
             self._metrics[mode][name].append(value)
         self._log_completion_extra("transcript", [str(transcript) for transcript in transcripts])
-        extra_fields = {"transcripts": [transcript.as_dicts() for transcript in transcripts]}
+        extra_fields = as_columns(reward_columns(transcript) for transcript in transcripts)
         prompts, completions, masks, logps = rollouts.sequences_of(self.name)
         sampled = logps if self.use_vllm else None  # for TRL's importance-sampling correction
         return prompts, completions, masks, answers(transcripts), sampled, extra_fields, None, None

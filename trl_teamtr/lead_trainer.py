@@ -50,6 +50,7 @@ from .runs.stage_state import save_stage
 from .runs.weights import load_weights
 from .team import Team
 from .teamtr_config import TeamTRConfig
+from .tools import Environments
 from .trust_region.engines import prepare_frozen
 from .trust_region.snapshot import Snapshot
 from .trust_region.turn_radii import count_own_turns, make_turn_radii
@@ -104,9 +105,12 @@ class LeadTrainer(AgentTrainer):
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 
-    def _make_team(self, rules: RolloutRules, args: TeamTRConfig, prompt: str | list) -> Team:
+    def _make_team(
+        self, rules: RolloutRules, args: TeamTRConfig, prompt: str | list, environments: Environments | None
+    ) -> Team:
         """The team of the members, with what is saved with it; `prompt` is one of those that it is trained on."""
-        speakers, settings = [member.speaker for member in self.members], SpeakingSettings.of(args).as_spoken(args)
+        speakers = [member.speaker for member in self.members]
+        settings = SpeakingSettings.of(args, environments=environments).as_spoken(args)
         conversational = not isinstance(prompt, str)
         return Team(speakers, rules, self.accelerator, settings, TurnTaking.of(args), conversational)
 
@@ -126,7 +130,7 @@ class LeadTrainer(AgentTrainer):
             member.turn_radii = make_turn_radii(member.radius, args.radius_schedule, turns)
         self.resampler = Resampler(
             self.team.turn_loop,
-            choose_resampling(args, agents),
+            choose_resampling(args, agents, self.team.settings.environments),
             args.resample_every,
             args.importance_clip,
             args.per_device_train_batch_size,

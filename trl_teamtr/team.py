@@ -72,7 +72,7 @@ class Team:
         self.settings = settings if settings is not None else SpeakingSettings()
         self.turns = turns if turns is not None else TurnTaking()
         self.conversational = conversational
-        self.turn_loop = TurnLoop(self.speakers, rules, accelerator)
+        self.turn_loop = TurnLoop(self.speakers, rules, accelerator, self.settings.environments)
         self.names = self.turn_loop.names
 
     @classmethod
@@ -390,4 +390,4 @@ def _draw_each(transcripts: list[Transcript], wishes: list[Wishes]):
     """How the next message of each of `transcripts` is drawn; `None` if none of them has a wish."""
     if all(each == Wishes() for each in wishes):
         return None
-    return lambda row: wishes[row].of_turn(len(transcripts[row].messages))
+    return lambda row, segment: wishes[row].of_turn(len(transcripts[row].messages), segment=segment)

@@ -108,6 +108,10 @@ class TeamTRConfig(GRPOConfig):
         reward_timeout (`float`, *optional*):
             Seconds that one call of a reward function may take before the run stops with a `TimeoutError`. With it,
             functions that are not async are called in a separate thread. `None` waits forever.
+        tool_timeout (`float`, *optional*):
+            Likewise for a call of a tool; the agent then reads an error. `max_tool_calling_iterations` is per message.
+        max_tool_result_length (`int`, *optional*, defaults to `512`):
+            Maximum number of tokens of a tool's result. Longer ones are cut; a tool is called only if there is room for it.
 
         > Parameters that control the trust region
 
@@ -273,6 +277,10 @@ class TeamTRConfig(GRPOConfig):
         default=None,
         metadata={"help": "Seconds that a call of a reward function may take. `None` waits forever."},
     )
+    tool_timeout: float | None = field(
+        default=None, metadata={"help": "Seconds that a call of a tool may take. `None` waits forever."}
+    )
+    max_tool_result_length: int = field(default=512, metadata={"help": "Maximum number of tokens of a tool's result."})
 
     offload_idle_agents: bool = field(
         default=False,

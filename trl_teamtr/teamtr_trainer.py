@@ -20,13 +20,14 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
+from .agents.equipping import equip
 from .agents.member_args import grpo_arguments
 from .agents.models import load_models
 from .agents.resolving import default_args, resolve_code, resolve_team
 from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
-from .checks.sampling_checks import check_sampling
+from .checks.sampling_checks import check_environments, check_sampling
 from .checks.thoughts import check_thoughts
 from .conversation.router import Router
 from .conversation.rules import TurnTaking, make_rules
@@ -36,6 +37,7 @@ from .diagnostics.probes import make_probes
 from .diagnostics.watched import ActiveUpdate
 from .lead_trainer import LeadTrainer
 from .reports.agent_metrics import agent_metrics, count_values
+from .returns.environment_rewards import environment_rewards, with_weights
 from .returns.rewards import check_reward_funcs, check_trust
 from .runs import checkpoint, run_state
 from .runs.stage_state import load_stage
@@ -97,8 +99,12 @@ class TeamTRTrainer(LeadTrainer):
             As in [`~trl.GRPOTrainer`], for a team of one trainable agent only.
         peft_config ([`~peft.PeftConfig`], *optional*):
             Adapter of the trainable agents that have none of their own.
-        tools, rollout_func, environment_factory:
-            Not supported yet: must be `None`.
+        tools (`list[Callable]`, *optional*):
+            Functions that agents without `tools` of their own may call, as in [`~trl.GRPOTrainer`].
+        rollout_func:
+            Not supported: must be `None`.
+        environment_factory (`Callable`, *optional*):
+            As in [`~trl.GRPOTrainer`]; each rollout has one environment, on which the whole team acts.
         router (`Callable[[Transcript], str | None]`, *optional*):
             Returns the name of the next speaker; `None` ends the rollout. Defaults to `args.router`.
         stop_condition (`Callable[[Transcript], bool]`, *optional*):
@@ -142,8 +148,9 @@ class TeamTRTrainer(LeadTrainer):
         args = default_args(model) if args is None else args
         if not isinstance(args, TeamTRConfig):
             raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
-        preflight.refuse_unsupported(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
+        preflight.refuse_unsupported(rollout_func=rollout_func)
         agents = resolve_team(model, args, peft_config)
+        environments = equip(agents, tools, environment_factory)
         names = tuple(agent.name for agent in agents)
         trainable = [agent for agent in agents if agent.trainable]
         preflight.check_optimizers(optimizers, len(trainable))
@@ -155,12 +162,15 @@ class TeamTRTrainer(LeadTrainer):
         rules = make_rules(TurnTaking.of(args), names, **resolve_code(model, router, stop_condition))
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
+        check_environments(args, environments)
         load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
 
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
+        reward_funcs += environment_rewards(environments)
+        args = with_weights(args, environments)
         check_trust(reward_funcs, reward_processing_classes, lead, args)
         common: dict[str, Any] = {"train_dataset": train_dataset, "quantization_config": quantization_config}
-        common |= {"team_size": len(agents)}
+        common |= {"team_size": len(agents), "environments": environments}
         super().__init__(
             agent=lead,
             lead=self,
@@ -173,8 +183,10 @@ class TeamTRTrainer(LeadTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        self.team = self._make_team(rules, args, next(iter(splits["train"]))["prompt"])
+        self.team = self._make_team(rules, args, next(iter(splits["train"]))["prompt"], environments)
         self._share_equipment(args, agents)
+        preflight.check_rows(splits, environments)
+        preflight.check_tools(self.team.speakers, splits)
         preflight.check_speakers(self.team.speakers, splits, rules)
         check_thoughts(self.team.speakers, self.reward_func_names)
         probes = make_probes(self, eval_dataset)

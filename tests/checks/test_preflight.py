@@ -1,16 +1,20 @@
 """Bad input: each fault is an error that names it, before anything is generated."""
 
 import json
+import sys
+from datetime import datetime
 
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig, get_peft_model
 from tiny import PROMPTS, answer_reward, make_config, make_model, make_team, make_tokenizer, make_trainer
+from tool_teams import PROMPT, Dial, tool_team
 from transformers import ProcessorMixin, T5Config, T5ForConditionalGeneration
 from trl import GRPOConfig
 
 from trl_teamtr import Agent, TeamTRTrainer
+from trl_teamtr.checks import preflight
 from trl_teamtr.checks.preflight import refuse_processors
 from trl_teamtr.policy.backend import PlainBackend
 
@@ -232,12 +236,47 @@ def test_config_of_trl(tmp_path):
         TeamTRTrainer(make_team(1), answer_reward, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
 
 
-@pytest.mark.parametrize("argument", ["tools", "rollout_func", "environment_factory"])
-def test_unsupported_arguments_are_refused(tmp_path, argument):
-    with pytest.raises(ValueError, match=f"`{argument}` is not supported by TeamTRTrainer yet"):
+def test_unsupported_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`rollout_func` is not supported by TeamTRTrainer"):
         TeamTRTrainer(
-            make_team(2), answer_reward, make_config(tmp_path), train_dataset=rows("a"), **{argument: lambda: None}
+            make_team(2), answer_reward, make_config(tmp_path), train_dataset=rows("a"), rollout_func=lambda: None
         )
+
+
+def turn() -> str:
+    """A tool."""
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ({"max_tool_result_length": 122}, "has room for 126 tokens before a message, but a result of its tools may take 126"),
+        ({"dataset": rows("a")}, "has tools, which its chat template describes to it, but the prompts of the train dataset"),
+        ({"dataset": Dataset.from_dict({"prompt": [PROMPT], "when": [datetime.now()]})}, "column 'when' .* holds a datetime"),
+    ],
+)
+def test_what_a_team_with_tools_cannot_work_with(tmp_path, fault, message):
+    fields = {"dataset": Dataset.from_dict({"prompt": [PROMPT]}), "max_tool_result_length": 1} | fault
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, tool_team(), environment_factory=Dial, **fields)
+
+
+def test_tools_that_may_be_called_without_end(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        tool_team(),
+        dataset=Dataset.from_dict({"prompt": [PROMPT]}),
+        tools=[turn],
+        max_tool_result_length=1,
+        max_tool_calling_iterations=3,
+    )
+    speaker = trainer.team.speakers[0]
+    speaker.max_view_length = sys.maxsize
+    splits = {"train": trainer.train_dataset}
+    preflight.check_tools(trainer.team.speakers, splits)
+    speaker.tools.max_uses = sys.maxsize
+    with pytest.raises(ValueError, match="Nothing limits how often agent 'x' calls its tools"):
+        preflight.check_tools(trainer.team.speakers, splits)
 
 
 def test_one_optimizer_for_several_agents(tmp_path):

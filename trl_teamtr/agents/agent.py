@@ -1,7 +1,7 @@
 """Specification of one member of a team."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ RESERVED_NAMES += ("bases", "log.jsonl", "report.html", "transcripts.jsonl")
 RESERVED_PREFIXES = ("checkpoint-", "tmp-", "rng_state", "before_update_")
 
 THOUGHTS = ("private", "shared")
+TOOL_VISIBILITIES = ("caller", "all")
 
 # With what stands before it while it is written, the name of a folder has at most 255 bytes
 MAX_NAME = 200
@@ -70,6 +71,16 @@ class Agent:
             everybody. In a team of one nothing is divided.
         thinking_end (`str`, *optional*):
             Text that ends the agent's thoughts, e.g. `"</think>"`, for templates that TRL does not know.
+        tools (`list[Callable or str]`, *optional*):
+            Functions that the agent may call within its messages, as in [`~trl.GRPOTrainer`]: with type hints and docstrings,
+            sync or async; and names of methods of the team's environment. Defaults to the trainer's `tools` and all methods; an
+            empty list for none. They need conversational prompts and a chat template that writes calls.
+        environment_factory (`Callable`, *optional*):
+            Makes an environment of this agent alone for each rollout, beside that of the team; its methods are tools of the
+            agent. It is not saved.
+        tool_visibility (`str`, *optional*, defaults to `"caller"`):
+            Who reads the agent's calls and their results. `"caller"`: itself; the others read what it says in the end. `"all"`:
+            everybody.
         reward_funcs (`RewardFunc` or `list[RewardFunc]`, *optional*):
             Rewards of this agent alone, as in [`~trl.GRPOTrainer`]. Its return is the team's plus their weighted sum. An
             evaluation scores the team's rewards alone. They are not saved.
@@ -83,7 +94,7 @@ class Agent:
 
     Raises:
         `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
-            rewards, a frozen agent has rewards, or `thoughts` is unknown.
+            rewards, a frozen agent has rewards, or `thoughts` or `tool_visibility` is unknown.
     """
 
     name: str
@@ -99,6 +110,9 @@ class Agent:
     trust_remote_code: bool = False
     thoughts: str = "private"
     thinking_end: str | None = None
+    tools: list[Callable | str] | None = None
+    tool_visibility: str = "caller"
+    environment_factory: Callable | None = None
     reward_funcs: "RewardFunc | list[RewardFunc] | None" = None
     reward_weights: list[float] | None = None
     vllm_server_base_url: str | None = None
@@ -129,6 +143,18 @@ class Agent:
             raise ValueError(
                 f"Agent {self.name!r} has `thinking_end={self.thinking_end!r}`, which divides private thoughts from answers. It "
                 "must be a text such as '</think>', with `thoughts='private'`."
+            )
+
+        if self.tool_visibility not in TOOL_VISIBILITIES:
+            raise ValueError(
+                f"Agent {self.name!r} has `tool_visibility={self.tool_visibility!r}`. It must be one of "
+                f"{', '.join(map(repr, TOOL_VISIBILITIES))}."
+            )
+        unknown = [tool for tool in self.tools or [] if not (callable(tool) or isinstance(tool, str))]
+        if unknown:
+            raise ValueError(
+                f"Agent {self.name!r} has the tool {unknown[0]!r}. A tool is a function, or the name of a method of the team's "
+                "environment."
             )
 
     def _check_rewards(self):

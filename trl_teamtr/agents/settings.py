@@ -6,6 +6,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from ..teamtr_config import TeamTRConfig
+from ..tools import Environments, ToolSettings
 from .agent import Agent
 
 
@@ -70,6 +71,8 @@ class SpeakingSettings:
         generation_cache_gib (`float`, *optional*): GiB that the keys and values of a batch may take in generation.
         speaking_precision (`str`, *optional*): Precision of generation; that of the accelerator if not given.
         dtypes (`dict[str, str]`, *optional*): Dtypes in which the models of the named agents are loaded.
+        tools ([`ToolSettings`]): How tools are called.
+        environments ([`Environments`], *optional*): On which they act.
     """
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -84,9 +87,13 @@ class SpeakingSettings:
     generation_cache_gib: float | None = None
     speaking_precision: str | None = None
     dtypes: dict[str, str] | None = None
+    tools: ToolSettings = field(default_factory=ToolSettings)
+    environments: Environments | None = None
 
     @classmethod
-    def of(cls, args: TeamTRConfig, quantization_config: Any = None) -> "SpeakingSettings":
+    def of(
+        cls, args: TeamTRConfig, quantization_config: Any = None, environments: Environments | None = None
+    ) -> "SpeakingSettings":
         """The settings of `args`."""
         own: Any = args  # `GRPOConfig` also allows strings, which it parses when it is made
         return cls(
@@ -101,6 +108,8 @@ class SpeakingSettings:
             own.pad_to_multiple_of,
             args.generation_cache_gib,
             args.speaking_precision,
+            tools=ToolSettings.of(args),
+            environments=environments,
         )
 
     def as_spoken(self, args: TeamTRConfig) -> "SpeakingSettings":

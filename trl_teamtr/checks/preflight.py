@@ -1,6 +1,8 @@
 """Checks of agents, datasets and routers before anything is generated."""
 
 import itertools
+import json
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +18,14 @@ from ..conversation.transcript import Transcript
 from ..policy.speaker import Speaker
 from ..rollouts.turn_loop import private_prompts
 from ..teamtr_config import TeamTRConfig
+from ..tools import Environments
 
 
 def refuse_unsupported(**arguments):
     """Raise `ValueError` if one of TRL's arguments that a team does not support is given."""
     for name, value in arguments.items():
         if value is not None:
-            raise ValueError(
-                f"`{name}` is not supported by TeamTRTrainer yet: a rollout has only the team's turns. Leave it out."
-            )
+            raise ValueError(f"`{name}` is not supported by TeamTRTrainer, whose rollouts are its own. Leave it out.")
 
 
 def refuse_processors(processing_classes: dict[str, Any]):
@@ -88,6 +89,46 @@ def check_speakers(speakers: Sequence[Speaker], splits: dict[str, Any], rules: R
             if speaks_twice:
                 renderer.check_turns()
         check_lengths(dataset, speakers, split)
+
+
+def check_rows(splits: dict[str, Any], environments: Environments | None):
+    """Raise `ValueError` if a row, with which `environments` are reset, cannot be written to a checkpoint."""
+    for split, dataset in splits.items() if environments is not None else ():
+        for column, value in next(iter(dataset)).items():
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise ValueError(
+                    f"The column {column!r} of the {split} dataset holds a {type(value).__name__}. Environments are reset with the "
+                    "columns of a row, and checkpoints keep these as JSON: make it text or numbers, or remove the column."
+                ) from error
+
+
+def check_tools(speakers: Sequence[Speaker], splits: dict[str, Any]):
+    """
+    Raise `ValueError` if an agent with tools reads prompts without its chat template, has no room for the result of a call, or may
+    call tools without end.
+    """
+    for speaker in speakers:
+        tools = speaker.tools
+        if tools is None:
+            continue
+        for split, dataset in splits.items():
+            if isinstance(next(iter(dataset))["prompt"], str):
+                raise ValueError(
+                    f"Agent {speaker.name!r} has tools, which its chat template describes to it, but the prompts of the {split} dataset "
+                    "are plain text. Make them conversations: `[{'role': 'user', 'content': ...}]`."
+                )
+        if tools.reserve(1) >= speaker.room:
+            raise ValueError(
+                f"Agent {speaker.name!r} has room for {speaker.room} tokens before a message, but a result of its tools may take "
+                f"{tools.reserve(1)}. Lower `max_tool_result_length` or `max_completion_length`, or raise `max_context_length`."
+            )
+        if speaker.max_view_length == sys.maxsize and tools.max_uses == sys.maxsize:
+            raise ValueError(
+                f"Nothing limits how often agent {speaker.name!r} calls its tools in a message: its model has no maximum length. Set "
+                "`max_tool_calling_iterations` or `max_context_length`."
+            )
 
 
 def check_eval_engine(is_deepspeed: bool, engine: Any):

@@ -7,6 +7,8 @@ from ..agents.agent import Agent
 from ..agents.member_args import agent_args
 from ..agents.settings import SamplingSettings
 from ..teamtr_config import TeamTRConfig
+from ..tools import Environments
+from ..tools.worlds import NEVER
 
 
 # Keys of `generation_kwargs` for how `generate` computes, not for what it samples from
@@ -106,10 +108,23 @@ def _all_transforms(args: TeamTRConfig) -> list[str]:
     return list(dict.fromkeys([*used, *_other_transforms(args, (*NO_TRANSFORMS, *STOPS))]))
 
 
-def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent]) -> str:
+def check_environments(args: TeamTRConfig, environments: Environments | None):
+    """Raise `ValueError` if rollouts would be resampled on environments whose earlier state nobody can find again."""
+    if environments is not None and environments.kind == NEVER and args.resampling in ("suffix", "speculative"):
+        raise ValueError(
+            f"`resampling={args.resampling!r}` continues rollouts where they change, but an environment does not say how the state is "
+            "found that it had there. Give its class the methods `snapshot()` and `restore(state)`; or `deterministic = True`, if the "
+            "same calls after the same `reset` have the same results; or `deterministic = False`, if calls may be executed again "
+            "with others. Or use `resampling='full'`."
+        )
+
+
+def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent], environments: Environments | None = None) -> str:
     """`args.resampling`, or by default the cheapest mode that samples from the updated team."""
     if args.resampling is not None:
         return args.resampling
+    if environments is not None and environments.kind == NEVER:
+        return "full"
     speculative = args.disable_dropout and args.resample_every == 1 and can_be_verified(args, agents)
     return "speculative" if speculative and sum(agent.trainable for agent in agents) > 1 else "full"
 

@@ -59,6 +59,15 @@ class SafeEncoder:
                 )
         return ids
 
+    def end_of_text(self, template: str) -> int:
+        """Where the control strings and blanks begin with which `template` ends."""
+        end = len(template)
+        for match in reversed(list(self._control.finditer(template) if self._control else ())):
+            if template[match.end() : end].strip():
+                break
+            end = match.start()
+        return len(template[:end].rstrip())
+
     def _controls(self, ids: list[int]) -> list[int]:
         return [i for i in ids if i in self.control_ids]
 

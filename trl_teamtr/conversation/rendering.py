@@ -11,12 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import SafeEncoder
 from .template_date import with_date
+from .tool_results import ResultRenderer
 from .transcript import Message, Transcript
 
 
 # Private-use characters: no template or dataset contains them, and rendering keeps them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _OWN = f"{_OPEN}own{_CLOSE}"
+_SEEN = f"{_OPEN}seen{_CLOSE}"
 
 # Enough for the rollouts of a group, which share most of their texts. Not more: contexts may be long.
 _REMEMBERED = 64
@@ -31,13 +33,16 @@ Said = tuple[tuple[str, str], ...]
 
 
 def _said(messages: Sequence[Message]) -> Said:
-    return tuple((message.agent, message.text) for message in messages)
+    return tuple((message.agent, message.heard) for message in messages)
 
 
-def _quote(said: Said) -> tuple[list[str], dict[str, str]]:
-    """Others' messages as `name: placeholder`, and the text for each placeholder."""
-    lines: list[str] = []
-    untrusted: dict[str, str] = {}
+def _quote(said: Said, observation: str = "") -> tuple[list[str], dict[str, str]]:
+    """
+    What is read before an agent speaks, with placeholders, and the text for each: an observation, if there is one, and
+    others' messages as `name: placeholder`.
+    """
+    lines: list[str] = [_SEEN] if observation else []
+    untrusted: dict[str, str] = {_SEEN: observation} if observation else {}
     for i, (agent, text) in enumerate(said):
         # An empty message has no placeholder, so that a template that strips turns strips the blank after the colon
         place = f"{_OPEN}{i}{_CLOSE}" if text.strip() else ""
@@ -87,7 +92,8 @@ class PlainRenderer:
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
         assert isinstance(transcript.prompt, str)  # a speaker reads conversational prompts with a `ChatRenderer`
-        return list(self._opening(transcript.prompt, transcript.private.get(self.name), _said(messages)))
+        private, seen = transcript.private.get(self.name), transcript.observations.get(self.name, "")
+        return list(self._opening(transcript.prompt, private, _said(messages), seen))
 
     def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
         return own[-1], list(self._between(_said(messages)))
@@ -95,8 +101,8 @@ class PlainRenderer:
     def check_turns(self):
         """Never raises: without a template, any turn can be shown."""
 
-    def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
-        lines, untrusted = _quote(said)
+    def _encode_opening(self, prompt: str, private: str | None, said: Said, seen: str) -> list[int]:
+        lines, untrusted = _quote(said, seen)
         blocks = [self.system_prompt, prompt, private, *lines, self.cue]
         if blocks == [None, prompt, None, None]:
             return self.tokenizer(text=prompt)["input_ids"]
@@ -123,6 +129,10 @@ class ChatRenderer:
         eos_token_ids (`list[int]`): Ids that end the agent's messages.
         template_kwargs (`dict`): Keyword arguments for the template.
         date (`str`, *optional*): Date that the template prints, as `YYYY-MM-DD`; today if not given.
+        tools (`list[dict]`, *optional*): JSON schemas of the agent's tools.
+
+    Attributes:
+        results ([`ResultRenderer`]): Encodes what its tools return.
 
     Raises:
         `ValueError`: If the tokenizer has no chat template.
@@ -136,6 +146,7 @@ class ChatRenderer:
         eos_token_ids: Sequence[int],
         template_kwargs: dict[str, Any],
         date: str | None = None,
+        tools: Sequence[dict] = (),
     ):
         if tokenizer.chat_template is None:
             raise ValueError(
@@ -150,6 +161,8 @@ class ChatRenderer:
         self.eos_token_ids = set(eos_token_ids)
         template = tokenizer.get_chat_template(template_kwargs.get("chat_template"))
         self.template_kwargs = {**template_kwargs, "chat_template": with_date(template, date)}
+        # Not an empty list, for which Llama's template writes an introduction to no tools
+        self.template_kwargs |= {"tools": list(tools)} if tools else {}
         # Templates of some vision-language models take text only as a block, and leave out a plain string
         self._in_blocks = False
         if not self._shows("user"):
@@ -161,16 +174,17 @@ class ChatRenderer:
         self._between = functools.lru_cache(_REMEMBERED)(self._encode_between)
         # Rendered with placeholders, so that it is reused for all texts by the same authors
         self._template = functools.lru_cache(_REMEMBERED)(self._render_opening)
+        self.results = ResultRenderer(self._render, self.encoder, self.eos_token_ids, name)
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
-        private = transcript.private.get(self.name)
-        return list(self._opening(json.dumps(transcript.prompt), private, _said(messages)))
+        private, seen = transcript.private.get(self.name), transcript.observations.get(self.name, "")
+        return list(self._opening(json.dumps(transcript.prompt), private, _said(messages), seen))
 
     def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
         return self._close(own, self._between(_said(messages)))
 
-    def _encode_opening(self, prompt: str, private: str | None, said: Said) -> list[int]:
-        lines, untrusted = _quote(said)
+    def _encode_opening(self, prompt: str, private: str | None, said: Said, seen: str) -> list[int]:
+        lines, untrusted = _quote(said, seen)
         return self.encoder.encode(self._template(prompt, private, tuple(lines)), untrusted)
 
     def _render_opening(self, prompt: str, private: str | None, lines: tuple[str, ...]) -> str:
@@ -245,11 +259,11 @@ class ChatRenderer:
                 f"«{error}». Change the prompt, or set `processing_class` to a tokenizer whose template takes it."
             ) from error
 
-    def _render(self, turns: list[dict]) -> str:
+    def _render(self, turns: list[dict], add_generation_prompt: bool = True) -> str:
         if self._in_blocks:
             turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         rendered: Any = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **self.template_kwargs
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt, **self.template_kwargs
         )
         return rendered  # a string, since it is not tokenized
 

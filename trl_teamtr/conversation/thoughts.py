@@ -8,6 +8,8 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import add_response_schema, parse_response
 
+from .transcript import ToolCall
+
 
 # Marks of thoughts of templates which TRL's parser does not find where the prompt has opened the thought and it never ends
 _OPENING, _ENDING = "<think>", "</think>"
@@ -25,10 +27,14 @@ class Reading:
     Args:
         answer (`str`): What everybody reads; empty if the message ended within a thought.
         thought (`str`): What only the author reads.
+        calls (`tuple[ToolCall]`): The calls with which it ends, if its author has tools.
+        fault (`str`): Why these cannot be executed, if they are malformed.
     """
 
     answer: str
     thought: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    fault: str = ""
 
 
 class ThoughtParser(Protocol):
@@ -115,10 +121,16 @@ def find_parser(
     """
     if ending is not None:
         return MarkParser(ending, eos_token_ids)
+    own = with_response_template(tokenizer)
+    return None if own is None else TemplateParser(own)
+
+
+def with_response_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase | None:
+    """A copy of `tokenizer` that parses what its chat template writes; `None` if neither it nor TRL knows how."""
     own = copy.copy(tokenizer)
     if not {"response_template", "response_schema"} & {name for name, value in vars(own).items() if value is not None}:
         try:
             add_response_schema(own)
         except ValueError:  # so TRL says that it does not know the template
             return None
-    return TemplateParser(own)
+    return own

@@ -65,7 +65,7 @@ class View:
         """
         unread, own, length, last = transcript.messages[self.num_read :], [], 0, 0
         if self.num_messages:
-            own, length = self.completion_ids[self.starts[-1] - len(self.prompt_ids) :], len(self.context)
+            own, length = self.own(), len(self.context)
         for first in range(len(unread) + 1):
             if self.num_messages == 0:
                 ids = renderer.opening(transcript, unread[first:])
@@ -78,26 +78,46 @@ class View:
         if self.num_messages == 0:
             self.prompt_ids = ids
         else:
-            if last != self.completion_ids[-1]:
-                self.endings[len(self.completion_ids) - 1], self.completion_ids[-1] = self.completion_ids[-1], last
-            self.completion_ids += ids
-            self.mask += [0] * len(ids)
-            self.logps += [math.nan] * len(ids)
+            self.hear(last, ids)
         self.num_read, self.num_cut = len(transcript.messages), self.num_cut + first
         return True
 
-    def write(self, ids: list[int], logps: Sequence[float] | None = None):
-        """Append the ids of a message of the agent, and the log-probabilities with which they were sampled, if known."""
-        self.starts.append(len(self.prompt_ids) + len(self.completion_ids))
+    def write(self, ids: Sequence[int], logps: Sequence[float] | None = None, goes_on: bool = False):
+        """
+        Append the ids of a message of the agent, and the log-probabilities with which they were sampled, if known. A message
+        `goes_on` after what was heard within it.
+        """
+        if not goes_on:
+            self.starts.append(len(self.context))
+            self.num_messages += 1
+            self.num_read += 1
         self.completion_ids += ids
         self.mask += [1] * len(ids)
         self.logps += [math.nan] * len(ids) if logps is None else logps
-        self.num_messages += 1
-        self.num_read += 1
 
-    def context_of(self, number: int) -> list[int]:
-        """What its own message `number` was conditioned on."""
-        return self.context[: self.starts[number]]
+    def hear(self, last: int, ids: Sequence[int]):
+        """Append `ids`, which the agent reads within or after a message of its own, whose last id it reads as `last`."""
+        if last != self.completion_ids[-1]:
+            self.endings[len(self.completion_ids) - 1], self.completion_ids[-1] = self.completion_ids[-1], last
+        self.completion_ids += ids
+        self.mask += [0] * len(ids)
+        self.logps += [math.nan] * len(ids)
+
+    def own(self) -> list[int]:
+        """Its last message so far, with what it heard within."""
+        return self.completion_ids[self.starts[-1] - len(self.prompt_ids) :]
+
+    def context_of(self, number: int, segment: int = 0) -> list[int]:
+        """What a segment of its own message `number`, by default the first, was conditioned on."""
+        return self.context[: self.start_of(number, segment)]
+
+    def start_of(self, number: int, segment: int = 0) -> int:
+        """Where a segment of its own message `number`, by default the first, begins in `prompt_ids + completion_ids`."""
+        place, first = self.starts[number], len(self.prompt_ids)
+        for _ in range(segment):
+            place = self.mask.index(0, place - first) + first
+            place = self.mask.index(1, place - first) + first
+        return place
 
     def message_numbers(self) -> list[int]:
         """For each of `completion_ids`, which of its own messages it belongs to; -1 for what it read."""

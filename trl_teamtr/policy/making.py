@@ -15,6 +15,7 @@ from ..agents.model_copies import clone_sharing_weights
 from ..agents.models import load_models, load_whole_model
 from ..agents.settings import SamplingSettings, SpeakingSettings
 from ..conversation.thoughts import find_parser
+from ..tools import Environments, ToolUser
 from .backend import PlainBackend
 from .plain_sampling import drop_sampling_defaults
 from .policy import Policy, add_scoring_head
@@ -107,6 +108,13 @@ def make_speaker(
             f"Agent {agent.name!r} has `max_completion_length=None`, and nothing limits its messages: its model has no maximum "
             "length. Set `max_completion_length` or `max_context_length`."
         )
+    callables = list_tools(agent, settings.environments)
+    private = agent.thoughts == "private" and not (alone and not callables)
+    thoughts = find_parser(tokenizer, agent.thinking_end, eos_token_ids) if private else None
+    tools = None
+    if callables:
+        shows_tools = agent.tool_visibility == "all"
+        tools = ToolUser(agent.name, callables, tokenizer, settings.tools, thoughts, shows_tools)
     backend = PlainBackend(
         policy,
         tokenizer,
@@ -130,10 +138,17 @@ def make_speaker(
         length,
         alone,
         before_use,
-        None if alone or agent.thoughts == "shared" else find_parser(tokenizer, agent.thinking_end, eos_token_ids),
+        thoughts,
+        tools,
     )
     speaker.fix_date(settings.template_date)
     return speaker
+
+
+def list_tools(agent: Agent, environments: Environments | None) -> list[Callable]:
+    """The functions of `agent`, and the methods of its environments that are its tools."""
+    methods = [] if environments is None else environments.tools_of(agent.name)
+    return [tool for tool in agent.tools or [] if not isinstance(tool, str)] + methods
 
 
 def _load_processor(model: PreTrainedModel | PeftModel, agent: Agent, settings: SpeakingSettings) -> Any:

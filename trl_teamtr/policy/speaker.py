@@ -14,8 +14,10 @@ from ..agents.agent import Agent
 from ..agents.settings import SamplingSettings
 from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
 from ..conversation.thoughts import Reading, ThoughtParser
+from ..conversation.tool_results import ResultRenderer
 from ..conversation.transcript import Message
 from ..conversation.view import View, stack_views
+from ..tools import ToolUser
 from .backend import Backend, Request, Written
 from .drawing import Draw
 from .policy import Policy
@@ -39,6 +41,7 @@ class Speaker:
         alone (`bool`): Whether the team has one agent.
         before_use (`Callable[[], None]`, *optional*): Called before its weights are needed, which may be offloaded.
         thoughts ([`ThoughtParser`], *optional*): Divides its messages into private thoughts and answers.
+        tools ([`ToolUser`], *optional*): Its tools, which also divides its messages.
 
     Attributes:
         name (`str`): The agent's name.
@@ -57,6 +60,7 @@ class Speaker:
         alone: bool = False,
         before_use: Callable[[], None] | None = None,
         thoughts: ThoughtParser | None = None,
+        tools: ToolUser | None = None,
     ):
         self.agent, self.name = agent, agent.name
         self.policy, self.backend, self.sampling = policy, backend, sampling
@@ -66,7 +70,7 @@ class Speaker:
         self._alone = alone
         self._date: str | None = None
         self._before_use = before_use
-        self.thoughts = thoughts
+        self.thoughts, self.tools = thoughts, tools
         self._renderers: dict[bool, Renderer] = {}
 
     def by_itself(self) -> "Speaker":
@@ -103,10 +107,11 @@ class Speaker:
         return self._renderers[chat]
 
     def _make_renderer(self, chat: bool) -> Renderer:
-        system_prompt = self.agent.system_prompt
+        system_prompt, kwargs = self.agent.system_prompt, self._chat_template_kwargs
         if chat:
+            schemas = [] if self.tools is None else self.tools.schemas
             return ChatRenderer(
-                self.tokenizer, self.name, system_prompt, self.eos_token_ids, self._chat_template_kwargs, self._date
+                self.tokenizer, self.name, system_prompt, self.eos_token_ids, kwargs, self._date, schemas
             )
         return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone)
 
@@ -160,7 +165,20 @@ class Speaker:
 
     def read(self, ids: Sequence[int], text: str, context: list[int]) -> Reading:
         """What everybody reads of a message, or of its beginning, and what it keeps to itself; as [`~ThoughtParser.read`]."""
+        if self.tools is not None:
+            return self.tools.read(ids, text, context)
         return Reading(text) if self.thoughts is None else self.thoughts.read(ids, text, context)
+
+    def read_again(self, ids: Sequence[int], context: list[int]) -> Reading:
+        """[`~Speaker.read`] of ids without their text."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[assignment]  # of one row
+        return self.read(ids, text, context)
+
+    def results_for(self, prompt: str | list[dict]) -> ResultRenderer:
+        """How it reads results of its tools in a rollout of `prompt`, which must be conversational."""
+        renderer = self.renderer_for(prompt)
+        assert isinstance(renderer, ChatRenderer)  # `check_tools` refuses other prompts
+        return renderer.results
 
     def view_batch(self, views: Sequence[View], pad_to_multiple_of: int | None = None) -> dict[str, torch.Tensor]:
         """

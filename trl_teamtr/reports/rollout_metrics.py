@@ -23,7 +23,9 @@ class RolloutMetrics:
     num_tokens: int
 
 
-def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) -> RolloutMetrics:
+def measure_rollouts(
+    rollouts: Rollouts, name: str, accelerator: Accelerator, has_tools: bool = False
+) -> RolloutMetrics:
     """
     The metrics of `rollouts`.
 
@@ -31,9 +33,11 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         rollouts (`Rollouts`): Of this process. Views in which the agent never spoke may be ended already.
         name (`str`): The agent whose update or evaluation they are for.
         accelerator ([`~accelerate.Accelerator`]): All processes call this together.
+        has_tools (`bool`): Whether the agent has tools.
     """
     views = rollouts.views[name]
     messages = [message for transcript in rollouts.transcripts for message in transcript.messages]
+    calls = [failed for m in messages if m.agent == name for use in m.tool_uses for failed in use.failed]
     counts = {
         "messages": len(messages),
         "tokens": sum(len(message.ids) for message in messages),
@@ -45,6 +49,11 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         "decoded": rollouts.tokens_decoded,
         "scored": rollouts.tokens_scored,
         "kept": rollouts.tokens_kept,
+        "calls": len(calls),
+        "failures": sum(calls),
+        "without_room": rollouts.tools_without_room,
+        "tool_milliseconds": round(1000 * rollouts.tool_seconds[name]),
+        "rollouts": len(rollouts.transcripts),
         "own_messages": sum(view.num_messages for view in views),
     }
     own = [(len(message.ids), message.finished) for message in messages if message.agent == name]
@@ -60,10 +69,20 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
         "rollout/ended_for_length": counts["full"],
         "completions/clipped_ratio": counts["unfinished"] / own_messages,
         "completions/unanswered_ratio": counts["unanswered"] / own_messages,
+        **(_measure_tools(counts, name) if has_tools else {}),
         **_measure_lengths([length for length, _ in own], "length", accelerator),
         **_measure_lengths([length for length, finished in own if finished], "terminated_length", accelerator),
     }
     return RolloutMetrics(values, counts["read"] + counts["tokens"])
+
+
+def _measure_tools(counts: dict[str, int], name: str) -> dict[str, float]:
+    return {
+        f"tools/{name}/calls": counts["calls"] / counts["rollouts"],
+        f"tools/{name}/failures": counts["failures"] / max(counts["calls"], 1),
+        f"tools/{name}/time": counts["tool_milliseconds"] / 1000 / counts["rollouts"],
+        "tools/without_room": counts["without_room"],
+    }
 
 
 def _measure_lengths(lengths: list[int], name: str, accelerator: Accelerator) -> dict[str, float]:

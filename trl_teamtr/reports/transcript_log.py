@@ -90,6 +90,7 @@ def describe(transcript: Transcript) -> dict[str, Any]:
         "messages": [
             {"agent": m.agent, "text": _cut(m.text), "tokens": len(m.ids), "finished": m.finished}
             | ({"thought": _cut(m.thought)} if m.thought else {})
+            | ({"tools": [_cut(str(use)) for use in m.tool_uses]} if m.tool_uses else {})
             for m in transcript.messages
         ],
     }

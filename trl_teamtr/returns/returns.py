@@ -1,6 +1,6 @@
 """The returns of a team's rollouts: the inputs of reward functions, and the weighted sum of their rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,28 @@ def answer_ids(transcripts: Sequence[Transcript]) -> list[list[int]]:
 
 
 def reward_inputs(rows: Sequence[dict[str, Any]], transcripts: Sequence[Transcript]) -> list[dict[str, Any]]:
-    """The rows of the dataset with the column `transcripts`, for reward functions."""
-    return [{**row, "transcripts": t.as_dicts()} for row, t in zip(rows, transcripts, strict=True)]
+    """The rows of the dataset with the columns of [`reward_columns`], for reward functions."""
+    return [{**row, **reward_columns(t)} for row, t in zip(rows, transcripts, strict=True)]
+
+
+def reward_columns(transcript: Transcript) -> dict[str, Any]:
+    """
+    What reward functions get of a rollout: `transcripts`, its messages; and, if it has environments, `environments`, that of the
+    team, and `worlds`, all of them.
+    """
+    if transcript.world is None:
+        return {"transcripts": transcript.as_dicts()}
+    world = transcript.world
+    return {"transcripts": transcript.as_dicts(), "environments": world.team, "worlds": world}
+
+
+def as_columns(rows: Iterable[dict[str, Any]]) -> dict[str, list]:
+    """Rows that have the same keys, as columns."""
+    columns: dict[str, list] = {}
+    for row in rows:
+        for key, value in row.items():
+            columns.setdefault(key, []).append(value)
+    return columns
 
 
 def weigh_rewards(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -89,9 +89,16 @@ def checked(reward_func: Callable, timeout: float | None = None) -> Callable:
     return call
 
 
+# They may hold what cannot be copied, such as a connection
+_NOT_COPIED = ("environments", "worlds")
+
+
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:
     """`kwargs` with deep copies of its lists: prompts, completions, transcripts, and columns of the dataset."""
-    return {key: copy.deepcopy(value) if isinstance(value, list) else value for key, value in kwargs.items()}
+    return {
+        key: copy.deepcopy(value) if isinstance(value, list) and key not in _NOT_COPIED else value
+        for key, value in kwargs.items()
+    }
 
 
 def _result(answer: Callable[[], Any], name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..conversation.transcript import Message, Transcript
+from ..conversation.transcript import Message, ToolUse, Transcript
 from ..maths.block_verification import whole_probabilities
 from ..policy.processes import union
 from ..policy.speaker import Speaker
@@ -67,6 +67,10 @@ class Drafts:
         """Whether the row is unchanged so far."""
         return row not in self._changed
 
+    def change(self, row: int):
+        """Note that the row is no longer what it was, since its environments are not."""
+        self._changed.add(row)
+
     def author(self, row: int, transcript: Transcript) -> str | None:
         """Who spoke next in a row that is unchanged so far; `None` if the rollout ended."""
         messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
@@ -76,20 +80,29 @@ class Drafts:
         """Whether an unchanged row ended here because a context was full."""
         return row in self.rollouts.full and len(transcript.messages) == len(self.rollouts.transcripts[row].messages)
 
-    def verify(self, speaker: Speaker, contexts: dict[int, list[int]], rollouts: Rollouts) -> Kept:
+    def verify(
+        self,
+        speaker: Speaker,
+        contexts: dict[int, list[int]],
+        rollouts: Rollouts,
+        numbers: dict[int, int] | None = None,
+    ) -> Kept:
         """
-        What is kept of the drafts of this turn: for each row that has one, the message or its beginning.
+        What is kept of the drafts of this turn: for each row that has one, the message or its beginning; of messages with pauses,
+        a segment.
 
         Args:
             speaker (`Speaker`): Who speaks. All processes call this together.
             contexts (`dict[int, list[int]]`): For each row in which it speaks, the ids of its current context.
             rollouts (`Rollouts`): The new rollouts, whose counters are updated.
+            numbers (`dict[int, int]`, *optional*): For each row, which segment of the message is next; the first if not given.
         """
+        numbers = numbers if numbers is not None else dict.fromkeys(contexts, 0)
         kept: dict[int, Message] = {}
         begun: dict[int, tuple[int, ...]] = {}
         to_check = {}
         for row in contexts:
-            draft = self._draft(speaker.name, row, rollouts.transcripts[row])
+            draft = self._draft(speaker.name, row, rollouts.transcripts[row], numbers[row])
             if draft is None:
                 self._changed.add(row)
             elif row not in self._changed and (
@@ -98,25 +111,38 @@ class Drafts:
                 kept[row] = draft
             else:
                 to_check[row] = draft
-        whole = self._decide_known(speaker, to_check, rollouts)
+        whole = self._decide_known(speaker, to_check, rollouts, numbers)
         cut = {row for row in whole if not whole[row]}
         kept |= {row: as_kept(to_check.pop(row)) for row in whole if whole[row]}
         if self._speculative and union(speaker.policy.accelerator, {True} if to_check else set()):
-            checked, begun = self._check(speaker, to_check, cut, contexts, rollouts)
+            checked, begun = self._check(speaker, to_check, cut, contexts, rollouts, numbers)
             kept |= checked
         rollouts.tokens_kept += sum(len(message.ids) for message in kept.values())
         rollouts.tokens_kept += sum(len(ids) - 1 for ids in begun.values())  # the last one is sampled
         rollouts.tokens_decoded += len(begun)
         return kept, begun
 
-    def _draft(self, name: str, row: int, transcript: Transcript) -> Message | None:
-        """The old message of this turn, if it is by the same agent and may be kept or serve as a draft."""
+    def tool_use(self, name: str, row: int, rollouts: Rollouts, number: int) -> ToolUse | None:
+        """The old pause after a segment, if the row is unchanged so far: then its results stand."""
+        turn = len(rollouts.transcripts[row].messages)
+        return self.rollouts.transcripts[row].messages[turn].tool_uses[number] if self.unchanged(row) else None
+
+    def _draft(self, name: str, row: int, transcript: Transcript, number: int) -> Message | None:
+        """The old message of this turn, or a segment of it, if it is by the same agent and may be kept or serve as a draft."""
         messages, turn = self.rollouts.transcripts[row].messages, len(transcript.messages)
         if turn >= len(messages) or messages[turn].agent != name:
             return None
-        return messages[turn] if self._speculative or turn < self._standing[row] else None
+        if not (self._speculative or turn < self._standing[row]):
+            return None
+        old = messages[turn]
+        if not old.tool_uses and number == 0:
+            return old
+        ids = old.segment(number)
+        return Message(name, "", ids, old.finished or number < len(old.tool_uses)) if ids else None
 
-    def _decide_known(self, speaker: Speaker, messages: dict[int, Message], rollouts: Rollouts) -> dict[int, bool]:
+    def _decide_known(
+        self, speaker: Speaker, messages: dict[int, Message], rollouts: Rollouts, numbers: dict[int, int]
+    ) -> dict[int, bool]:
         """Whether a message is kept whole, for each of those whose log-ratios are known."""
         if self._log_ratios is None or speaker.name != self._updated or sampling_transforms(speaker.sampling):
             return {}
@@ -126,7 +152,8 @@ class Drafts:
         ratios = []
         for row in rows:
             view = self.rollouts.views[speaker.name][row]
-            first = view.starts[self._own_number(speaker.name, row, rollouts.transcripts[row])] - len(view.prompt_ids)
+            own = self._own_number(speaker.name, row, rollouts.transcripts[row])
+            first = view.start_of(own, numbers[row]) - len(view.prompt_ids)
             ratios.append(self._log_ratios[row, first : first + len(messages[row].ids)])
         whole = whole_probabilities(pad_sequence(ratios, batch_first=True))
         return dict(zip(rows, (torch.rand_like(whole) < whole).tolist(), strict=True))
@@ -138,13 +165,14 @@ class Drafts:
         cut: Collection[int],
         contexts: dict[int, list[int]],
         rollouts: Rollouts,
+        numbers: dict[int, int],
     ) -> Kept:
         """Block verification of `messages`, in equally many chunks on every process. Those of rows `cut` are not kept whole."""
         kept: dict[int, Message] = {}
         begun: dict[int, tuple[int, ...]] = {}
         drafts = []
         for row, message in messages.items():
-            old_context = self._old_context(speaker.name, row, rollouts.transcripts[row])
+            old_context = self._old_context(speaker.name, row, rollouts.transcripts[row], numbers[row])
             drafts.append(Draft(old_context, contexts[row], list(message.ids), row in cut))
         verdicts = check_drafts(speaker, drafts, self._snapshot if speaker.name == self._updated else None)
         rollouts.tokens_scored += count_scored(drafts)
@@ -161,8 +189,8 @@ class Drafts:
         old = self.rollouts.transcripts[row].messages[: len(transcript.messages)]
         return sum(message.agent == name for message in old)
 
-    def _old_context(self, name: str, row: int, transcript: Transcript) -> list[int]:
-        return self.rollouts.views[name][row].context_of(self._own_number(name, row, transcript))
+    def _old_context(self, name: str, row: int, transcript: Transcript, number: int) -> list[int]:
+        return self.rollouts.views[name][row].context_of(self._own_number(name, row, transcript), number)
 
 
 def as_kept(message: Message) -> Message:

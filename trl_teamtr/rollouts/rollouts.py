@@ -1,5 +1,7 @@
 """Rollouts: what a team generated for a batch of rows, and each member's views of it."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +24,8 @@ class Rollouts:
         tokens_decoded (`int`): Number of tokens that were sampled for them.
         tokens_scored (`int`): Number of tokens, contexts included, that went through a forward pass to verify drafts.
         tokens_kept (`int`): Number of tokens of their messages that were reused.
+        tool_seconds (`dict[str, float]`): For each agent, seconds in which its tools were executed.
+        tools_without_room (`int`): Number of times that tools were not called, since their results might not have had room.
         weights (`torch.Tensor` of shape `(rows,)`, *optional*): Importance weights, if they are stale.
     """
 
@@ -31,6 +35,8 @@ class Rollouts:
     tokens_decoded: int = 0
     tokens_scored: int = 0
     tokens_kept: int = 0
+    tool_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tools_without_room: int = 0
     weights: torch.Tensor | None = None
 
     @property
@@ -49,10 +55,18 @@ class Rollouts:
         transcript = self.transcripts[row]
         return self.views[speaker.name][row].read(transcript, speaker.renderer_for(transcript.prompt), speaker.room)
 
-    def write(self, row: int, message: Message):
-        """Append `message` to a row, and to its author's view of it."""
-        self.transcripts[row].messages.append(message)
-        self.views[message.agent][row].write(list(message.ids), message.logps)
+    def write(self, speaker: Speaker, row: int, message: Message):
+        """Append a message of `speaker` to a row, and to its view of it."""
+        transcript, view = self.transcripts[row], self.views[speaker.name][row]
+        transcript.messages.append(message)
+        edges = [0, *(use.after for use in message.tool_uses), len(message.ids)]
+        for number, (start, end) in enumerate(itertools.pairwise(edges)):
+            logps = None if message.logps is None else message.logps[start:end]
+            view.write(message.ids[start:end], logps, goes_on=number > 0)
+            if number < len(message.tool_uses):
+                use = message.tool_uses[number]
+                names, results = [call.name for call in use.calls], speaker.results_for(transcript.prompt)
+                view.hear(*results.encode(names, use.results, message.ids[start:end]))
 
 
 def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollouts:
@@ -77,5 +91,5 @@ def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollou
                 raise ValueError(
                     f"Message {len(transcript.messages)} of row {row} has no room in its author's context."
                 )
-            rollouts.write(row, message)
+            rollouts.write(authors[message.agent], row, message)
     return rollouts

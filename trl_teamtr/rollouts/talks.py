@@ -42,9 +42,10 @@ class Wishes:
     temperature: float | None = None
     max_tokens: int | None = None
 
-    def of_turn(self, turn: int, on_token: Callable[[int], bool] | None = None) -> Draw:
-        """How the message of a turn is drawn."""
-        seed = None if self.seed is None else random.Random(f"{self.seed}/{turn}/ids").getrandbits(63)
+    def of_turn(self, turn: int, on_token: Callable[[int], bool] | None = None, segment: int = 0) -> Draw:
+        """How the message of a turn is drawn, or a segment of it."""
+        place = f"{turn}" if segment == 0 else f"{turn}/{segment}"
+        seed = None if self.seed is None else random.Random(f"{self.seed}/{place}/ids").getrandbits(63)
         return Draw(seed, self.temperature, self.max_tokens, on_token)
 
 
@@ -117,22 +118,25 @@ class Talk:
         turn_loop, rows = talks[0]._turn_loop, [talk._rollouts for talk in talks]
         views = {name: [each.views[name][0] for each in rows] for name in turn_loop.names}
         together = Rollouts([talk.transcript for talk in talks], views)
-        turn_loop.take_turn([talk.next for talk in talks], together, draws=lambda row: talks[row]._begin_message())
+        turn_loop.take_turn(
+            [talk.next for talk in talks], together, draws=lambda row, segment: talks[row]._begin_segment(segment)
+        )
         for row, talk in enumerate(talks):
             try:
                 talk._end_turn(together.full.get(row))
             except Exception as error:  # of the user's code: it ends this talk, and not those beside it
                 talk.error, talk.next = error, None
 
-    def _begin_message(self) -> Draw:
+    def _begin_segment(self, segment: int) -> Draw:
         turn, name = len(self.transcript.messages), self.next
         assert name is not None  # it has not ended
         if self._listen is None:
-            return self._wishes.of_turn(turn, lambda token: not self.cancelled)
+            return self._wishes.of_turn(turn, lambda token: not self.cancelled, segment)
         listen, speaker, context = self._listen, self._speakers[name], self._rollouts.views[name][0].context
         text = IncrementalText(speaker.tokenizer, lambda ids, said: speaker.read(ids, said, context).answer)
         self._text = text
-        listen(Piece(name, turn, ""))
+        if segment == 0:
+            listen(Piece(name, turn, ""))
 
         def hear(token: int) -> bool:
             piece = text.add(token)
@@ -140,7 +144,7 @@ class Talk:
                 listen(Piece(name, turn, piece))
             return not self.cancelled
 
-        return self._wishes.of_turn(turn, hear)
+        return self._wishes.of_turn(turn, hear, segment)
 
     def _end_turn(self, full: str | None):
         self.full = full

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -10,15 +10,13 @@ from accelerate import Accelerator
 from ..conversation.prompts import check_prompt
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Message, Transcript
-from ..policy.drawing import Draw
 from ..policy.processes import union
-from ..policy.speaker import Begun, Speaker, speak_together
+from ..policy.speaker import Speaker, speak_together
+from ..tools import Environments
+from .acting import Acting
 from .drafts import Drafts
+from .part import Draws, Part
 from .rollouts import Rollouts, replay
-
-
-# How the next message of a row is drawn; `None` for a message that is sampled with its batch
-Draws = Callable[[int], Draw | None]
 
 
 class TurnLoop:
@@ -32,13 +30,21 @@ class TurnLoop:
         speakers (`Sequence[Speaker]`): The team, in team order.
         rules ([`RolloutRules`]): Who speaks, and when a rollout ends.
         accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
+        environments ([`Environments`], *optional*): Those on which the speakers act.
 
     Attributes:
         names (`tuple[str]`): Names of the team, in team order.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], rules: RolloutRules, accelerator: Accelerator):
+    def __init__(
+        self,
+        speakers: Sequence[Speaker],
+        rules: RolloutRules,
+        accelerator: Accelerator,
+        environments: Environments | None = None,
+    ):
         self.speakers, self.rules, self.accelerator = speakers, rules, accelerator
+        self.acting = Acting(speakers, environments, accelerator)
         self.names = tuple(speaker.name for speaker in speakers)
 
     def begin(
@@ -62,10 +68,12 @@ class TurnLoop:
                 raise ValueError(f"Row {number} of a batch of {len(rows)}: {error}") from error
         said = said if said is not None else [()] * len(rows)
         seeds = seeds if seeds is not None else [random.getrandbits(32) for _ in rows]
-        return [
-            Transcript(row["prompt"], self.names, private_prompts(row), seed, list(messages))
+        transcripts = [
+            Transcript(row["prompt"], self.names, private_prompts(row), seed, messages=list(messages))
             for row, messages, seed in zip(rows, said, seeds, strict=True)
         ]
+        self.acting.open(transcripts, rows)
+        return transcripts
 
     def run(self, transcripts: list[Transcript], drafts: Drafts | None = None, draws: Draws | None = None) -> Rollouts:
         """
@@ -74,7 +82,7 @@ class TurnLoop:
         Args:
             transcripts (`list[Transcript]`): One per row of this process. Messages that they already have are kept.
             drafts (`Drafts`, *optional*): Rollouts of the team before its last update, whose messages may be kept.
-            draws (`Callable[[int], Draw | None]`, *optional*): How the next message of a row is drawn.
+            draws (`Callable[[int, int], Draw | None]`, *optional*): How a segment of the next message of a row is drawn.
         """
         rollouts = replay(transcripts, self.speakers)
         while True:
@@ -97,16 +105,35 @@ class TurnLoop:
             parts = []
             for speaker in together:
                 rows = [row for row, name in enumerate(turn) if name == speaker.name]
-                parts.append(_Part(speaker, rows, rollouts, drafts, draws))
-            messages = speak_together([part.begun for part in parts])
-            for part, said in zip(parts, messages, strict=True):
-                part.write(said, rollouts)
+                parts.append(Part(speaker, rows, rollouts, self.acting, drafts, draws))
+            self._speak(parts)
         return bool(speaking)
+
+    def _speak(self, parts: Sequence[Part]):
+        """Finish the messages of `parts`: one segment of each at a time, until none calls a tool."""
+        while True:
+            messages = speak_together([part.begin() for part in parts])
+            for part, said in zip(parts, messages, strict=True):
+                part.write(said)
+            if all(part.speaker.tools is None for part in parts):
+                return
+            # Generation is a collective: a process without calls goes on beside one that has some
+            if not union(self.accelerator, {True} if any(part.is_open for part in parts) else set()):
+                return
 
     def resample(self, drafts: Drafts) -> Rollouts:
         """Resample the rollouts of `drafts` with the current team, keeping what may be kept."""
         empty = [dataclasses.replace(transcript, messages=[]) for transcript in drafts.rollouts.transcripts]
-        return self.run(empty, drafts)
+        if self.acting.is_rebuilt:
+            self.acting.rebuild(empty)
+            for row, (new, old) in enumerate(zip(empty, drafts.rollouts.transcripts, strict=True)):
+                if new.observations != old.observations:
+                    drafts.change(row)
+        rollouts = self.run(empty, drafts)
+        if self.acting.environments is not None:
+            for transcript in rollouts.transcripts:
+                self.acting.reach(transcript)  # some rollouts have changed after their last call
+        return rollouts
 
     def _next_speaker(self, row: int, rollouts: Rollouts, drafts: Drafts | None) -> str | None:
         transcript = rollouts.transcripts[row]
@@ -131,35 +158,3 @@ def share_backends(speakers: Sequence[Speaker]) -> list[list[Speaker]]:
     for speaker in speakers:
         groups.setdefault(id(speaker.backend), []).append(speaker)
     return list(groups.values())
-
-
-class _Part:
-    """The part of one speaker in a turn: what it reads and keeps of its drafts, until its messages are there."""
-
-    def __init__(
-        self, speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None, draws: Draws | None
-    ):
-        self._ready = []
-        for row in rows:
-            if rollouts.read(speaker, row):
-                self._ready.append(row)
-            else:
-                rollouts.full[row] = speaker.name
-        views = rollouts.views[speaker.name]
-        self._kept: dict[int, Message] = {}
-        self._beginnings: dict[int, tuple[int, ...]] = {}
-        if drafts is not None:
-            contexts = {row: views[row].context for row in self._ready}
-            self._kept, self._beginnings = drafts.verify(speaker, contexts, rollouts)
-        self._to_speak = [row for row in self._ready if row not in self._kept]
-        beginnings = [self._beginnings.get(row, ()) for row in self._to_speak]
-        own = None if draws is None else [draws(row) for row in self._to_speak]
-        self.begun: Begun = speaker.begin([views[row].context for row in self._to_speak], beginnings, own)
-
-    def write(self, messages: list[Message], rollouts: Rollouts):
-        """Append the messages, sampled or kept, to the rollouts."""
-        said = dict(zip(self._to_speak, messages, strict=True))
-        for row in self._ready:
-            if row in said:
-                rollouts.tokens_decoded += len(said[row].ids) - len(self._beginnings.get(row, ()))
-            rollouts.write(row, said[row] if row in said else self._kept[row])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from safetensors.torch import load_file, save_file
 
-from ..conversation.transcript import Message, Transcript
+from ..conversation.transcript import Message, ToolCall, ToolUse, Transcript
+from ..rollouts.acting import Acting
 from ..rollouts.resampling import StageRollouts
 from ..rollouts.rollouts import replay
 from ..rollouts.stage_weights import StageWeights
 from ..rollouts.turn_loop import TurnLoop
+from ..tools.worlds import NEVER, REPLAY, SNAPSHOT
 from ..trust_region.snapshot import Snapshot
 
 
@@ -34,7 +37,7 @@ def save_stage(stage: StageRollouts, folder: str, accelerator: Accelerator, shou
     """
     if stage.rollouts is None:
         return
-    transcripts = gather_object([dataclasses.asdict(transcript) for transcript in stage.rollouts.transcripts])
+    transcripts = gather_object([_as_dict(transcript) for transcript in stage.rollouts.transcripts])
     full = gather_object([stage.rollouts.full.get(row) for row in range(len(stage.rollouts.transcripts))])
     log_ratios = gather_object(stage.weights.log_ratios.tolist()) if stage.weights is not None else None
     of_update = gather_object(stage.log_ratios.tolist()) if stage.log_ratios is not None else None
@@ -55,7 +58,7 @@ def load_stage(
     Load what [`save_stage`] saved; an empty stage for a checkpoint at a stage's end.
 
     Args:
-        folder (`str`): The checkpoint.
+        folder (`str`): The checkpoint. If the environments of its rollouts cannot be had again, the stage goes on with fresh ones.
         turn_loop ([`TurnLoop`]): The team's.
         num_served (`int`): Number of updates of the stage made before the checkpoint.
         restore (`Callable[[str, list[torch.Tensor]], Snapshot]`): Makes the snapshot of an agent from its weights.
@@ -67,7 +70,11 @@ def load_stage(
         state = json.load(file)
     count = len(state["transcripts"]) // accelerator.num_processes
     own = slice(accelerator.process_index * count, (accelerator.process_index + 1) * count)
-    rollouts = replay([_from_dict(entry) for entry in state["transcripts"][own]], turn_loop.speakers)
+    entries = state["transcripts"][own]
+    transcripts = [_from_dict(entry) for entry in entries]
+    if not _reopen(transcripts, entries, turn_loop.acting, folder):
+        return StageRollouts()
+    rollouts = replay(transcripts, turn_loop.speakers)
     rollouts.full = {row: str(name) for row, name in enumerate(state["full"][own]) if name}
     stage = StageRollouts(rollouts, num_served, state["updated"])
     if state.get("log_ratios_of_update") is not None:  # older checkpoints have none
@@ -98,9 +105,47 @@ def _as_tuple(values: list[float] | None) -> tuple[float, ...] | None:
     return None if values is None else tuple(values)
 
 
+def _as_dict(transcript: Transcript) -> dict[str, Any]:
+    entry = dataclasses.asdict(dataclasses.replace(transcript, world=None))
+    entry["world"] = None if transcript.world is None else transcript.world.describe()
+    return entry
+
+
 def _from_dict(entry: dict[str, Any]) -> Transcript:
-    messages = [
-        Message(**{**message, "ids": tuple(message["ids"]), "logps": _as_tuple(message.get("logps"))})
-        for message in entry["messages"]
+    messages = [_message_from_dict(message) for message in entry["messages"]]
+    return Transcript(**{**entry, "agents": tuple(entry["agents"]), "messages": messages, "world": None})
+
+
+def _message_from_dict(entry: dict[str, Any]) -> Message:
+    uses = [
+        ToolUse(
+            **{
+                **use,
+                "calls": tuple(ToolCall(**call) for call in use["calls"]),
+                "results": tuple(use["results"]),
+                "failed": tuple(use["failed"]),
+            }
+        )
+        for use in entry.get("tool_uses", [])  # older checkpoints have none
     ]
-    return Transcript(**{**entry, "agents": tuple(entry["agents"]), "messages": messages})
+    own = {"ids": tuple(entry["ids"]), "logps": _as_tuple(entry.get("logps")), "tool_uses": tuple(uses)}
+    return Message(**{**entry, **own})
+
+
+def _reopen(transcripts: list[Transcript], entries: list[dict[str, Any]], acting: Acting, folder: str) -> bool:
+    """Bring the environments of `transcripts` into the states that they had; `False` if that cannot be done."""
+    environments = acting.environments
+    if environments is None:
+        return True
+    if environments.kind in (SNAPSHOT, NEVER):
+        warnings.warn(
+            f"The checkpoint {folder} was saved in the middle of a stage, and the environments of its rollouts cannot be made again: "
+            "they are not `deterministic`. The rest of the stage is made on fresh rollouts, so that the resumed run is another one.",
+            stacklevel=3,
+        )
+        return False
+    for transcript, entry in zip(transcripts, entries, strict=True):
+        transcript.world = environments.reopen(entry["world"])
+        if environments.kind == REPLAY:
+            acting.reach(transcript)
+    return True
