@@ -250,9 +250,18 @@ def turn() -> str:
 @pytest.mark.parametrize(
     "fault, message",
     [
-        ({"max_tool_result_length": 122}, "has room for 126 tokens before a message, but a result of its tools may take 126"),
-        ({"dataset": rows("a")}, "has tools, which its chat template describes to it, but the prompts of the train dataset"),
-        ({"dataset": Dataset.from_dict({"prompt": [PROMPT], "when": [datetime.now()]})}, "column 'when' .* holds a datetime"),
+        (
+            {"max_tool_result_length": 122},
+            "has room for 126 tokens before a message, but a result of its tools may take 126",
+        ),
+        (
+            {"dataset": rows("a")},
+            "has tools, which its chat template describes to it, but the prompts of the train dataset",
+        ),
+        (
+            {"dataset": Dataset.from_dict({"prompt": [PROMPT], "when": [datetime.now()]})},
+            "column 'when' .* holds a datetime",
+        ),
     ],
 )
 def test_what_a_team_with_tools_cannot_work_with(tmp_path, fault, message):

@@ -76,7 +76,9 @@ def test_an_environment_that_is_not_what_it_says():
     world = open_world(Dial)
     done = [act(world)]
     different = [Done("x", ToolCall("turn"), "a"), *done]
-    with pytest.raises(RuntimeError, match=r"says that it is `deterministic`, but turn\({}\) is not what it was before"):
+    with pytest.raises(
+        RuntimeError, match=r"says that it is `deterministic`, but turn\({}\) is not what it was before"
+    ):
         world.reach(different, repeat(world))
 
 

@@ -37,7 +37,9 @@ class CallParser:
         found = parsed.get("tool_calls") or []
         if not found:
             return self._read_without_calls(ids, text, context)
-        thought, said = parsed.get("reasoning_content") or parsed.get("thinking") or "", parsed["content"].strip()
+        thought = parsed.get("reasoning_content") or parsed.get("thinking") or ""
+        # What ends a message with calls may be another token than TRL's parser expects (GLM)
+        said = parsed["content"].strip().removesuffix(self._decode(ids[-1:])).strip()
         if self._thoughts is None:
             thought, said = "", "\n".join(part for part in (thought.strip(), said) if part)
         functions = [call.get("function", call) for call in found]
