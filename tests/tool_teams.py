@@ -99,11 +99,21 @@ def tool_tokenizer():
     return tokenizer
 
 
-def tool_team(num_agents=2, seed=0, **fields):
+def tool_team(num_agents=2, seed=22, **fields):
+    """A team whose agents call the tool in a good part of their messages."""
     team, tokenizer = make_team(num_agents, 4, seed, **fields), tool_tokenizer()
     for agent in team:
         agent.processing_class = tokenizer
+        _incline(agent.model, [2, 1], CALL[0], 3.0)
+        _incline(agent.model, [2, 1, CALL[0]], CALL[1], 3.0)
     return team
+
+
+@torch.no_grad()
+def _incline(model, context, token, by):
+    """Raise the logit of `token` after `context`, and so in contexts like it."""
+    state = model.model(torch.tensor([context])).last_hidden_state[0, -1]
+    model.lm_head.weight[token] += by * state / state.square().sum()
 
 
 class ToolCase:

@@ -149,7 +149,10 @@ class Speaker:
         return Begun(self, contexts, ids, unfinished, requests)
 
     def finish(self, begun: "Begun", new: Sequence[Written]) -> list[Message]:
-        """The messages that `begun` has begun, with what was sampled for its requests."""
+        """
+        The messages that `begun` has begun, with what was sampled for its requests. Those of an agent with tools are not read, since
+        they may go on ([`~Speaker.read_again`]).
+        """
         ends, ids = set(self.eos_token_ids), list(begun.ids)
         logps: list[tuple[float, ...] | None] = [None] * len(ids)
         for i, written in zip(begun.unfinished, new, strict=True):
@@ -157,7 +160,8 @@ class Speaker:
                 logps[i] = (*[math.nan] * len(ids[i]), *written.logps)
             ids[i] = (*ids[i], *written.ids)
         texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
-        readings = [self.read(*each) for each in zip(ids, texts, begun.contexts, strict=True)]
+        read = self.read if self.tools is None else _leave_unread
+        readings = [read(*each) for each in zip(ids, texts, begun.contexts, strict=True)]
         return [
             Message(self.name, reading.answer, tuple(own), own[-1] in ends, sampled, reading.thought)
             for own, reading, sampled in zip(ids, readings, logps, strict=True)
@@ -207,6 +211,10 @@ class Speaker:
         """
         input_ids, attention_mask, _ = sequence(batch)
         return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size, as_trained)
+
+
+def _leave_unread(ids: Sequence[int], text: str, context: list[int]) -> Reading:
+    return Reading("")
 
 
 @dataclass
