@@ -226,11 +226,19 @@ def key(transcript):
     return tuple((m.agent, m.ids, tuple(use.results for use in m.tool_uses)) for m in transcript.messages)
 
 
-def p_value(transcripts, law):
-    """Of a chi-square test of rollouts against their law."""
-    total, counts = len(transcripts), collections.Counter(key(transcript) for transcript in transcripts)
-    assert set(counts) <= set(law) and abs(sum(law.values()) - 1) < 1e-5
-    expected = {each: p * total for each, p in law.items()}
+def results_of(rollout):
+    """Of a [`key`], the results alone."""
+    return tuple(results for _, _, results in rollout)
+
+
+def p_value(transcripts, law, of=lambda rollout: rollout):
+    """Of a chi-square test of what is looked at `of` rollouts against its law."""
+    total, counts = len(transcripts), collections.Counter(of(key(transcript)) for transcript in transcripts)
+    assert abs(sum(law.values()) - 1) < 1e-5
+    expected = collections.Counter()
+    for each, p in law.items():
+        expected[of(each)] += p * total
+    assert set(counts) <= set(expected)
     common = [each for each, wanted in expected.items() if wanted >= 5]
     statistic = sum((counts[each] - expected[each]) ** 2 / expected[each] for each in common)
     rest = total - sum(expected[each] for each in common)

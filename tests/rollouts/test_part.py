@@ -8,7 +8,7 @@ import dataclasses
 
 import pytest
 import torch
-from tool_teams import Dial, Lots, Saved, ToolCase, Untold, key, p_value
+from tool_teams import Dial, Lots, Saved, ToolCase, Untold, key, p_value, results_of
 
 from trl_teamtr.rollouts.acting import Acting
 from trl_teamtr.rollouts.drafts import Drafts
@@ -45,14 +45,15 @@ def resample(folder, world, mode, known=False, updates=((0, 0), (1, 1))):
     for agent, seed in updates:
         case.update(agent, seed=seed, known=known)
         new = case.rollouts(TOTAL)
-        yield new, p_value(new.transcripts, case.law())
+        law = case.law()
+        yield new, min(p_value(new.transcripts, law), p_value(new.transcripts, law, results_of))
 
 
 @pytest.mark.parametrize("world, mode, known", RESAMPLED)
 def test_resampled_rollouts_on_a_world_have_the_law_of_the_updated_team(tmp_path, world, mode, known):
     kept = 0
     for new, p in resample(tmp_path, world, mode, known):
-        assert p > 1e-3 / len(RESAMPLED)
+        assert p > 1e-3 / len(RESAMPLED) / 4
         kept += new.tokens_kept
         for transcript in new.transcripts:
             check_state(transcript, world)
@@ -136,8 +137,9 @@ def test_resampling_gone_wrong_has_another_law(tmp_path, monkeypatch, world, mod
     torch.manual_seed(0)
     case = ToolCase(tmp_path, world, mode, max_uses=2)
     case.rollouts(2000)
-    case.update(updated, seed=0)
+    case.update(updated, seed=3, scale=0.1)
     new = case.rollouts(2000).transcripts
     dropped = vars(Part).get("dropped", ())
     kept, law = [transcript for row, transcript in enumerate(new) if row not in dropped], case.law()
-    assert any(key(transcript) not in law for transcript in kept) or p_value(kept, law) < 1e-4
+    impossible = any(key(transcript) not in law for transcript in kept)
+    assert impossible or min(p_value(kept, law), p_value(kept, law, results_of)) < 1e-4
