@@ -90,6 +90,7 @@ soak: .venv/.dev
 	$(BIN)/python -W ignore tests/soak/kill_runs.py --kills 10 --processes 2 \
 		| tee docs/results/soak/kills_zero2_2_processes.txt
 	$(BIN)/python -W ignore tests/soak/uneven_turns.py --runs 100 | tee docs/results/soak/uneven_turns.txt
+	$(BIN)/python -W ignore tests/soak/uneven_tools.py --runs 100 | tee docs/results/soak/uneven_tools.txt
 	$(BIN)/python -W ignore tests/soak/full_disk.py | tee docs/results/soak/full_disk.txt  # mounts a tmpfs: needs root
 	$(BIN)/python -W ignore tests/soak/resampling.py --resamples 200000 | tee docs/results/soak/resampling.txt
 
