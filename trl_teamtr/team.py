@@ -1,14 +1,15 @@
 """A team that can hold a conversation: speakers and their rules, without a trainer, a dataset, a reward or an optimizer."""
 
+import copy
 import dataclasses
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from accelerate import Accelerator
 
 from .agents.agent import Agent, check_names
+from .agents.equipping import equip
 from .agents.pushing import push_team
 from .agents.saving import save_agents
 from .agents.settings import SpeakingSettings
@@ -23,7 +24,7 @@ from .policy.speaker import Speaker
 from .rollouts.drafts import Drafts
 from .rollouts.listening import StreamedMessage, listen_to
 from .rollouts.rollouts import Rollouts
-from .rollouts.talks import Piece, Talk, Wishes
+from .rollouts.talks import Piece, Talk, Wishes, draw_each, make_wishes, row_seed
 from .rollouts.turn_loop import TurnLoop
 
 
@@ -83,6 +84,8 @@ class Team:
         stop_condition: StopCondition | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
+        tools: Sequence[Callable] | None = None,
+        environment_factory: Callable | None = None,
     ) -> "Team":
         """
         A saved team, in evaluation mode, which takes turns, samples and reads as it did when it was saved.
@@ -96,15 +99,17 @@ class Team:
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the models, and, of
                 a team from the hub, the router and the stop condition that it names.
             revision (`str`, *optional*): Branch, tag or commit of the repository.
+            tools, environment_factory (*optional*): In place of saved ones, as `router`; tools of the same names.
 
         Raises:
             `FileNotFoundError`: If there is no team in `path`, or the base of an adapter is not there.
-            `ValueError`: If its router or stop condition could not be saved and is not given, or a newer version saved it.
+            `ValueError`: If code of its user could not be saved and is not given, or a newer version saved it.
         """
-        saved = read_team(path, revision)
+        saved = read_team(path, revision, tools, trust_remote_code)
         for agent in saved.agents:
             agent.trust_remote_code = trust_remote_code
-        code = saved.find_code(router, stop_condition, trusted=trust_remote_code or os.path.isdir(path))
+        trusted = trust_remote_code or os.path.isdir(path)
+        code = saved.find_code(router, stop_condition, environment_factory, trusted)
         team = cls.from_agents(saved.agents, saved.settings, saved.turns, **code)
         team.conversational = saved.conversational
         for speaker in team.speakers:
@@ -121,6 +126,8 @@ class Team:
         stop_condition: StopCondition | None = None,
         accelerator: Accelerator | None = None,
         processing_class: Any = None,
+        tools: Sequence[Callable] | None = None,
+        environment_factory: Callable | None = None,
     ) -> "Team":
         """
         A team of `agents`, whose models are loaded if they are paths.
@@ -129,13 +136,15 @@ class Team:
             agents (`Sequence[Agent]`): The members, in team order.
             settings ([`SpeakingSettings`], *optional*): How agents without settings of their own sample and read.
             turns ([`TurnTaking`], *optional*): How they take turns; one round if not given.
-            router, stop_condition (*optional*): As in [`TeamTRTrainer`].
+            router, stop_condition, tools, environment_factory (*optional*): As in [`TeamTRTrainer`].
             accelerator ([`~accelerate.Accelerator`], *optional*): Of the processes that hold the models together.
             processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): Tokenizer of the agents that have none.
         """
         check_names(agents)
+        agents = [copy.copy(agent) for agent in agents]
         accelerator = accelerator if accelerator is not None else Accelerator()
         settings = settings if settings is not None else SpeakingSettings()
+        settings = dataclasses.replace(settings, environments=equip(agents, tools, environment_factory))
         turns = turns if turns is not None else TurnTaking()
         rules = make_rules(turns, [agent.name for agent in agents], router, stop_condition)
         speakers = make_speakers(agents, settings, accelerator, processing_class)
@@ -173,7 +182,7 @@ class Team:
 
     def chat(
         self,
-        prompt: str | list[dict[str, str]],
+        prompt: str | list[dict[str, str]] | dict[str, Any],
         agent_prompts: dict[str, str] | None = None,
         seed: int | None = None,
         greedy: bool = False,
@@ -182,7 +191,8 @@ class Team:
         One conversation; `final_text` of it is the team's answer.
 
         Args:
-            prompt (`str` or `list[dict]`): A question, or the turns of a conversation that ends with one.
+            prompt (`str` or `list[dict]` or `dict`): A question, or the turns of a conversation that ends with one; or a row of a
+                dataset, with its `prompt` and what environments are reset with.
             agent_prompts (`dict[str, str]`, *optional*): What only the named agents read.
             seed (`int`, *optional*): Seed of all that is sampled; the present random states are used if not given.
             greedy (`bool`, *optional*, defaults to `False`): Whether each agent writes the most probable id at each place.
@@ -190,7 +200,7 @@ class Team:
         Raises:
             `ValueError`: If the first speaker has no room for the prompt, or `agent_prompts` names an unknown agent.
         """
-        talk = self.begin(prompt, agent_prompts, _wishes(seed, greedy))
+        talk = self.begin(prompt, agent_prompts, make_wishes(seed, greedy))
         with self._evaluating():
             while not talk.ended:
                 Talk.go_on([talk])
@@ -198,7 +208,7 @@ class Team:
 
     def stream(
         self,
-        prompt: str | list[dict[str, str]],
+        prompt: str | list[dict[str, str]] | dict[str, Any],
         agent_prompts: dict[str, str] | None = None,
         seed: int | None = None,
         greedy: bool = False,
@@ -209,11 +219,11 @@ class Team:
         ends the conversation.
         """
         with self._evaluating():
-            yield from listen_to(lambda listen: self.begin(prompt, agent_prompts, _wishes(seed, greedy), listen))
+            yield from listen_to(lambda listen: self.begin(prompt, agent_prompts, make_wishes(seed, greedy), listen))
 
     def begin(
         self,
-        prompt: str | list[dict[str, str]],
+        prompt: str | list[dict[str, str]] | dict[str, Any],
         agent_prompts: dict[str, str] | None = None,
         wishes: Wishes | None = None,
         listen: Callable[[Piece | Message], None] | None = None,
@@ -226,11 +236,12 @@ class Team:
             wishes ([`Wishes`], *optional*): How its messages are drawn.
             listen (`Callable[[Piece | Message], None]`, *optional*): As in [`Talk`].
         """
-        if isinstance(prompt, str) and self.answers_conversations:
-            prompt = [{"role": "user", "content": prompt}]
+        row = dict(prompt) if isinstance(prompt, dict) else {"prompt": prompt}
+        if isinstance(row["prompt"], str) and self.answers_conversations:
+            row["prompt"] = [{"role": "user", "content": row["prompt"]}]
         wishes = wishes if wishes is not None else Wishes()
-        rows = self._rows([prompt], None if agent_prompts is None else [agent_prompts])
-        (transcript,) = self.turn_loop.begin(rows, seeds=None if wishes.seed is None else [_row_seed(wishes.seed, 0)])
+        rows = self._rows([row], None if agent_prompts is None else [agent_prompts])
+        (transcript,) = self.turn_loop.begin(rows, seeds=None if wishes.seed is None else [row_seed(wishes.seed, 0)])
         if wishes.seed is not None:
             wishes = dataclasses.replace(wishes, seed=transcript.seed)
         talk = Talk(self.turn_loop, transcript, wishes, listen)
@@ -246,7 +257,7 @@ class Team:
 
     def generate(
         self,
-        prompts: Sequence[str | list[dict[str, str]]],
+        prompts: Sequence[str | list[dict[str, str]] | dict[str, Any]],
         agent_prompts: Sequence[dict[str, str]] | None = None,
         batch_size: int = 16,
         seed: int | None = None,
@@ -256,7 +267,8 @@ class Team:
         One conversation for each of `prompts`.
 
         Args:
-            prompts (`Sequence[str]` or `Sequence[list[dict]]`): Tasks, in TRL's standard or conversational format.
+            prompts (`Sequence[str]` or `Sequence[list[dict]]` or `Sequence[dict]`): Tasks, in TRL's standard or conversational
+                format, or rows of a dataset.
             agent_prompts (`Sequence[dict[str, str]]`, *optional*): For each prompt what only the named agents read.
             batch_size (`int`, *optional*, defaults to `16`): Number of conversations held together. Messages are generated in
                 smaller batches if the device has no memory for more.
@@ -272,14 +284,14 @@ class Team:
         rows = self._rows(prompts, agent_prompts)
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        seeds = None if seed is None else [_row_seed(seed, row) for row in range(len(rows))]
+        seeds = None if seed is None else [row_seed(seed, row) for row in range(len(rows))]
         transcripts: list[Transcript] = []
         with self._evaluating():
             for start in range(0, len(rows), batch_size):
                 batch = slice(start, start + batch_size)
                 begun = self.turn_loop.begin(rows[batch], seeds=None if seeds is None else seeds[batch])
-                wishes = [_wishes(None if seeds is None else transcript.seed, greedy) for transcript in begun]
-                rollouts = self.turn_loop.run(begun, draws=_draw_each(begun, wishes))
+                wishes = [make_wishes(None if seeds is None else transcript.seed, greedy) for transcript in begun]
+                rollouts = self.turn_loop.run(begun, draws=draw_each(begun, wishes))
                 self._check_room(rollouts, start)
                 transcripts += rollouts.transcripts
         return transcripts
@@ -315,7 +327,7 @@ class Team:
             )
 
     def _rows(self, prompts: Sequence, agent_prompts: Sequence[dict[str, str]] | None) -> list[dict[str, Any]]:
-        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], dict)):
+        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], dict) and "role" in prompts[0]):
             raise TypeError("`prompts` is one prompt, but must be a list of them. Write `team.generate([prompt])`.")
         private = [{}] * len(prompts) if agent_prompts is None else agent_prompts
         if len(private) != len(prompts):
@@ -325,7 +337,8 @@ class Team:
         unknown = sorted({name for each in private for name in each} - set(self.names))
         if unknown:
             raise ValueError(f"`agent_prompts` names {', '.join(unknown)}, but the team is {', '.join(self.names)}.")
-        return [{"prompt": prompt, "agent_prompts": each} for prompt, each in zip(prompts, private, strict=True)]
+        rows = [prompt if isinstance(prompt, dict) else {"prompt": prompt} for prompt in prompts]
+        return [{"agent_prompts": each} | row for row, each in zip(rows, private, strict=True)]
 
     # Saving
 
@@ -375,19 +388,3 @@ class Team:
             "`Team.replace` is not there yet. Train with another member: `load_team(path)` gives the list of agents, in which "
             "one can stand for another."
         )
-
-
-def _wishes(seed: int | None, greedy: bool) -> Wishes:
-    return Wishes(seed, 0.0 if greedy else None)
-
-
-def _row_seed(seed: int, row: int) -> int:
-    """The seed of a conversation, of which it is the only one: whatever is beside it, it is the same."""
-    return random.Random(f"{seed}/{row}").getrandbits(32)
-
-
-def _draw_each(transcripts: list[Transcript], wishes: list[Wishes]):
-    """How the next message of each of `transcripts` is drawn; `None` if none of them has a wish."""
-    if all(each == Wishes() for each in wishes):
-        return None
-    return lambda row, segment: wishes[row].of_turn(len(transcripts[row].messages), segment=segment)

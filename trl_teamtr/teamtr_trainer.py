@@ -150,7 +150,10 @@ class TeamTRTrainer(LeadTrainer):
             raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
         preflight.refuse_unsupported(rollout_func=rollout_func)
         agents = resolve_team(model, args, peft_config)
-        environments = equip(agents, tools, environment_factory)
+        code = resolve_code(
+            model, router=router, stop_condition=stop_condition, environment_factory=environment_factory
+        )
+        environments = equip(agents, tools, code.pop("environment_factory"))
         names = tuple(agent.name for agent in agents)
         trainable = [agent for agent in agents if agent.trainable]
         preflight.check_optimizers(optimizers, len(trainable))
@@ -159,7 +162,7 @@ class TeamTRTrainer(LeadTrainer):
         for split, dataset in splits.items():
             preflight.check_columns(dataset, names, split)
 
-        rules = make_rules(TurnTaking.of(args), names, **resolve_code(model, router, stop_condition))
+        rules = make_rules(TurnTaking.of(args), names, **code)
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
         check_environments(args, environments)

@@ -109,11 +109,12 @@ def is_saved_team(model: Any) -> bool:
     return isinstance(model, str) and os.path.isfile(os.path.join(model, TEAM_FILE))
 
 
-def resolve_code(model: Any, router: Any, stop_condition: Any) -> dict[str, Any]:
-    """The router and the stop condition of the team that `model` specifies: those that are given, else those saved with it."""
-    if is_saved_team(model):
-        return read_team(model).find_code(router, stop_condition)
-    return {"router": router, "stop_condition": stop_condition}
+def resolve_code(model: Any, **given: Any) -> dict[str, Any]:
+    """
+    The router, the stop condition and the environment of the team that `model` specifies: those that are `given`, else those saved
+    with it.
+    """
+    return read_team(model).find_code(**given) if is_saved_team(model) else given
 
 
 def default_args(model: Any) -> TeamTRConfig:
@@ -132,6 +133,7 @@ def default_args(model: Any) -> TeamTRConfig:
         saved = {name: sampling[name] for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
         saved |= vars(team_file.turns)
         saved |= {name: vars(team_file.settings)[name] for name in ("chat_template_kwargs", "max_context_length")}
+        saved |= vars(team_file.settings.tools)
         saved["template_date"] = team_file.settings.template_date
     name = model if isinstance(model, str) else get_config_model_id(model.config)
     return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR", **saved)

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from ..conversation.router import RandomRouter, RoundRobinRouter
 from ..conversation.rules import RolloutRules, TurnTaking
 from ..options.team_options import PRECISIONS
 from ..teamtr_config import TeamTRConfig
+from ..tools import ToolSettings
 from .agent import Agent
 from .settings import CONFIG_FIELDS, SamplingSettings, SpeakingSettings
-from .team_code import describe_code, find_code
+from .team_code import describe_code, describe_tools, find_code, load_tools
 
 
 TEAM_FILE = "team.json"
@@ -36,7 +37,7 @@ SPEAKING = ("chat_template_kwargs", "max_context_length", "template_date", "spea
 
 # Fields of an agent in `team.json`. `trust_remote_code` is not saved: it must be set again when a team is loaded.
 SAVED_FIELDS: tuple[str, ...] = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
-SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs", "thoughts", "thinking_end")
+SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs", "thoughts", "thinking_end", "tool_visibility")
 
 
 def own_folder(path: str, name: str, team_size: int) -> str:
@@ -74,9 +75,12 @@ class SavedTeam:
     conversational: bool | None
     content: dict[str, Any]
 
-    def find_code(self, router: Any = None, stop_condition: Any = None, trusted: bool = True) -> dict[str, Any]:
-        """Its router and stop condition ([`find_code`]), those that are given first."""
-        return find_code(self.content, {"router": router, "stop_condition": stop_condition}, self.path, trusted)
+    def find_code(
+        self, router: Any = None, stop_condition: Any = None, environment_factory: Any = None, trusted: bool = True
+    ) -> dict[str, Any]:
+        """Its router, stop condition and environment ([`find_code`]), those that are given first."""
+        given = {"router": router, "stop_condition": stop_condition, "environment_factory": environment_factory}
+        return find_code(self.content, given, self.path, trusted)
 
 
 def describe_team(
@@ -101,6 +105,7 @@ def describe_team(
     place = {"folder": "."} if len(agents) == 1 else {}
     own = {agent.name: describe_model(agent, models[agent.name]) for agent in agents} if models is not None else {}
     settings = settings if settings is not None else SpeakingSettings()
+    environments = settings.environments
     router, stop_condition = (None, None) if rules is None else (rules.router, rules.stop_condition)
     if isinstance(router, RoundRobinRouter | RandomRouter):
         assert rules is not None
@@ -114,10 +119,16 @@ def describe_team(
             | place
             | own.get(agent.name, {})
             | _name_rewards(agent)
+            | describe_tools(agent)
             for agent in agents
         ],
         "rollout": dataclasses.asdict(turns),
-        "code": {"router": describe_code(router), "stop_condition": describe_code(stop_condition)},
+        "code": {
+            "router": describe_code(router),
+            "stop_condition": describe_code(stop_condition),
+            "environment_factory": None if environments is None else describe_code(environments.of_team),
+        },
+        "tools": dataclasses.asdict(settings.tools),
         "sampling": dataclasses.asdict(settings.sampling),
         "speaking": {name: getattr(settings, name) for name in SPEAKING},
         "conversational": conversational,
@@ -215,31 +226,47 @@ def find_team(path: str, revision: str | None = None) -> str:
     return folder
 
 
-def load_team(path: str, revision: str | None = None) -> list[Agent]:
+def load_team(
+    path: str,
+    revision: str | None = None,
+    tools: Sequence[Callable] | None = None,
+    trust_remote_code: bool = False,
+) -> list[Agent]:
     """
     The agents of a saved team, ready to be evaluated or trained further: `TeamTRTrainer(load_team("run"), ...)`.
 
     Args:
         path (`str`): Directory that [`~TeamTRTrainer.save_model`] wrote, or the id of its repository on the hub.
         revision (`str`, *optional*): Branch, tag or commit of the repository.
+        tools (`list[Callable]`, *optional*): Tools of agents in place of saved ones of their names, which are needed if these could
+            not be saved.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to import the tools that a team from the hub names.
 
     Raises:
         `FileNotFoundError`: If there is no team in `path`.
+        `ValueError`: If a tool could not be saved and is not given, or is not trusted.
     """
+    trusted = trust_remote_code or os.path.isdir(path)
     path, agents = find_team(path, revision), []
     for entry in read_team_file(path)["agents"]:
         # The file must not decide whether remote code is run
         fields = {field: entry[field] for field in (*SAVED_FIELDS, "base_model") if field in entry}
+        fields |= load_tools(entry, tools or [], path, trusted)
         agents.append(Agent(model=folder_of(path, entry["name"]), **fields))
     return agents
 
 
-def read_team(path: str, revision: str | None = None) -> SavedTeam:
+def read_team(
+    path: str,
+    revision: str | None = None,
+    tools: Sequence[Callable] | None = None,
+    trust_remote_code: bool = False,
+) -> SavedTeam:
     """The team in directory or repository `path`, with all that it needs to speak as it did when it was saved."""
-    path = find_team(path, revision)
+    agents, path = load_team(path, revision, tools, trust_remote_code), find_team(path, revision)
     content = read_team_file(path)
     turns, conversational = TurnTaking(**content["rollout"]), content.get("conversational")
-    return SavedTeam(path, load_team(path), read_speaking_settings(path), turns, conversational, content)
+    return SavedTeam(path, agents, read_speaking_settings(path), turns, conversational, content)
 
 
 def read_speaking_settings(path: str) -> SpeakingSettings:
@@ -248,7 +275,9 @@ def read_speaking_settings(path: str) -> SpeakingSettings:
     if content.get("format", 1) == 1:
         return _read_from_config(os.path.join(path, ARGS_FILE))
     dtypes = {entry["name"]: entry["dtype"] for entry in content["agents"] if entry.get("dtype") in PRECISIONS}
-    return SpeakingSettings(SamplingSettings(**content["sampling"]), **content["speaking"], dtypes=dtypes or None)
+    tools = ToolSettings(**content.get("tools", {}))  # older teams have none
+    sampling = SamplingSettings(**content["sampling"])
+    return SpeakingSettings(sampling, **content["speaking"], dtypes=dtypes or None, tools=tools)
 
 
 def _read_from_config(file_path: str) -> SpeakingSettings:

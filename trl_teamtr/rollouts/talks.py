@@ -158,3 +158,20 @@ class Talk:
                 self._listen(Piece(message.agent, len(self.transcript.messages) - 1, rest))
             self._listen(message)
         self.next = self._turn_loop.rules.next_speaker(self.transcript)
+
+
+def make_wishes(seed: int | None, greedy: bool) -> Wishes:
+    """A seed, and whether the most probable id is written at each place."""
+    return Wishes(seed, 0.0 if greedy else None)
+
+
+def row_seed(seed: int, row: int) -> int:
+    """The seed of a conversation, of which it is the only one: whatever is beside it, it is the same."""
+    return random.Random(f"{seed}/{row}").getrandbits(32)
+
+
+def draw_each(transcripts: list[Transcript], wishes: list[Wishes]):
+    """How the next message of each of `transcripts` is drawn; `None` if none of them has a wish."""
+    if all(each == Wishes() for each in wishes):
+        return None
+    return lambda row, segment: wishes[row].of_turn(len(transcripts[row].messages), segment=segment)

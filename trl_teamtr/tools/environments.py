@@ -52,6 +52,11 @@ class Environments:
             {type(each).__name__ for each in self._examples.values() if has_method(each, "get_reward")}
         )
 
+    @property
+    def of_team(self) -> EnvironmentFactory | None:
+        """What makes the team's environment, if there is one."""
+        return self._factories.get(TEAM)
+
     def tools_of(self, agent: str) -> list[Tool]:
         """The methods that `agent` may call, of an environment that no rollout has; for their names and docstrings."""
         return list(self._open(self._examples, {}).tools_of(agent).values())
