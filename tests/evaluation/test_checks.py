@@ -1,4 +1,5 @@
 import functools
+import json
 import warnings
 
 import pytest
@@ -7,7 +8,13 @@ from tiny import make_model
 
 from trl_teamtr import Agent
 from trl_teamtr.evaluation import EvaluationConfig
-from trl_teamtr.evaluation.checks import check_dataset, check_players, check_prompts, reads_transcripts
+from trl_teamtr.evaluation.checks import (
+    check_dataset,
+    check_players,
+    check_prompts,
+    reads_transcripts,
+    refuse_environment,
+)
 from trl_teamtr.tasks.link import link_reward
 from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
 
@@ -89,6 +96,17 @@ def test_prompts_must_be_for_the_agents_at_the_table():
         check_prompts(EvaluationConfig(protocols=["team", "debate"]), dataset, TEAM, others)
     with pytest.raises(ValueError, match="evaluation dataset has no 'prompt' column; its columns are question"):
         check_prompts(EvaluationConfig(), Dataset.from_dict({"question": ["a"]}), TEAM, TEAM)
+
+
+def test_a_team_that_acts_on_an_environment_is_refused(tmp_path):
+    entry = {"name": "x"}
+    for content in ({"code": {"environment_factory": {"path": "a.B", "shown": "B"}}}, {}):
+        agents = [entry | ({} if content else {"environment_factory": {"path": None, "shown": "B"}})]
+        (tmp_path / "team.json").write_text(json.dumps({"format": 2, "agents": agents, **content}))
+        with pytest.raises(ValueError, match="acts on an environment, which this evaluation does not have"):
+            refuse_environment(str(tmp_path))
+    (tmp_path / "team.json").write_text(json.dumps({"format": 1, "agents": [entry]}))
+    refuse_environment(str(tmp_path))
 
 
 def test_single_model_without_the_agents_prompt_is_told():

@@ -10,6 +10,7 @@ from torch import nn
 from trl.trainer.utils import get_callable_name
 
 from ..agents.agent import Agent
+from ..agents.team_file import read_team_file
 from ..checks import preflight
 from ..teamtr_config import TeamTRConfig
 from .evaluation_config import EvaluationConfig
@@ -68,6 +69,17 @@ def check_dataset(dataset: Any, reward_funcs: Sequence):
                 f"evaluation dataset are {', '.join(dataset.column_names)}. Rename yours with "
                 "`dataset.rename_column(...)`, or choose another reward."
             )
+
+
+def refuse_environment(path: str):
+    """Raise `ValueError` if the team in `path` acts on an environment, whose state is not kept with the answers."""
+    content = read_team_file(path)
+    owners = [entry["name"] for entry in content["agents"] if entry.get("environment_factory")]
+    if content.get("code", {}).get("environment_factory") or owners:
+        raise ValueError(
+            f"The team in {path!r} acts on an environment, which this evaluation does not have: it keeps answers alone. Use "
+            "`TeamTRTrainer.evaluate`, or score `Team.from_pretrained(...).generate(rows)`."
+        )
 
 
 def check_threshold(config: EvaluationConfig, reward_funcs: Sequence):

@@ -34,6 +34,7 @@ from .checks import (
     check_prompts,
     check_threshold,
     reads_transcripts,
+    refuse_environment,
 )
 from .evaluation_config import PROTOCOLS, EvaluationConfig
 from .panel import Panel, share_prompts
@@ -95,6 +96,7 @@ def evaluate_protocols(
     turns = TurnTaking.of(args)
     if isinstance(team, str):
         path, team = team, load_team(team)
+        refuse_environment(path)
         if "team" in config.protocols:
             warn_of_changes(path, turns)
     source = None if model is None else resolve_agents(model, None, turns)
