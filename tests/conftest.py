@@ -41,6 +41,8 @@ SLOW = (
     "runs/test_preemption.py",
     "runs/test_run_state.py",
     "serving/test_page.py",
+    "tasks/tau2/test_tau2_environment.py",
+    "tasks/tau2/test_tau2_reward.py",
     "test_architecture.py::test_floors",
     "test_benchmarks.py",
     "test_distribution.py",
@@ -91,6 +93,7 @@ NIGHTLY = (
     ("test_benchmarks.py", "[reproduce ablations]"),
     ("test_benchmarks.py", "[reproduce cost]"),
     ("test_family_sweep.py", "test_other_architectures"),
+    ("tasks/tau2/test_tau2_reward.py", "[telecom-full]"),
 )
 
 

@@ -9,7 +9,7 @@ from peft import LoraConfig
 from trl import ScriptArguments
 
 from ..agents.agent import Agent
-from ..tasks.loading import default_reward, hold_out, load_reward, load_split
+from ..tasks.loading import hold_out, is_generated, load_reward, load_split
 from .link_team import make_team
 
 
@@ -91,14 +91,14 @@ def load_data(script_args, training_args):
     train = load_split(name, script_args.dataset_train_split, script_args.dataset_size + eval_size, seed, **options)
     if training_args.eval_strategy == "no" and not training_args.do_eval:
         return train, None
-    if eval_name == name and default_reward(name):
+    if eval_name == name and is_generated(name):
         return hold_out(train, eval_size, seed)
     return train, load_split(eval_name, script_args.dataset_test_split, eval_size, seed, **options)
 
 
 def save_tasks(script_args, training_args):
     """Save which generated tasks are used for training and which are held out, for `evaluate.py`."""
-    if training_args.process_index != 0 or default_reward(script_args.dataset_name) is None:
+    if training_args.process_index != 0 or not is_generated(script_args.dataset_name):
         return
     tasks = {
         "dataset_name": script_args.dataset_name,

@@ -13,7 +13,7 @@ from trl import ModelConfig, TrlParser, get_quantization_config
 
 from ..agents.team_file import load_team, read_team_file
 from ..evaluation import EvaluationConfig, evaluate_protocols, format_table, write_episodes
-from ..tasks.loading import default_reward, hold_out, load_function, load_reward, load_split
+from ..tasks.loading import default_reward, hold_out, is_generated, load_function, load_reward, load_split
 from ..teamtr_config import TeamTRConfig
 from .arguments import (
     TASKS_FILE,
@@ -120,7 +120,7 @@ def load_tasks(script_args, training_args):
     """
     name = script_args.eval_dataset_name or script_args.dataset_name
     kwargs = task_kwargs(script_args)
-    if name == script_args.dataset_name and default_reward(name) is not None:
+    if name == script_args.dataset_name and is_generated(name):
         tasks = trained_tasks(script_args.team)
         if tasks is not None and (tasks["dataset_name"], tasks["dataset_kwargs"]) == (name, kwargs):
             if script_args.dataset_seed in (None, tasks["seed"]):

@@ -1,4 +1,4 @@
-"""Datasets and rewards by name, for the scripts: the hub, local files, reasoning-gym, LINK."""
+"""Datasets and rewards by name, for the scripts: the hub, local files, reasoning-gym, and the generated tasks."""
 
 import importlib
 import importlib.util
@@ -13,6 +13,12 @@ from datasets import Dataset, load_dataset
 from trl.rewards import accuracy_reward, reasoning_accuracy_reward, think_format_reward
 
 from . import link, reasoning_gym
+from .guess_number.dataset import make_dataset as make_guess_number
+from .guess_number.reward import guess_number_reward
+from .service_desk.dataset import make_dataset as make_service_desk
+from .service_desk.reward import service_desk_reward
+from .tau2.dataset import make_dataset as make_tau2
+from .tau2.reward import tau2_reward
 
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -23,7 +29,12 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "think_format_reward": think_format_reward,
     "link": link.link_reward,
     "reasoning_gym": reasoning_gym.reasoning_gym_reward,
+    "guess_number": guess_number_reward,
+    "service_desk": service_desk_reward,
+    "tau2": tau2_reward,
 }
+# Sampled from a seed. These, and τ²-bench's, have the reward of their name
+GENERATED = ("reasoning_gym", "link", "guess_number", "service_desk")
 
 
 def load_split(
@@ -33,13 +44,13 @@ def load_split(
     A dataset by name.
 
     Args:
-        name (`str`): `reasoning_gym:<task>`, `link:<number of agents>`, a local JSON, JSON-lines, parquet or CSV file,
-            or a dataset on the hub.
-        split (`str`): Split of a hub dataset; a local file has only `"train"`.
+        name (`str`): `reasoning_gym:<task>`, `link:<number of agents>`, `guess_number`, `service_desk`, `tau2:<domain>`, a
+            local JSON, JSON-lines, parquet or CSV file, or a dataset on the hub.
+        split (`str`): Split of a hub dataset or of a domain of τ²-bench; a local file has only `"train"`.
         size, seed (`int`): Number of rows and seed of a generated task.
         config (`str`, *optional*): Configuration of a hub dataset.
         streaming (`bool`): Whether to stream a hub dataset.
-        task_kwargs: Settings of a reasoning-gym task.
+        task_kwargs: Settings of a task of reasoning-gym, of `guess_number` or of `service_desk`.
 
     Raises:
         `FileNotFoundError`: If `name` looks like a local file and there is none.
@@ -49,6 +60,12 @@ def load_split(
         return reasoning_gym.make_dataset(rest, size, seed, **task_kwargs)
     if kind == "link":
         return link.make_dataset(int(rest), size, seed)
+    if name == "guess_number":
+        return make_guess_number(size, seed, **task_kwargs)
+    if name == "service_desk":
+        return make_service_desk(size, seed, **task_kwargs)
+    if kind == "tau2":
+        return make_tau2(rest, split)
     extension = os.path.splitext(name)[1]
     if extension in FORMATS:
         if not os.path.isfile(name):
@@ -59,15 +76,15 @@ def load_split(
 
 def hold_out(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
     """
-    Split a generated task into training and held-out rows that share no task: no prompt, with its private prompts, is
-    in both. At most a quarter of the distinct tasks is held out.
+    Split a generated task into training and held-out rows that share no task: no prompt, with its private prompts and
+    its secret, is in both. At most a quarter of the distinct tasks is held out.
 
     Args:
-        dataset ([`~datasets.Dataset`]): Rows with `prompt`, and `agent_prompts` if there are any.
+        dataset ([`~datasets.Dataset`]): Rows with `prompt`, and `agent_prompts` and `secret` if there are any.
         size (`int`): Largest number of held-out rows.
         seed (`int`): Which tasks are held out.
     """
-    columns = [name for name in ("prompt", "agent_prompts") if name in dataset.column_names]
+    columns = [name for name in ("prompt", "agent_prompts", "secret") if name in dataset.column_names]
     keys = [json.dumps(row, sort_keys=True) for row in dataset.select_columns(columns)]
     distinct = sorted(set(keys))
     random.Random(seed).shuffle(distinct)
@@ -80,7 +97,12 @@ def hold_out(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
 def default_reward(dataset_name: str) -> str | None:
     """The reward that comes with a task, if the dataset is one."""
     kind = dataset_name.partition(":")[0]
-    return kind if kind in ("reasoning_gym", "link") else None
+    return kind if kind in (*GENERATED, "tau2") else None
+
+
+def is_generated(dataset_name: str) -> bool:
+    """Whether the rows of a dataset are sampled, so that some can be held out, rather than come with splits."""
+    return dataset_name.partition(":")[0] in GENERATED
 
 
 def load_reward(name: str) -> Callable[..., Any]:
