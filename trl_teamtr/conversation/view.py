@@ -99,6 +99,10 @@ class View:
         """What its own message `number` was conditioned on."""
         return self.context[: self.starts[number]]
 
+    def place_of(self, number: int) -> int:
+        """Where its own message `number` begins in `completion_ids`."""
+        return self.starts[number] - len(self.prompt_ids)
+
     def message_numbers(self) -> list[int]:
         """For each of `completion_ids`, which of its own messages it belongs to; -1 for what it read."""
         first = len(self.prompt_ids)

@@ -125,8 +125,8 @@ class Drafts:
             return {}
         ratios = []
         for row in rows:
-            view = self.rollouts.views[speaker.name][row]
-            first = view.starts[self._own_number(speaker.name, row, rollouts.transcripts[row])] - len(view.prompt_ids)
+            number = self._own_number(speaker.name, row, rollouts.transcripts[row])
+            first = self.rollouts.views[speaker.name][row].place_of(number)
             ratios.append(self._log_ratios[row, first : first + len(messages[row].ids)])
         whole = whole_probabilities(pad_sequence(ratios, batch_first=True))
         return dict(zip(rows, (torch.rand_like(whole) < whole).tolist(), strict=True))
