@@ -293,7 +293,7 @@ def plot(folder: Path, results: list[dict]):
                     axis.plot(places, mean, ".-", color=color, label=f"{mode}, {prompts} prompts per stage")
                     axis.fill_between(places, low, high, color=color, alpha=0.12)
         titles = ((stages, "stage", "equal prompts"), (tokens, "decoded tokens", "the same runs"))
-        for axis, label, title in (*titles, (equal, "stage", "equal decoded tokens")):
+        for axis, label, title in (*titles, (equal, "stage", "equal tokens")):
             axis.set(xlabel=label, ylabel="held-out accuracy", title=f"{n} agents, {name_seeds(seeds)}: {title}")
             axis.legend()
     figure.savefig(folder / "reuse_learning.png", dpi=110)

@@ -116,5 +116,5 @@ def plot_certificates(rows: list[dict[str, Any]], path: Path):
             title=f"{arm}, {seeds}",
         )
         axis.locator_params(axis="x", nbins=6)
-        axis.legend()
+        axis.legend(loc="lower right", framealpha=0.5)
     figure.savefig(path, dpi=100)
