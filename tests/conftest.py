@@ -50,6 +50,7 @@ SLOW = (
     "test_grpo_parity.py",
     "test_kills.py",
     "test_vllm_training.py",
+    "test_site.py::test_it_is_built",
     "test_what_a_run_leaves.py",
 )
 
@@ -83,6 +84,9 @@ NIGHTLY = (
     ("rollouts/test_drafts.py", "change_the_law[full]"),
     ("rollouts/test_exactness.py", "of_the_return[2-2]"),
     ("test_distribution.py", "test_"),
+    ("test_site.py", "test_it_is_built"),
+    ("test_cookbook.py", "Serve a team"),
+    ("test_cookbook.py", "A sweep over three seeds"),
     ("test_kills.py", "killed_runs_equal"),
     ("test_benchmarks.py", " --model]"),
     ("test_benchmarks.py", "[plan"),

@@ -25,5 +25,6 @@ SETTINGS = {
 def final_state(trainer):
     weights = [torch.cat([p.detach().flatten() for p in m.model.parameters()]) for m in trainer.members]
     timings = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    timings += ("seconds/rollouts", "seconds/scoring", "seconds/update")
     logs = [{k: v for k, v in log.items() if k not in timings} for log in trainer.state.log_history[:-1]]
     return weights, [m.optimizer.state_dict()["state"] for m in trainer.members], logs

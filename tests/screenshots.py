@@ -3,6 +3,7 @@ Screenshots for the docs, of what tests/serving/test_page.py and tests/reports/t
 
     python tests/screenshots.py page runs/quickstart docs/images/page.png "?" a=3 b=5 c=0
     python tests/screenshots.py report runs/quickstart docs/images/report.png
+    python tests/screenshots.py report runs/quickstart docs/images/transcripts.png transcripts
 """
 
 import os
@@ -30,15 +31,23 @@ def page(team: str, output: str, question: str, *private: str):
         assert tab.errors == []
 
 
-def report(run: str, output: str):
-    """The report of a run, with the transcript of the highest reward and another one."""
+def report(run: str, output: str, part: str | None = None):
+    """
+    The report of a run, with the transcripts of the highest and the lowest reward of an agent's updates, or only a `part` of
+    it, the id of a section.
+    """
     with opened(f"file://{os.path.abspath(make_report(run))}", width=1240, height=1000) as tab:
-        tab.page.get_by_role("button", name="highest reward").click()
-        tab.page.locator("#list button").first.click()
-        tab.page.get_by_label("keep the shown one").check()
-        tab.page.get_by_role("button", name="lowest reward").click()
-        tab.page.locator("#list button").first.click()
-        tab.page.screenshot(path=output, full_page=True)
+        page = tab.page
+        (kind, *_) = [text for text in page.locator("#kind option").all_text_contents() if text.startswith("update")]
+        page.locator("#kind").select_option(kind)
+        for order in ("highest reward", "lowest reward"):
+            page.get_by_role("button", name=order).click()
+            page.locator("#list button").first.click()
+            page.get_by_label("keep the shown one").check()
+        if part is None:
+            page.screenshot(path=output, full_page=True)
+        else:
+            page.locator(f"#{part}").screenshot(path=output)
         assert tab.errors == []
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import statistics as reference
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import trl
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import plot_results  # noqa: E402
 import reproduce  # noqa: E402
 from gpu import check  # noqa: E402
 from link_start import save_stand_in  # noqa: E402
@@ -165,6 +167,29 @@ def test_plot_of_what_the_resampling_benchmark_printed(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_plots_of_the_docs_are_drawn_from_what_is_kept_beside_them(tmp_path):
+    """Every image of docs/results, from the texts alone; axes are labelled, and seeds counted."""
+    from matplotlib.figure import Figure
+
+    kept, texts, save = BENCHMARKS.parent / "docs" / "results", [], Figure.savefig
+    shutil.copytree(kept, tmp_path / "results", ignore=shutil.ignore_patterns("*.png"))
+
+    def note(figure, *args, **kwargs):
+        texts.extend(
+            (axis.get_xlabel(), axis.get_ylabel(), axis.get_title(), axis.get_legend()) for axis in figure.axes
+        )
+        save(figure, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", note)
+        plot_results.draw(tmp_path / "results")
+    images = {path.relative_to(kept) for path in kept.rglob("*.png")}
+    assert images == {path.relative_to(tmp_path / "results") for path in (tmp_path / "results").rglob("*.png")}
+    assert len(texts) > 20
+    for x, y, title, legend in texts:
+        assert x and y and "(n = " in title and legend is not None
+
+
 # The whole path of each script at its smallest, in this process; "{folder}" is the test's, "{model}" a tiny model
 SMOKE = {
     "team_of_one": [],
@@ -220,7 +245,8 @@ def test_part_that_fails_or_takes_too_long_says_so_and_keeps_what_it_found(tmp_p
 
 def test_every_benchmark_has_a_smallest_size():
     scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
-    assert scripts - {"plot_resampling_cost"} == {name.split()[0] for name in SMOKE}  # the plot has a test of its own
+    plots = {"plot_resampling_cost", "plot_results"}  # they have tests of their own
+    assert scripts - plots == {name.split()[0] for name in SMOKE}
 
 
 @pytest.mark.parametrize("arm", ARMS)

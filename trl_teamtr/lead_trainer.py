@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from torch import nn
@@ -34,11 +35,14 @@ from .policy.evaluating import evaluating
 from .policy.generation import Fleet, FleetSettings
 from .policy.positions import count_positions_from_mask
 from .policy.residency import Residency
-from .reports.eval_metrics import add_history, name_by_dataset
+from .reports.eval_metrics import add_history, add_interval, add_returns, name_by_dataset
 from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
+from .reports.phase_times import PhaseTimes
+from .reports.run_report import make_report
 from .reports.terminal import show_in_terminal
-from .reports.transcript_log import TranscriptLog
+from .reports.token_ratios import TokenRatios, describe_tokens
+from .reports.transcript_log import KEPT, TranscriptLog
 from .reports.wandb_fallback import go_offline_without_server
 from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
@@ -54,6 +58,9 @@ from .tools import Environments
 from .trust_region.engines import prepare_frozen
 from .trust_region.snapshot import Snapshot
 from .trust_region.turn_radii import count_own_turns, make_turn_radii
+
+
+logger = get_logger(__name__)
 
 
 class LeadTrainer(AgentTrainer):
@@ -141,6 +148,7 @@ class LeadTrainer(AgentTrainer):
         self.preemption = PreemptionCallback(self.accelerator)
         self.add_callback(self.preemption)
         self.add_callback(LogFileCallback())
+        self.times = PhaseTimes(self.log_metric)
         self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
         self.add_callback(self.transcript_log)
         go_offline_without_server(self.callback_handler, self.team.describe)
@@ -202,18 +210,47 @@ class LeadTrainer(AgentTrainer):
         rollouts = rollouts if rollouts is not None else self.team.collect(inputs)
         output = super()._generate_and_score_completions(inputs, rollouts)
         if not self.model.training:
-            self._keep_transcripts(self, rollouts, None)
+            self._keep_transcripts(self, rollouts)
+            add_returns(self._metrics["eval"], self.returns, self.num_generations_eval)
         return output
 
-    def _keep_transcripts(self, member: AgentTrainer, rollouts: Rollouts, advantages: torch.Tensor | None):
-        """Write some of the rollouts that `member` is updated on, or that are evaluated, to `transcripts.jsonl`."""
+    def _watch_tokens(self, member: AgentTrainer, batch: dict[str, Any]) -> TokenRatios:
+        """By how much the coming update of `member` changes its tokens; all processes call this together."""
+        measured = member.radius is None or member.kl_estimator == "k3"
+        return TokenRatios(member.speaker, batch, measured)
+
+    def _keep_transcripts(
+        self,
+        member: AgentTrainer,
+        rollouts: Rollouts,
+        advantages: torch.Tensor | None = None,
+        log_ratios: torch.Tensor | None = None,
+    ):
+        """
+        Write some of the rollouts that `member` was updated on, or that are evaluated, to `transcripts.jsonl`; with
+        `log_ratios`, those of [`TokenRatios`].
+        """
         done, number = self.state.global_step, len(rollouts.transcripts)
         step = done if advantages is None else done + 1
         stage = max(0, step - 1) // len(self.trained_members) + 1 if step else 0
         first = self.accelerator.process_index * number
         returns = member.returns[first : first + number].tolist()
         name, own = (None, None) if advantages is None else (member.name, advantages.tolist())
-        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own)
+        tokens = None
+        if log_ratios is not None and self.is_world_process_zero():
+            views = rollouts.views[member.name][:KEPT]
+            ratios = log_ratios[: len(views)]
+            tokens = [describe_tokens(member.speaker.tokenizer, *each) for each in zip(views, ratios, strict=True)]
+        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own, tokens)
+
+    def _write_report(self):
+        """Write `report.html` if `report=True` and something was logged."""
+        if not (self.args.report and self.is_world_process_zero() and self.state.log_history):
+            return
+        try:
+            make_report(self._output_dir, self.team.describe(), self.args.to_dict())
+        except Exception as error:  # the trained team, which is not saved yet, is worth more than its report
+            logger.warning(f"No report was written: {error!r}. `trl-teamtr report {self._output_dir}` tries it again.")
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """
@@ -243,6 +280,7 @@ class LeadTrainer(AgentTrainer):
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix: str = "eval"
     ) -> EvalLoopOutput:
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        add_interval(self._metrics["eval"])
         add_history(self._metrics["eval"], metric_key_prefix, self.state)
         name_by_dataset(self._metrics["eval"], metric_key_prefix)
         return output

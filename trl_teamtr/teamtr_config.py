@@ -166,8 +166,10 @@ class TeamTRConfig(GRPOConfig):
         advantage_epsilon (`float`, *optional*, defaults to `1e-6`):
             ε_norm, added to the variance of the group's returns.
 
-        > Parameters that control the diagnostics
+        > Parameters that control the reports and the diagnostics
 
+        report (`bool`, *optional*, defaults to `False`):
+            Whether to write `report.html` into `output_dir` when the training ends, also where it is interrupted.
         log_occupancy (`bool`, *optional*, defaults to `False`):
             Whether to measure the shift of the agents' occupancy in a stage, and the error that stale rollouts would
             have: `occupancy/...` in the logs.
@@ -347,7 +349,8 @@ class TeamTRConfig(GRPOConfig):
         default=1e-6, metadata={"help": "Added to the variance of the returns of a group."}
     )
 
-    # Parameters that control the diagnostics
+    # Parameters that control the reports and the diagnostics
+    report: bool = field(default=False, metadata={"help": "Whether to write `report.html` when the training ends."})
     log_occupancy: bool = field(default=False, metadata={"help": "Whether to measure the occupancy shift."})
     log_certificate: bool = field(
         default=False, metadata={"help": "Whether to measure each update's improvement and its lower bound."}

@@ -210,15 +210,18 @@ class TeamTRTrainer(LeadTrainer):
         for agent in order:
             self._begin_update(agent, rows)
             # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
-            rollouts = self.resampler.rollouts(rows)
+            with self.times.measure("rollouts"):
+                rollouts = self.resampler.rollouts(rows)
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
-            batch = agent._generate_and_score_completions(rows, rollouts)
-            self._keep_transcripts(agent, rollouts, batch["advantages"])
+            with self.times.measure("scoring"):
+                batch = agent._generate_and_score_completions(rows, rollouts)
+            ratios = self._watch_tokens(agent, batch)
             # Clipped surrogate and KL penalty, within the radius (eq. 10 and 11): π̂^i
-            with self.residency.training(agent):
+            with self.times.measure("update"), self.residency.training(agent):
                 before = Snapshot(agent.engine, agent.radius is not None) if self.resampler.needs_snapshot else None
                 report = agent.update(batch, before, self._floor_is_due())
+            self._keep_transcripts(agent, rollouts, batch["advantages"], ratios.after(report))
             self.resampler.agent_was_updated(agent.speaker, report, before)
             self._end_update(agent, report, **log_kwargs)
             if self.control.should_training_stop:
@@ -237,6 +240,7 @@ class TeamTRTrainer(LeadTrainer):
         finally:
             self.preemption.restore()
             self.team.close()
+            self._write_report()
         self.preemption.raise_if_interrupted()
         return output
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cell import Cell, read, shrink
+from .plots import plot_certificates
 from .statistics import accuracy_differences, final_accuracy, interval, rank_correlation, show, write_csv
 
 
@@ -96,7 +97,7 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         for update in run["updates"]
     ]
     write_csv(folder / "certificates.csv", rows)
-    _plot(folder, arms)
+    plot_certificates(rows, folder / "certificates.png")
     return found
 
 
@@ -106,21 +107,3 @@ def _error(value: dict[str, float]) -> float:
 
 
 _NAMES = ("surrogate", "trained", "penalty", "zeta_norm", "zeta_ratio", "zeta_clip", "lower_bound", "measured")
-
-
-def _plot(folder: Path, arms: dict[str, list[dict[str, Any]]]):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(arms), figsize=(5 * len(arms), 4.5), constrained_layout=True, squeeze=False)
-    for axis, (arm, runs) in zip(axes[0], arms.items(), strict=True):
-        flat = [value for run in _values(runs) for value in run]
-        surrogate, measured = ([value[name] for value in flat] for name in ("surrogate", "measured"))
-        errors = [2 * value["measured_se"] for value in flat]
-        axis.errorbar(surrogate, measured, yerr=errors, fmt=".", alpha=0.5, elinewidth=0.5)
-        ends = [min(surrogate), max(surrogate)]
-        axis.plot(ends, ends, color="black", linewidth=0.8)
-        axis.set(xlabel="surrogate on fresh rollouts", ylabel="measured change, held out", title=arm)
-    figure.savefig(folder / "certificates.png", dpi=100)

@@ -16,6 +16,7 @@ import numpy as np
 from trl_teamtr.maths.certificate import stale_penalty
 
 from .cell import Cell, read, shrink
+from .plots import plot_scaling
 from .statistics import (
     accuracy_differences,
     exponent,
@@ -101,8 +102,9 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         _report_accuracy(kind, arms, sizes, found)
     _report_staleness(arms, sizes, found)
     _report_weights(arms, found)
-    write_csv(folder / "scaling.csv", [row for key, runs in arms.items() for row in _rows(key, runs)])
-    _plot(folder, arms, sizes)
+    rows = [row for key, runs in arms.items() for row in _rows(key, runs)]
+    write_csv(folder / "scaling.csv", rows)
+    plot_scaling(rows, folder / "scaling.png")
     return found
 
 
@@ -237,31 +239,3 @@ def _rows(key: tuple[str, str, int], runs: dict[int, dict[str, Any]]) -> list[di
         probed = [update for update in run["updates"] if "occupancy/tv" in update]
         rows += [base | {k: v for k, v in update.items() if not k.startswith("agent")} for update in probed] or [base]
     return rows
-
-
-def _plot(folder: Path, arms, sizes: list[int]):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 4, figsize=(20, 4.5), constrained_layout=True)
-    colors = {"full": "tab:blue", "speculative": "tab:red", "stale": "tab:gray", "stale_no_radius": "tab:orange"}
-    panels = [
-        ("prompts", final_accuracy, "accuracy, equal prompts"),
-        ("tokens", final_accuracy, "accuracy, equal tokens"),
-    ]
-    panels += [("prompts", lambda run: _summed(run, "tv"), "D_occ, summed over a stage")]
-    panels += [("prompts", lambda run: _summed(run, "gap"), "signed stale gap, summed over a stage")]
-    for axis, (kind, value, title) in zip(axes, panels, strict=True):
-        for arm, color in colors.items():
-            there = [n for n in sizes if arms.get((kind, arm, n))]
-            if not there or ("summed" in title and arm not in PROBED_ARMS):
-                continue
-            stats = [interval([value(run) for run in arms[(kind, arm, n)].values()]) for n in there]
-            mean, low, high = zip(*stats, strict=True)
-            axis.plot(there, mean, ".-", color=color, label=arm)
-            axis.fill_between(there, low, high, color=color, alpha=0.15)
-        axis.set(xlabel="agents", title=title)
-        axis.legend()
-    figure.savefig(folder / "scaling.png", dpi=100)

@@ -90,6 +90,7 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
     trainer.train(resume_from_checkpoint=job.get("resume"))
     trainer.save_model()
     timings = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    timings += ("seconds/rollouts", "seconds/scoring", "seconds/update")
     return {
         "processes": trainer.accelerator.num_processes,
         "preempted": trainer.preemption.stopped_at,

@@ -1,10 +1,15 @@
+import math
+import statistics
+from collections import defaultdict
+
 import pytest
+import torch
 from datasets import Dataset
 from tiny import make_team, make_trainer
 from transformers import TrainerState
 
 from trl_teamtr.evaluation import regression_rate, stability
-from trl_teamtr.reports.eval_metrics import add_history, name_by_dataset
+from trl_teamtr.reports.eval_metrics import add_history, add_interval, add_returns, name_by_dataset
 
 
 def test_only_the_names_of_several_datasets_are_put_in_front():
@@ -65,3 +70,26 @@ def test_the_same_weights_again_are_no_change():
     alone = {"reward": [0.5]}
     add_history(alone, "eval_hard", state)
     assert alone == {"reward": [0.5]}
+
+
+def test_the_interval_is_over_the_means_of_prompts(tmp_path):
+    values = [0.0, 1.0, 1.0, 0.5, 1.0, 0.0, 1.0, 0.25]
+    dataset = Dataset.from_dict({"prompt": ["a", "u"] * 4, "value": values})
+    fields = {"reward_funcs": by_dataset, "dataset": dataset, "num_generations_eval": 2}
+    for batch in (2, 16):
+        trainer = make_trainer(tmp_path, make_team(2), per_device_eval_batch_size=batch, **fields)
+        for _ in range(2):  # an evaluation does not count the one before
+            found = trainer.evaluate()["eval_reward_interval"]
+            assert found == pytest.approx(1.96 * statistics.stdev(values) / math.sqrt(8))
+    trainer.eval_dataset = {"hard": dataset}
+    assert "eval_hard_reward_interval" in trainer.evaluate()
+
+
+def test_prompts_without_a_return_are_left_out_of_the_interval():
+    metrics = defaultdict(list)
+    add_returns(metrics, torch.tensor([1.0, math.nan, math.nan, math.nan, 0.0, 0.5]), group=2)
+    add_interval(metrics)
+    assert dict(metrics) == {"reward_interval": [pytest.approx(1.96 * statistics.stdev([1.0, 0.25]) / math.sqrt(2))]}
+    add_returns(metrics := defaultdict(list), torch.tensor([1.0, 0.0]), group=2)
+    add_interval(metrics)
+    assert dict(metrics) == {}

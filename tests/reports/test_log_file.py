@@ -29,6 +29,7 @@ def read(folder):
 
 def without_times(logs):
     timed = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    timed += ("seconds/rollouts", "seconds/scoring", "seconds/update")
     return [{key: value for key, value in log.items() if key not in timed and "runtime" not in key} for log in logs]
 
 

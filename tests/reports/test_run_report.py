@@ -1,11 +1,16 @@
 """The report is one file below 5 MB; in a browser it opens without the internet, and finds a transcript in two clicks."""
 
 import json
+import logging
+import math
+import signal
 
 import pytest
 from browser import needs_chromium, opened
 from tiny import make_team, make_trainer
+from transformers import TrainerCallback
 
+from trl_teamtr import lead_trainer
 from trl_teamtr.reports import run_report
 from trl_teamtr.reports.run_report import collect, make_report, render
 
@@ -13,7 +18,7 @@ from trl_teamtr.reports.run_report import collect, make_report, render
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "run"
-    settings = {"num_stages": 3, "eval_strategy": "steps", "eval_steps": 2, "radius_schedule": "uniform"}
+    settings = {"num_stages": 3, "eval_strategy": "steps", "eval_steps": 2, "num_generations_eval": 1}
     trainer = make_trainer(folder, make_team(2), trust_region_radius=0.02, hub_token="the token", **settings)
     trainer.evaluate()
     trainer.train()
@@ -41,14 +46,67 @@ def test_a_run_that_is_under_way_has_a_report_and_no_run_has_none(run, tmp_path)
 
 
 def test_the_file_stays_small_and_shows_all_of_a_long_run(run, monkeypatch):
-    logs = [{"step": step, "reward": 0.1 + step, "agent/x/kl": 0.001 * step} for step in range(50_000)]
-    thinned = run_report._thin(logs, run_report.MAX_LOGS)
-    assert len(thinned) == run_report.MAX_LOGS and thinned[0] is logs[0] and thinned[-1] is logs[-1]
+    keys = [f"agent/{name}/{key}" for name in "xyzabcde" for key in ("kl", "radius", "loss")]
+    logs = [{"step": step, "reward": 0.1 + step} | dict.fromkeys(keys, 0.123456) for step in range(1, 20_000)]
+    logs[10:10] = [{"step": 10, "eval_reward": 0.5}]
+    thinned = run_report._thin_logs(logs)
+    assert thinned[0] is logs[0] and thinned[-1] is logs[-1] and logs[10] in thinned
+    assert run_report._size(thinned) < 1.1 * run_report.MAX_LOG_BYTES
     (one, *_) = collect(str(run))["transcripts"]
-    kept = run_report._thin_to_size([one | {"step": step, "text": "ü" * 2000} for step in range(3000)])
+    long = [one | {"step": step, "text": "ü" * 2000} for step in range(3000)]
+    kept = run_report._thin_transcripts(long)
     assert kept[0]["step"] == 0 and kept[-1]["step"] == 2999
+    mixed = [each | {"agent": None if i in (700, 701, 2000) else "x"} for i, each in enumerate(long)]
+    steps = [each["step"] for each in run_report._thin_transcripts(mixed)]
+    assert {700, 2000} <= set(steps) and len(steps) < 1000  # the first and the last evaluation
     data = collect(str(run)) | {"logs": thinned, "transcripts": kept}
     assert len(render(data).encode()) < 5_000_000 and len(json.dumps(kept, ensure_ascii=False).encode()) > 2_000_000
+
+
+def test_a_short_run_is_shown_whole(run):
+    data = collect(str(run))
+    assert len(data["logs"]) == len((run / "log.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_a_training_writes_it_at_its_end(tmp_path, report):
+    make_trainer(tmp_path, make_team(2), report=report).train()
+    assert (tmp_path / "report.html").is_file() is report
+    if report:
+        assert not (tmp_path / "team.json").exists()  # it is not saved yet
+        page = (tmp_path / "report.html").read_text()
+        assert '"trust_region_radius": 0.01' in page and '"train_runtime"' in page and '"cpu_cores"' in page
+
+
+class Interrupt(TrainerCallback):
+    def __init__(self, times):
+        self.times = times
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_that_is_interrupted_has_one(tmp_path, times):
+    trainer = make_trainer(tmp_path, make_team(2), report=True, callbacks=[Interrupt(times)], num_stages=2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.state.global_step == 3 - times
+    updates = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert f'"updates": {3 - times}' in (tmp_path / "report.html").read_text() and max(updates) == 3 - times
+
+
+def test_a_report_that_fails_does_not_cost_the_team(tmp_path, monkeypatch, caplog):
+    def fail(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(lead_trainer, "make_report", fail)
+    trainer = make_trainer(tmp_path, make_team(2), report=True)
+    with caplog.at_level(logging.WARNING, logger=lead_trainer.__name__):
+        assert trainer.train().global_step == 2
+    assert "No report was written: OSError('no space left')" in caplog.text
 
 
 def test_no_text_of_a_run_ends_its_script(run):
@@ -65,23 +123,56 @@ def test_it_opens_from_disk_and_a_transcript_is_found_by_its_reward_in_two_click
     best = max(data["transcripts"], key=lambda each: each["reward"])
     with opened(address) as tab:
         page = tab.page
-        assert page.title() == "run" and page.locator("figure svg").count() >= 6
+        assert page.title() == "run" and page.locator("figure svg").count() >= 8
         labels = page.locator("svg text").all_text_contents()
         assert labels.count("update") == page.locator("figure").count() and "mean return" in labels
         page.get_by_role("button", name="highest reward").click()
         page.locator("#list button").first.click()
-        talk = page.locator("article.talk")
+        talk = page.locator("#shown article.talk")
         assert f"Reward {best['reward']:.3g}" in talk.inner_text()
         assert talk.locator(".turn").count() == 1 + len(best["messages"])
         # Another one beside it; the filters
         page.get_by_label("keep the shown one").check()
         page.locator("#kind").select_option("held-out")
         page.locator("#list button").nth(1).click()
-        assert page.locator("article.talk").count() == 2
+        assert page.locator("#shown article.talk").count() == 2
         held_out = sum(each["agent"] is None for each in data["transcripts"])
         assert page.locator("#list button").count() == held_out
         page.locator("#from").fill("3")
         assert page.locator("#list button").count() == 4
         page.get_by_label("text").fill("nowhere to be found")
         assert page.locator("#list button").count() == 0
+        page.get_by_label("text").fill("")
+        page.locator("#prompt").select_option("ua")
+        listed = page.locator("#list button span:last-child").all_text_contents()
+        assert listed and all(text.startswith("ua → ") for text in listed)
         assert tab.errors == [] and tab.asked_elsewhere == []
+
+
+@needs_chromium
+def test_tokens_are_shaded_and_what_was_said_before_stands_beside_what_is_said_after(run):
+    (first, *_) = [each for each in collect(str(run))["transcripts"] if each["agent"] == "x"]
+    (message, *_) = [each for each in first["messages"] if each["agent"] == "x"]
+    with opened(f"file://{make_report(str(run))}") as tab:
+        page = tab.page
+        page.locator("#kind").select_option("update of x")
+        page.locator("#list button").first.click()
+        tokens = page.locator("#shown .turn", has=page.locator("b", has_text="x")).locator(".token")
+        assert tokens.count() == message["tokens"] == len(message["log_ratios"])
+        for i, ratio in enumerate(message["log_ratios"]):
+            title, paint = tokens.nth(i).get_attribute("title"), tokens.nth(i).get_attribute("style")
+            assert float(title.rsplit(" ", 1)[1]) == pytest.approx(math.exp(ratio), rel=1e-3)
+            assert ("98, 204" in paint) == (ratio > 0) or abs(ratio) < 1e-3
+        # Before and after
+        assert page.locator("#pair option").count() == 4
+        page.locator("#pair").select_option("2")
+        before, after = page.locator("#pairs article").all()
+        asked = [each["prompt"][-1]["content"] for each in collect(str(run))["transcripts"][2:3]]
+        assert all(asked[0] in each.inner_text() for each in (before, after))
+        assert "after 0 updates" in before.inner_text() and "after 6 updates" in after.inner_text()
+        # Figures
+        rows = page.locator("#tables table").first.locator("tr").all_inner_texts()
+        assert len(rows) == 3 and rows[1].split()[:2] == ["x", "3"]
+        costs = page.locator("#tables table").nth(1).inner_text()
+        assert "rollouts" in costs and "tokens sampled" in costs and " s" in costs
+        assert tab.errors == []

@@ -17,6 +17,7 @@ class StopAfter(TrainerCallback):
 
 SETTINGS = {"num_stages": 7, "logging_steps": 3, "save_strategy": "steps", "save_steps": 1, "update_order": "random"}
 TIMINGS = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+TIMINGS += ("seconds/rollouts", "seconds/scoring", "seconds/update")
 
 
 def logs_of(trainer):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-TIMINGS = {"step_time", "total_flos"} | {
+TIMINGS = {"step_time", "total_flos", "seconds/rollouts", "seconds/scoring", "seconds/update"} | {
     f"{split}_{name}" for split in ("train", "eval") for name in ("runtime", "samples_per_second", "steps_per_second")
 }
 

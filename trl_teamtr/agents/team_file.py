@@ -4,12 +4,15 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import platform
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
 from torch import nn
@@ -133,6 +136,7 @@ def describe_team(
         "speaking": {name: getattr(settings, name) for name in SPEAKING},
         "conversational": conversational,
         "versions": {name: _version(name) for name in PACKAGES},
+        "machine": _describe_machine(),
     }
 
 
@@ -148,6 +152,17 @@ def _name_rewards(agent: Agent) -> dict[str, Any]:
         for func in funcs
     ]
     return {"reward_funcs": names} if names else {}
+
+
+def _describe_machine() -> dict[str, Any]:
+    """Where the team is saved; nothing by which one machine of a kind is known from another."""
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cpu_cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
 
 
 def _version(package: str) -> str | None:

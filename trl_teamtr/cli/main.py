@@ -9,6 +9,7 @@ from .parsers import make_command_parser
 
 # The sub-commands: the module that has `run(arguments)`, and what it does
 COMMANDS = {
+    "quickstart": ("quickstart", "train three tiny agents that must agree on a code, and show the result"),
     "train": ("train", "train a team"),
     "evaluate": ("evaluate", "evaluate a saved team, beside single models, votes and debates"),
     "chat": ("chat", "talk to a saved team"),
@@ -20,6 +21,7 @@ COMMANDS = {
 
 EXAMPLES = """\
 examples:
+  trl-teamtr quickstart
   trl-teamtr train --config my_team.yaml
   trl-teamtr chat runs/quickstart
   trl-teamtr chat runs/quickstart --once "How many primes are there below 50?"

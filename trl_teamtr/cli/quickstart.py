@@ -1,9 +1,11 @@
-"""`quickstart.py`: train a team and report the results."""
+"""`trl-teamtr quickstart`, and `quickstart.py`: train a team and report the results."""
 
+import importlib.util
 import json
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,15 @@ from ..diagnostics.heldout_kl import HeldOutKLCallback
 from ..policy.evaluating import evaluating
 from ..reports.run_report import make_report
 from ..teamtr_config import TeamTRConfig
-from .arguments import TeamScriptArguments, save_tasks
+from .arguments import ExamplesFormatter, TeamScriptArguments, save_tasks
 from .train import make_trainer
+
+
+EXAMPLES = """\
+examples:
+  trl-teamtr quickstart                # about four minutes on two cores
+  trl-teamtr quickstart --seed 1 --output_dir runs/seed1 --report_dir runs/seed1/report
+"""
 
 
 @dataclass
@@ -57,7 +66,7 @@ def show(title: str, transcripts: list[dict]):
             print(f"    {message!r}")
 
 
-def plot(logs: list[dict], names: list[str], path: Path):
+def plot(logs: list[dict], names: list[str], path: Path, seed: int):
     """Reward, held-out accuracy, and each agent's KL against its radius, over updates, from the trainer's logs."""
     import matplotlib
 
@@ -73,11 +82,12 @@ def plot(logs: list[dict], names: list[str], path: Path):
     ):
         points = [(log["step"], log[key]) for log in logs if key in log]
         axis.plot(*zip(*points, strict=True), style, label=label)
-    left.set(xlabel="update", ylabel="mean return", title="Return")
+    left.set(xlabel="update", ylabel="mean return", title=f"Return, seed {seed} (n = 1)")
     left.legend()
-    right.set(xlabel="update", ylabel="KL(before ‖ after), nats per message", title="Accepted updates and the radius")
+    title = f"Accepted updates and the radius, seed {seed} (n = 1)"
+    right.set(xlabel="update", ylabel="KL(before ‖ after), nats per message", title=title)
     right.set_ylim(bottom=0)
-    right.legend()
+    right.legend(framealpha=0.4)
     figure.savefig(path, dpi=110)
 
 
@@ -138,7 +148,7 @@ def main(report_args, script_args, training_args, model_args):
     show(f"After {trainer.state.global_step} updates: held-out accuracy {accuracy_after:.3f}", after)
 
     logs = [{"eval_reward": accuracy_before, "step": 0}, *trainer.state.log_history]  # `train` started a new history
-    plot(logs, [member.name for member in trainer.trained_members], report_dir / "training.png")
+    plot(logs, [member.name for member in trainer.trained_members], report_dir / "training.png", training_args.seed)
     result = summarize(trainer, logs, monitor) | {
         "seed": training_args.seed,
         "train_seconds": round(train_seconds, 1),
@@ -154,9 +164,23 @@ def main(report_args, script_args, training_args, model_args):
     print(json.dumps(result))
 
 
-def parse(default_config: Path):
-    """The four configs, from the command line and a YAML file: `default_config`, unless another one is given."""
-    if "--config" not in sys.argv:
-        sys.argv += ["--config", str(default_config)]
+def parse(default_config: Path, arguments: list[str] | None = None, prog: str | None = None):
+    """
+    The four configs, from `arguments` (those of the script if not given) and a YAML file: `default_config`, unless another
+    one is given.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--config" not in arguments:
+        arguments += ["--config", str(default_config)]
     configs: list[Any] = [ReportArguments, TeamScriptArguments, TeamTRConfig, ModelConfig]
-    return TrlParser(configs).parse_args_and_config()
+    parser = TrlParser(configs, prog=prog, epilog=EXAMPLES, formatter_class=ExamplesFormatter)
+    return parser.parse_args_and_config(arguments)
+
+
+def run(arguments: list[str]):
+    """Run the command `trl-teamtr quickstart`."""
+    if importlib.util.find_spec("matplotlib") is None:
+        sys.exit('error: the quickstart draws a plot: pip install "trl-teamtr[quickstart]"')
+    with resources.as_file(resources.files(__package__).joinpath("quickstart.yaml")) as config:
+        configs = parse(config, arguments, prog="trl-teamtr quickstart")
+    main(*configs)

@@ -1,11 +1,43 @@
 """The metrics of an evaluation beside TRL's, and their names."""
 
+import math
+import statistics
+
+import torch
 from transformers import TrainerState
 
 from ..maths.evaluation_metrics import regression_rate, stability
 
 
 PREFIX = "eval_"
+# Where the metrics of an evaluation keep the mean return of each prompt, until there is an interval of them
+_BY_PROMPT = "team/reward_by_prompt"
+
+
+def add_returns(metrics: dict[str, list[float]], returns: torch.Tensor, group: int):
+    """
+    Note the mean return of each prompt of a batch, for [`add_interval`].
+
+    Args:
+        metrics (`dict[str, list[float]]`): TRL's, of an evaluation; changed in place.
+        returns (`torch.Tensor` of shape `(rows of all processes,)`): NaN where there is none.
+        group (`int`): Number of rollouts of a prompt, which are consecutive.
+    """
+    means = returns.view(-1, group).nanmean(dim=1).tolist()
+    metrics[_BY_PROMPT] += [mean for mean in means if not math.isnan(mean)]
+
+
+def add_interval(metrics: dict[str, list[float]]):
+    """
+    Add `reward_interval`, half the width of the 95 % interval of the mean return over other prompts of the kind: 1.96
+    standard errors. With fewer than two prompts there is none.
+
+    Args:
+        metrics (`dict[str, list[float]]`): TRL's, of an evaluation; changed in place.
+    """
+    means = metrics.pop(_BY_PROMPT, [])
+    if len(means) > 1:
+        metrics["reward_interval"] = [1.96 * statistics.stdev(means) / math.sqrt(len(means))]
 
 
 def add_history(metrics: dict[str, list[float]], prefix: str, state: TrainerState):

@@ -10,6 +10,7 @@ from jinja2 import Environment
 
 from ..agents.team_file import ARGS_FILE, TEAM_FILE
 from .log_file import LOG_FILE
+from .run_totals import sum_up
 from .transcript_log import TRANSCRIPT_FILE
 
 
@@ -17,12 +18,12 @@ REPORT_FILE = "report.html"
 TEMPLATE = "report.html.jinja"
 
 # What the file has at most of the two, so that it stays below 5 MB
-MAX_LOGS, MAX_TRANSCRIPT_BYTES = 4000, 3_000_000
+MAX_LOG_BYTES, MAX_TRANSCRIPT_BYTES = 1_200_000, 3_000_000
 
 # Keys of a log that are shown
 _SHOWN = re.compile(
-    r"step|reward|eval_(\w+_)?reward|rollout/(tokens_decoded|tokens_scored|reused_fraction)|step_time"
-    r"|agent/.+/(kl|radius|kl_floor|rejected|backtracks|entropy|loss|kl_heldout)"
+    r"step|reward|eval_(\w+_)?reward(_interval)?|rollout/(tokens_decoded|tokens_scored|reused_fraction)|seconds/\w+"
+    r"|train_runtime|agent/.+/(kl|radius|kl_floor|rejected|backtracks|entropy|loss|kl_heldout)"
 )
 # Of the config, what is no place of this machine, and no default of another library
 _HIDDEN = re.compile(
@@ -30,12 +31,13 @@ _HIDDEN = re.compile(
 )
 
 
-def make_report(run: str) -> str:
+def make_report(run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> str:
     """
     Write the report of a run into its directory. Returns its path.
 
     Args:
         run (`str`): Output directory of a training.
+        team, config (`dict`, *optional*): The team's `team.json` and `training_args.json`, if they are not yet there.
 
     Raises:
         `FileNotFoundError`: If nothing was logged there.
@@ -44,7 +46,7 @@ def make_report(run: str) -> str:
         raise FileNotFoundError(
             f"There is no {LOG_FILE} in {run!r}. Pass the `output_dir` of a training; a run of an older version has none."
         )
-    data = collect(run)
+    data = collect(run, team, config)
     path = os.path.join(run, REPORT_FILE)
     with open(f"{path}.tmp", "w", encoding="utf-8") as file:
         file.write(render(data))
@@ -52,24 +54,27 @@ def make_report(run: str) -> str:
     return path
 
 
-def collect(run: str) -> dict[str, Any]:
-    """What the report shows of the run in directory `run`."""
-    logs = _thin([_select(log) for log in _read_lines(os.path.join(run, LOG_FILE))], MAX_LOGS)
+def collect(run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the report shows of the run in directory `run`; the arguments are those of [`make_report`]."""
+    logs = [_select(log) for log in _read_lines(os.path.join(run, LOG_FILE))]
     transcripts = _read_lines(os.path.join(run, TRANSCRIPT_FILE))
-    team, args = _read(os.path.join(run, TEAM_FILE)), _read(os.path.join(run, ARGS_FILE))
+    team = team if team is not None else _read(os.path.join(run, TEAM_FILE))
+    config = config if config is not None else _read(os.path.join(run, ARGS_FILE))
     agents = [entry["name"] for entry in team.get("agents", [])]
-    found = (re.fullmatch(r"agent/(.+)/kl", key) for log in logs for key in log)
+    found = (re.fullmatch(r"agent/(.+)/(?:kl|loss)", key) for log in logs for key in log)
     trained = dict.fromkeys(match[1] for match in found if match)
     return {
         "name": os.path.basename(os.path.abspath(run)),
         "agents": agents or list(trained),
         "trained": list(trained),
-        "logs": logs,
-        "transcripts": _thin_to_size(transcripts),
+        "logs": _thin_logs(logs),
+        "totals": sum_up(logs, list(trained)),
+        "transcripts": _thin_transcripts(transcripts),
         "num_transcripts": len(transcripts),
         "team": {"agents": team.get("agents", []), "rollout": team.get("rollout", {})},
         "versions": team.get("versions", {}),
-        "config": {key: args[key] for key in sorted(args) if not _HIDDEN.fullmatch(key)},
+        "machine": team.get("machine", {}),
+        "config": {key: config[key] for key in sorted(config) if not _HIDDEN.fullmatch(key)},
     }
 
 
@@ -93,11 +98,32 @@ def _thin(items: list, most: int) -> list:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def _thin_to_size(transcripts: list[dict]) -> list[dict]:
-    size = sum(len(json.dumps(each, ensure_ascii=False).encode()) for each in transcripts)
-    if size <= MAX_TRANSCRIPT_BYTES:
-        return transcripts
-    return _thin_to_size(_thin(transcripts, max(2, int(0.95 * len(transcripts) * MAX_TRANSCRIPT_BYTES / size))))
+def _thin_logs(logs: list[dict]) -> list[dict]:
+    """Logs of at most `MAX_LOG_BYTES`; evaluations are thinned apart, since they are few."""
+    size = _size(logs)
+    if size <= MAX_LOG_BYTES:
+        return logs
+    updates = [i for i, log in enumerate(logs) if "reward" in log]
+    others = [i for i, log in enumerate(logs) if "reward" not in log]
+    kept = {i for part in (updates, others) for i in _thin(part, max(2, int(len(part) * MAX_LOG_BYTES / size)))}
+    return [log for i, log in enumerate(logs) if i in kept]
+
+
+def _thin_transcripts(transcripts: list[dict]) -> list[dict]:
+    """Transcripts of about `MAX_TRANSCRIPT_BYTES`, those of the first and the last evaluation in any case."""
+    evaluated = [each["step"] for each in transcripts if each["agent"] is None]
+    ends = {evaluated[0], evaluated[-1]} if evaluated else set()
+    stays = [each["agent"] is None and each["step"] in ends for each in transcripts]
+    others = [each for each, stay in zip(transcripts, stays, strict=True) if not stay]
+    room = MAX_TRANSCRIPT_BYTES - _size([each for each, stay in zip(transcripts, stays, strict=True) if stay])
+    while others and _size(others) > room:
+        others = _thin(others, int(0.9 * len(others))) if len(others) > 2 else []
+    kept = {id(each) for each in others}
+    return [each for each, stay in zip(transcripts, stays, strict=True) if stay or id(each) in kept]
+
+
+def _size(entries: list[dict]) -> int:
+    return sum(len(json.dumps(each, ensure_ascii=False).encode()) for each in entries)
 
 
 def _read_lines(path: str) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ class TranscriptLog(TrainerCallback):
         transcripts: Sequence[Transcript],
         returns: Sequence[float],
         advantages: Sequence[float] | None = None,
+        tokens: Sequence[list[dict[str, Any]]] | None = None,
     ):
         """
         Append the first of `transcripts`; nothing for a further batch of the same update or evaluation.
@@ -62,6 +63,8 @@ class TranscriptLog(TrainerCallback):
             agent (`str`, *optional*): The agent that is updated on them; `None` for an evaluation.
             transcripts (`Sequence[Transcript]`): Of this process.
             returns, advantages (`Sequence[float]`): Of each of them.
+            tokens (`Sequence[list[dict]]`, *optional*): For each rollout that is kept, what is kept of the tokens of each of the
+                agent's messages.
         """
         if not self._writes or self._last == (step, agent):
             return
@@ -74,6 +77,10 @@ class TranscriptLog(TrainerCallback):
         with open(self._path, "a", encoding="utf-8") as file:
             for row, transcript in enumerate(transcripts[:KEPT]):
                 entry = {"step": step, "stage": stage, "agent": agent, **describe(transcript)}
+                if tokens is not None:
+                    own = [message for message in entry["messages"] if message["agent"] == agent]
+                    for message, more in zip(own, tokens[row], strict=True):
+                        message.update(more)
                 entry["reward"] = _finite(returns[row])
                 if advantages is not None:
                     entry["advantage"] = _finite(advantages[row])

@@ -1,0 +1,41 @@
+"""
+Draws the plots of the docs again, from the data that are kept beside them. Nothing is run.
+
+    python benchmarks/plot_results.py docs/results
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import plot_resampling_cost
+import reuse_learning
+from reproduction.plots import plot_certificates, plot_scaling, read_csv
+
+from trl_teamtr.cli import quickstart
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def draw(results: Path):
+    """Write all plots below `results`."""
+    plot_scaling(read_csv(results / "reproduction" / "scaling.csv"), results / "reproduction" / "scaling.png")
+    rows = read_csv(results / "reproduction" / "certificates.csv")
+    plot_certificates(rows, results / "reproduction" / "certificates.png")
+    reuse_learning.plot(results / "reuse_learning", read_lines(results / "reuse_learning" / "cells.jsonl"))
+    tables = plot_resampling_cost.read_tables((results / "resampling_cost.txt").read_text())
+    plot_resampling_cost.plot(tables, results / "resampling_cost.png")
+    for run in (*sorted((results / "quickstart").glob("seed*/")), results / "smollm2_chain_sum"):
+        logs, seed = read_lines(run / "log.jsonl"), json.loads((run / "result.json").read_text())["seed"]
+        keys = (key.split("/") for log in logs for key in log)
+        names = dict.fromkeys(parts[1] for parts in keys if parts[0] == "agent" and parts[2] == "kl")
+        quickstart.plot(logs, list(names), run / "training.png", seed)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="docs/results")
+    draw(parser.parse_args().results)
