@@ -32,7 +32,9 @@ from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
 from .policy.generation import Fleet, FleetSettings
+from .policy.participant import Participant
 from .policy.positions import count_positions_from_mask
+from .policy.remote import make_remote_speaker
 from .policy.residency import Residency
 from .reports.eval_metrics import add_history, name_by_dataset
 from .reports.log_file import LogFileCallback
@@ -71,7 +73,7 @@ class LeadTrainer(AgentTrainer):
     - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
 
     Attributes:
-        members (`list[AgentTrainer]`): The trainers of all agents, in team order; this one is among them.
+        members (`list[AgentTrainer]`): The trainers of all agents whose models are here, in team order; this one is among them.
         trained_members (`list[AgentTrainer]`): Those that are trained.
         team ([`Team`]): The speakers of the agents, and the rules.
         active ([`ActiveUpdate`]): The update in progress, for callbacks: the events of `TrainerCallback` do not say which
@@ -93,7 +95,7 @@ class LeadTrainer(AgentTrainer):
         common |= {"reward_funcs": list(self.reward_funcs)}
         common |= {"reward_processing_classes": list(self.reward_processing_classes)}
         self.members: list[AgentTrainer] = []
-        for agent in agents:
+        for agent in (agent for agent in agents if not agent.is_remote):
             arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=num_trained)
             self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
         for member in self.members:
@@ -104,9 +106,14 @@ class LeadTrainer(AgentTrainer):
         self.trained_members = [member for member in self.members if member.agent.trainable]
         self.peers = [member for member in self.members if member is not self]
 
-    def _make_team(self, rules: RolloutRules, args: TeamTRConfig, prompt: str | list) -> Team:
-        """The team of the members, with what is saved with it; `prompt` is one of those that it is trained on."""
-        speakers, settings = [member.speaker for member in self.members], SpeakingSettings.of(args).as_spoken(args)
+    def _make_team(self, agents: list[Agent], rules: RolloutRules, args: TeamTRConfig, prompt: str | list) -> Team:
+        """The team of `agents`, with what is saved with it; `prompt` is one of those that it is trained on."""
+        settings = SpeakingSettings.of(args).as_spoken(args)
+        here: dict[str, Participant] = {member.name: member.speaker for member in self.members}
+        speakers = [
+            make_remote_speaker(agent, settings, self.accelerator) if agent.is_remote else here[agent.name]
+            for agent in agents
+        ]
         conversational = not isinstance(prompt, str)
         return Team(speakers, rules, self.accelerator, settings, TurnTaking.of(args), conversational)
 
@@ -116,7 +123,7 @@ class LeadTrainer(AgentTrainer):
         self.residency = Residency(self.members, args.offload_idle_agents)
         if args.use_vllm:
             preflight.refuse_processors({member.name: member.processing_class for member in self.members})
-            self.team.speak_through(Fleet(self.team.speakers, FleetSettings.of(args)))
+            self.team.speak_through(Fleet(self.team.local_speakers, FleetSettings.of(args)))
             for member in self.members:
                 member.args.use_vllm = True  # as it was given; saved with the team
                 # Of TRL's own use of vLLM only the correction is left, which this turns on
@@ -288,7 +295,7 @@ class LeadTrainer(AgentTrainer):
 
     def _save_member(self, member: AgentTrainer, output_dir: str):
         """Write the model of a member beside its folder, then let it take the place of what is there."""
-        place = AgentPlace(output_dir, member.name, len(self.members))
+        place = AgentPlace(output_dir, member.name, len(self.team.names))
         if self.args.should_save:
             place.recover()
         self.accelerator.wait_for_everyone()
@@ -312,12 +319,18 @@ class LeadTrainer(AgentTrainer):
             self.save_model(_internal_call=True)  # the output directory is pushed, without its checkpoints
             self._push_from_checkpoint(final)
 
+    def _save_unless_saved(self, trial):
+        """A checkpoint of what is there, unless it is the beginning, or there is one."""
+        step = self.state.global_step
+        if step and not os.path.isdir(os.path.join(self._get_output_dir(trial), f"checkpoint-{step}")):
+            self._save_checkpoint(self.model, trial)
+
     def _write_checkpoint(self, folder: str, final: str):
         self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self._output_dir))
         self.store_flos()
         self.save_model(folder, _internal_call=True)
         for member in self.trained_members:
-            path = own_folder(folder, member.name, len(self.members))
+            path = own_folder(folder, member.name, len(self.team.names))
             checkpoint.save_member(member, member.controller, member.floors, path, self.args.save_only_model)
         if not self.args.save_only_model and self.state.global_step % len(self.trained_members):
             save_stage(self.resampler.stage, folder, self.accelerator, self.args.should_save)

@@ -12,11 +12,13 @@ class Message:
     Args:
         agent (`str`): Name of the author.
         text (`str`): What the other agents and the reward functions read; no special tokens, no private thoughts.
-        ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn token included.
+        ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn token included. Of a remote
+            member, the bytes of its text and an end.
         finished (`bool`): Whether it ends with an end-of-turn token, and not at the length limit.
         logps (`tuple[float]`, *optional*): Log-probabilities with which the ids were sampled, in nats, NaN for those that
             were not sampled as they are; `None` if no id was, or it is not known.
         thought (`str`): What its author thought before it answered, if that is private.
+        tokens (`int`, *optional*): Number of tokens that were sampled for it, if that is not the number of `ids`.
     """
 
     agent: str
@@ -25,6 +27,12 @@ class Message:
     finished: bool = True
     logps: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
     thought: str = ""
+    tokens: int | None = field(default=None, compare=False)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens that were sampled for it."""
+        return len(self.ids) if self.tokens is None else self.tokens
 
 
 @dataclass

@@ -36,7 +36,7 @@ def measure_rollouts(rollouts: Rollouts, name: str, accelerator: Accelerator) ->
     messages = [message for transcript in rollouts.transcripts for message in transcript.messages]
     counts = {
         "messages": len(messages),
-        "tokens": sum(len(message.ids) for message in messages),
+        "tokens": sum(message.num_tokens for message in messages),
         "cut": rollouts.num_cut,
         "full": len(rollouts.full),
         "read": sum(len(view.prompt_ids) for view in views),

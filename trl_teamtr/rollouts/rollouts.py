@@ -7,7 +7,7 @@ import torch
 
 from ..conversation.transcript import Message, Transcript
 from ..conversation.view import View
-from ..policy.speaker import Speaker
+from ..policy.participant import Participant
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Rollouts:
         completions, masks = [view.completion_ids for view in views], [view.mask for view in views]
         return [view.prompt_ids for view in views], completions, masks, [view.logps for view in views]
 
-    def read(self, speaker: Speaker, row: int) -> bool:
+    def read(self, speaker: Participant, row: int) -> bool:
         """Update the view of `speaker` in a row; `False` if it has no room to answer."""
         transcript = self.transcripts[row]
         return self.views[speaker.name][row].read(transcript, speaker.renderer_for(transcript.prompt), speaker.room)
@@ -55,7 +55,7 @@ class Rollouts:
         self.views[message.agent][row].write(list(message.ids), message.logps)
 
 
-def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollouts:
+def replay(transcripts: list[Transcript], speakers: Sequence[Participant]) -> Rollouts:
     """
     Rollouts of `transcripts` with every author's view of their messages, as the turn loop would have made them.
 

@@ -11,8 +11,8 @@ from ..conversation.prompts import check_prompt
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Message, Transcript
 from ..policy.drawing import Draw
+from ..policy.participant import Begun, Participant, speak_together
 from ..policy.processes import union
-from ..policy.speaker import Begun, Speaker, speak_together
 from .drafts import Drafts
 from .rollouts import Rollouts, replay
 
@@ -29,7 +29,7 @@ class TurnLoop:
     generation under ZeRO-3 is a collective.
 
     Args:
-        speakers (`Sequence[Speaker]`): The team, in team order.
+        speakers (`Sequence[Participant]`): The team, in team order.
         rules ([`RolloutRules`]): Who speaks, and when a rollout ends.
         accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
 
@@ -37,7 +37,7 @@ class TurnLoop:
         names (`tuple[str]`): Names of the team, in team order.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], rules: RolloutRules, accelerator: Accelerator):
+    def __init__(self, speakers: Sequence[Participant], rules: RolloutRules, accelerator: Accelerator):
         self.speakers, self.rules, self.accelerator = speakers, rules, accelerator
         self.names = tuple(speaker.name for speaker in speakers)
 
@@ -125,9 +125,9 @@ def private_prompts(row: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
 
 
-def share_backends(speakers: Sequence[Speaker]) -> list[list[Speaker]]:
+def share_backends(speakers: Sequence[Participant]) -> list[list[Participant]]:
     """`speakers`, those with one backend together; otherwise in their order."""
-    groups: dict[int, list[Speaker]] = {}
+    groups: dict[int, list[Participant]] = {}
     for speaker in speakers:
         groups.setdefault(id(speaker.backend), []).append(speaker)
     return list(groups.values())
@@ -137,7 +137,7 @@ class _Part:
     """The part of one speaker in a turn: what it reads and keeps of its drafts, until its messages are there."""
 
     def __init__(
-        self, speaker: Speaker, rows: list[int], rollouts: Rollouts, drafts: Drafts | None, draws: Draws | None
+        self, speaker: Participant, rows: list[int], rollouts: Rollouts, drafts: Drafts | None, draws: Draws | None
     ):
         self._ready = []
         for row in rows:
@@ -161,5 +161,5 @@ class _Part:
         said = dict(zip(self._to_speak, messages, strict=True))
         for row in self._ready:
             if row in said:
-                rollouts.tokens_decoded += len(said[row].ids) - len(self._beginnings.get(row, ()))
+                rollouts.tokens_decoded += said[row].num_tokens - len(self._beginnings.get(row, ()))
             rollouts.write(row, said[row] if row in said else self._kept[row])
