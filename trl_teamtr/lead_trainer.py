@@ -40,8 +40,9 @@ from .reports.eval_metrics import add_history, name_by_dataset
 from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
 from .reports.terminal import show_in_terminal
-from .reports.transcript_log import TranscriptLog
-from .reports.wandb_fallback import go_offline_without_server
+from .reports.trackers import adapt_trackers
+from .reports.transcript_log import TranscriptLog, rewards_of
+from .reports.transcript_table import TranscriptTable
 from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
@@ -146,8 +147,11 @@ class LeadTrainer(AgentTrainer):
         self.add_callback(LogFileCallback())
         self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
         self.add_callback(self.transcript_log)
-        go_offline_without_server(self.callback_handler, self.team.describe)
+        adapt_trackers(self.callback_handler, self.team.describe, len(self.trained_members))
         show_in_terminal(self.callback_handler, self)
+        if args.log_completions:
+            self.add_callback(TranscriptTable(self, args.num_completions_to_print))
+            self.num_completions_to_print = 0  # TRL's own table has no speakers
 
     def _share_records(self):
         """Let all members use the metrics, logs and counters of the lead."""
@@ -216,7 +220,8 @@ class LeadTrainer(AgentTrainer):
         first = self.accelerator.process_index * number
         returns = member.returns[first : first + number].tolist()
         name, own = (None, None) if advantages is None else (member.name, advantages.tolist())
-        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own)
+        rewards = rewards_of(self._logs["rewards"], first, number, number * self.accelerator.num_processes)
+        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own, rewards)
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """
