@@ -185,7 +185,7 @@ def enumerate_rollouts(trainer, prompt: str, cache: dict | None = None) -> list[
             done.append(rollout)
             continue
         context = context_of(trainer, prompt, name, rollout.messages)
-        for message, lp in messages_of(trainer, models[name], name, context, cache):
+        for message, lp in messages_of(trainer, models.get(name), name, context, cache):
             open_.append(Rollout([*rollout.messages, message], [*rollout.logps, lp]))
     return done
 

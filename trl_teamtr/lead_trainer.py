@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from torch import nn
@@ -33,17 +32,19 @@ from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
 from .policy.generation import Fleet, FleetSettings
+from .policy.participant import Participant
 from .policy.positions import count_positions_from_mask
+from .policy.remote import make_remote_speaker
 from .policy.residency import Residency
 from .reports.eval_metrics import add_history, add_interval, add_returns, name_by_dataset
 from .reports.log_file import LogFileCallback
 from .reports.model_card import describe_team
 from .reports.phase_times import PhaseTimes
-from .reports.run_report import make_report
 from .reports.terminal import show_in_terminal
 from .reports.token_ratios import TokenRatios, describe_tokens
-from .reports.transcript_log import KEPT, TranscriptLog
-from .reports.wandb_fallback import go_offline_without_server
+from .reports.trackers import adapt_trackers
+from .reports.transcript_log import KEPT, TranscriptLog, rewards_of
+from .reports.transcript_table import TranscriptTable
 from .returns.returns import answers, reward_inputs, weigh_rewards
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
@@ -58,9 +59,6 @@ from .tools import Environments
 from .trust_region.engines import prepare_frozen
 from .trust_region.snapshot import Snapshot
 from .trust_region.turn_radii import count_own_turns, make_turn_radii
-
-
-logger = get_logger(__name__)
 
 
 class LeadTrainer(AgentTrainer):
@@ -79,7 +77,7 @@ class LeadTrainer(AgentTrainer):
     - `save_model`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model` save and load the whole team.
 
     Attributes:
-        members (`list[AgentTrainer]`): The trainers of all agents, in team order; this one is among them.
+        members (`list[AgentTrainer]`): The trainers of all agents whose models are here, in team order; this one is among them.
         trained_members (`list[AgentTrainer]`): Those that are trained.
         team ([`Team`]): The speakers of the agents, and the rules.
         active ([`ActiveUpdate`]): The update in progress, for callbacks: the events of `TrainerCallback` do not say which
@@ -101,7 +99,7 @@ class LeadTrainer(AgentTrainer):
         common |= {"reward_funcs": list(self.reward_funcs)}
         common |= {"reward_processing_classes": list(self.reward_processing_classes)}
         self.members: list[AgentTrainer] = []
-        for agent in agents:
+        for agent in (agent for agent in agents if not agent.is_remote):
             arguments = grpo_arguments(agent, args, processing_class, lead=False, num_trained=num_trained)
             self.members.append(self if agent is self.agent else AgentTrainer(agent, lead=self, **common, **arguments))
         for member in self.members:
@@ -113,11 +111,20 @@ class LeadTrainer(AgentTrainer):
         self.peers = [member for member in self.members if member is not self]
 
     def _make_team(
-        self, rules: RolloutRules, args: TeamTRConfig, prompt: str | list, environments: Environments | None
+        self,
+        agents: list[Agent],
+        rules: RolloutRules,
+        args: TeamTRConfig,
+        prompt: str | list,
+        environments: Environments | None,
     ) -> Team:
-        """The team of the members, with what is saved with it; `prompt` is one of those that it is trained on."""
-        speakers = [member.speaker for member in self.members]
+        """The team of `agents`, with what is saved with it; `prompt` is one of those that it is trained on."""
         settings = SpeakingSettings.of(args, environments=environments).as_spoken(args)
+        here: dict[str, Participant] = {member.name: member.speaker for member in self.members}
+        speakers = [
+            make_remote_speaker(agent, settings, self.accelerator) if agent.is_remote else here[agent.name]
+            for agent in agents
+        ]
         conversational = not isinstance(prompt, str)
         return Team(speakers, rules, self.accelerator, settings, TurnTaking.of(args), conversational)
 
@@ -127,7 +134,7 @@ class LeadTrainer(AgentTrainer):
         self.residency = Residency(self.members, args.offload_idle_agents)
         if args.use_vllm:
             preflight.refuse_processors({member.name: member.processing_class for member in self.members})
-            self.team.speak_through(Fleet(self.team.speakers, FleetSettings.of(args)))
+            self.team.speak_through(Fleet(self.team.local_speakers, FleetSettings.of(args)))
             for member in self.members:
                 member.args.use_vllm = True  # as it was given; saved with the team
                 # Of TRL's own use of vLLM only the correction is left, which this turns on
@@ -151,8 +158,11 @@ class LeadTrainer(AgentTrainer):
         self.times = PhaseTimes(self.log_metric)
         self.transcript_log = TranscriptLog(self._output_dir, self.is_world_process_zero())
         self.add_callback(self.transcript_log)
-        go_offline_without_server(self.callback_handler, self.team.describe)
+        adapt_trackers(self.callback_handler, self.team.describe, len(self.trained_members))
         show_in_terminal(self.callback_handler, self)
+        if args.log_completions:
+            self.add_callback(TranscriptTable(self, args.num_completions_to_print))
+            self.num_completions_to_print = 0  # TRL's own table has no speakers
 
     def _share_records(self):
         """Let all members use the metrics, logs and counters of the lead."""
@@ -241,16 +251,8 @@ class LeadTrainer(AgentTrainer):
             views = rollouts.views[member.name][:KEPT]
             ratios = log_ratios[: len(views)]
             tokens = [describe_tokens(member.speaker.tokenizer, *each) for each in zip(views, ratios, strict=True)]
-        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own, tokens)
-
-    def _write_report(self):
-        """Write `report.html` if `report=True` and something was logged."""
-        if not (self.args.report and self.is_world_process_zero() and self.state.log_history):
-            return
-        try:
-            make_report(self._output_dir, self.team.describe(), self.args.to_dict())
-        except Exception as error:  # the trained team, which is not saved yet, is worth more than its report
-            logger.warning(f"No report was written: {error!r}. `trl-teamtr report {self._output_dir}` tries it again.")
+        rewards = rewards_of(self._logs["rewards"], first, number, number * self.accelerator.num_processes)
+        self.transcript_log.write(step, stage, name, rollouts.transcripts, returns, own, rewards, tokens)
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """
@@ -330,7 +332,7 @@ class LeadTrainer(AgentTrainer):
 
     def _save_member(self, member: AgentTrainer, output_dir: str):
         """Write the model of a member beside its folder, then let it take the place of what is there."""
-        place = AgentPlace(output_dir, member.name, len(self.members))
+        place = AgentPlace(output_dir, member.name, len(self.team.names))
         if self.args.should_save:
             place.recover()
         self.accelerator.wait_for_everyone()
@@ -354,12 +356,18 @@ class LeadTrainer(AgentTrainer):
             self.save_model(_internal_call=True)  # the output directory is pushed, without its checkpoints
             self._push_from_checkpoint(final)
 
+    def _save_unless_saved(self, trial):
+        """A checkpoint of what is there, unless it is the beginning, or there is one."""
+        step = self.state.global_step
+        if step and not os.path.isdir(os.path.join(self._get_output_dir(trial), f"checkpoint-{step}")):
+            self._save_checkpoint(self.model, trial)
+
     def _write_checkpoint(self, folder: str, final: str):
         self.create_model_card(model_name=self.args.hub_model_id or os.path.basename(self._output_dir))
         self.store_flos()
         self.save_model(folder, _internal_call=True)
         for member in self.trained_members:
-            path = own_folder(folder, member.name, len(self.members))
+            path = own_folder(folder, member.name, len(self.team.names))
             checkpoint.save_member(member, member.controller, member.floors, path, self.args.save_only_model)
         if not self.args.save_only_model and self.state.global_step % len(self.trained_members):
             save_stage(self.resampler.stage, folder, self.accelerator, self.args.should_save)

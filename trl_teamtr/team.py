@@ -13,13 +13,14 @@ from .agents.equipping import equip
 from .agents.pushing import push_team
 from .agents.saving import save_agents
 from .agents.settings import SpeakingSettings
-from .agents.team_file import check_same_team, describe_team, read_team, write_team_files
+from .agents.team_file import check_endpoints, check_same_team, describe_team, read_team, write_team_files
 from .conversation.router import RoundRobinRouter, Router
 from .conversation.rules import RolloutRules, StopCondition, TurnTaking, make_rules
 from .conversation.transcript import Message, Transcript
 from .policy.backend import Backend
 from .policy.evaluating import evaluating
 from .policy.making import make_speakers
+from .policy.participant import Participant
 from .policy.speaker import Speaker
 from .rollouts.drafts import Drafts
 from .rollouts.listening import StreamedMessage, listen_to
@@ -47,7 +48,7 @@ class Team:
     ```
 
     Args:
-        speakers (`Sequence[Speaker]`): The members, in team order.
+        speakers (`Sequence[Participant]`): The members, in team order.
         rules ([`RolloutRules`]): Who speaks, and when a conversation ends.
         accelerator ([`~accelerate.Accelerator`]): Of the processes that hold the models together.
         settings ([`SpeakingSettings`], *optional*): How its members sample and read, to be saved with it.
@@ -62,7 +63,7 @@ class Team:
 
     def __init__(
         self,
-        speakers: Sequence[Speaker],
+        speakers: Sequence[Participant],
         rules: RolloutRules,
         accelerator: Accelerator,
         settings: SpeakingSettings | None = None,
@@ -97,7 +98,7 @@ class Team:
                 could not be saved: a lambda, an instance, a function of a script.
             stop_condition (`Callable[[Transcript], bool]`, *optional*): Likewise.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the models, and, of
-                a team from the hub, the router and the stop condition that it names.
+                a team from the hub, the router and the stop condition that it names, and to send its remote members their keys.
             revision (`str`, *optional*): Branch, tag or commit of the repository.
             tools, environment_factory (*optional*): In place of saved ones, as `router`; tools of the same names.
 
@@ -109,10 +110,11 @@ class Team:
         for agent in saved.agents:
             agent.trust_remote_code = trust_remote_code
         trusted = trust_remote_code or os.path.isdir(path)
+        check_endpoints(saved.agents, path, trusted)
         code = saved.find_code(router, stop_condition, environment_factory, trusted)
         team = cls.from_agents(saved.agents, saved.settings, saved.turns, **code)
         team.conversational = saved.conversational
-        for speaker in team.speakers:
+        for speaker in team.local_speakers:
             speaker.policy.model.eval()
         return team
 
@@ -150,6 +152,11 @@ class Team:
         speakers = make_speakers(agents, settings, accelerator, processing_class)
         return cls(speakers, rules, accelerator, settings, turns)
 
+    @property
+    def local_speakers(self) -> list[Speaker]:
+        """The members whose models are here."""
+        return [speaker for speaker in self.speakers if isinstance(speaker, Speaker)]
+
     def collect(
         self,
         rows: Sequence[dict[str, Any]],
@@ -165,8 +172,8 @@ class Team:
         return self.turn_loop.run(self.turn_loop.begin(rows, said))
 
     def speak_through(self, backend: Backend):
-        """From now on, let all members sample their messages through `backend`."""
-        for speaker in self.speakers:
+        """From now on, let all members whose models are here sample their messages through `backend`."""
+        for speaker in self.local_speakers:
             speaker.backend = backend
 
     def close(self):
@@ -253,7 +260,7 @@ class Team:
         """Whether a question that is text is shown to the agents as a user's turn."""
         if self.conversational is not None:
             return self.conversational
-        return all(speaker.tokenizer.chat_template is not None for speaker in self.speakers)
+        return all(speaker.takes_conversations for speaker in self.speakers)
 
     def generate(
         self,
@@ -302,7 +309,7 @@ class Team:
         return Team([speaker], RolloutRules(RoundRobinRouter(1), 1), self.accelerator, self.settings)
 
     def _evaluating(self):
-        return evaluating([speaker.policy.model for speaker in self.speakers])
+        return evaluating([speaker.policy.model for speaker in self.local_speakers])
 
     def _check_first(self, talk: Talk):
         """Raise `ValueError` if the first speaker has no room for the prompt."""
@@ -344,7 +351,7 @@ class Team:
 
     def describe(self) -> dict[str, Any]:
         """The content of the team's `team.json`."""
-        models = {speaker.name: speaker.policy.model for speaker in self.speakers}
+        models = {speaker.name: speaker.policy.model for speaker in self.local_speakers}
         agents = [speaker.agent for speaker in self.speakers]
         return describe_team(agents, self.turns, self.settings, self.rules, self.conversational, models)
 
@@ -363,9 +370,8 @@ class Team:
         """
         agents = [speaker.agent for speaker in self.speakers]
         check_same_team(folder, agents)
-        save_agents(
-            folder, [(speaker.agent, speaker.policy.model) for speaker in self.speakers], merge, self_contained
-        )
+        members = [(speaker.agent, speaker.policy.model) for speaker in self.local_speakers]
+        save_agents(folder, members, len(agents), merge, self_contained)
         write_team_files(folder, self.describe())
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:

@@ -36,10 +36,13 @@ from .diagnostics.callback import DiagnosticsCallback
 from .diagnostics.probes import make_probes
 from .diagnostics.watched import ActiveUpdate
 from .lead_trainer import LeadTrainer
+from .policy.remote import RemoteMemberError
 from .reports.agent_metrics import agent_metrics, count_values
+from .reports.run_report import try_report
 from .returns.environment_rewards import environment_rewards, with_weights
 from .returns.rewards import check_reward_funcs, check_trust
 from .runs import checkpoint, run_state
+from .runs.random_states import kept_if_it_fails
 from .runs.stage_state import load_stage
 from .runs.stages import count_stages, ends_epoch, order_agents, stage_rows
 from .teamtr_config import TeamTRConfig
@@ -61,8 +64,8 @@ class TeamTRTrainer(LeadTrainer):
     are those of [`AgentTrainer`] and [`LeadTrainer`], and:
 
     - `_inner_training_loop` runs the stages of Algorithm 1 instead of epochs over batches.
-    - `train` first checks that the checkpoint to resume from is whole, and raises `KeyboardInterrupt` after Ctrl-C, once the
-      update has ended and the run is saved.
+    - `train` first checks that the checkpoint to resume from is whole, raises `KeyboardInterrupt` after Ctrl-C, once the
+      update has ended and the run is saved, and saves it too where a remote member does not answer.
 
     Example:
 
@@ -186,10 +189,11 @@ class TeamTRTrainer(LeadTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        self.team = self._make_team(rules, args, next(iter(splits["train"]))["prompt"], environments)
+        prompt = next(iter(splits["train"]))["prompt"]
+        self.team = self._make_team(agents, rules, args, prompt, environments)
         self._share_equipment(args, agents)
         preflight.check_rows(splits, environments)
-        preflight.check_tools(self.team.speakers, splits)
+        preflight.check_tools(self.team.local_speakers, splits)
         preflight.check_speakers(self.team.speakers, splits, rules)
         check_thoughts(self.team.speakers, self.reward_func_names)
         probes = make_probes(self, eval_dataset)
@@ -210,7 +214,7 @@ class TeamTRTrainer(LeadTrainer):
         for agent in order:
             self._begin_update(agent, rows)
             # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
-            with self.times.measure("rollouts"):
+            with self.times.measure("rollouts"), kept_if_it_fails(RemoteMemberError, self.args.device):
                 rollouts = self.resampler.rollouts(rows)
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
@@ -232,15 +236,19 @@ class TeamTRTrainer(LeadTrainer):
         return stage % self.args.floor_every == 0
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, ignore_keys_for_eval=None):
-        agents = [member.agent for member in self.members]
+        agents = [speaker.agent for speaker in self.team.speakers]
         checkpoint_folder = checkpoint.prepare_resume(self, agents, resume_from_checkpoint)
         self._fix_template_date()
         try:
             output = super().train(checkpoint_folder, trial, ignore_keys_for_eval)
+        except RemoteMemberError:  # raised by all processes, before the next update or after the last one
+            self._save_unless_saved(trial)
+            raise
         finally:
             self.preemption.restore()
             self.team.close()
-            self._write_report()
+            if self.args.report and self.is_world_process_zero() and self.state.log_history:
+                try_report(self._output_dir, self.team.describe(), self.args.to_dict())
         self.preemption.raise_if_interrupted()
         return output
 

@@ -54,7 +54,7 @@ def test_a_built_in_router_of_the_user_is_described_by_the_options():
     for router, max_turns in ((RoundRobinRouter(4), None), (RoundRobinRouter(3), 3), (RoundRobinRouter(9), None)):
         description = describe_team(agents, turns, rules=make_rules(turns, "ab", router))
         assert description["rollout"] == {**vars(turns), "router": "round_robin", "max_turns": max_turns}
-        assert description["code"] == {"router": None, "stop_condition": None}
+        assert description["code"] == dict.fromkeys(("router", "stop_condition", "environment_factory"))
 
 
 def test_directory_of_a_saved_team_is_a_team(make_config, saved_team):

@@ -3,10 +3,12 @@
 import io
 
 import pytest
+from fake_endpoint import answering, remote_agent
 from served import make_chat_team
 
 from trl_teamtr import Team
 from trl_teamtr.cli.main import main
+from trl_teamtr.policy.remote.endpoint import EndpointClient
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,20 @@ def test_what_is_wrong_is_said_in_a_line(saved):
         main(["chat", saved, "--once", "a" * 200])
     with pytest.raises(SystemExit, match="error: `agent_prompts` names z"):
         main(["chat", saved, "--once", "a", "--private", "z=a"])
+
+
+def test_an_endpoint_that_does_not_answer_is_said_in_a_line(tmp_path, capsys, monkeypatch):
+    with answering() as server:
+        Team.from_agents([remote_agent(server, "far")]).save_pretrained(str(tmp_path))
+        monkeypatch.setattr(EndpointClient, "backoff", 0.0)
+        assert (
+            chat(capsys, str(tmp_path), "--once", "au")
+            == f"{server.complete(server.bodies[-1])['choices'][0]['message']['content']}\n"
+        )
+    with pytest.raises(SystemExit, match="error: The endpoint .* of agent 'far' .tiny. cannot be reached"):
+        main(["chat", str(tmp_path), "--once", "au"])
+    type_in(monkeypatch, "au", "/exit")
+    assert "error: The endpoint" in chat(capsys, str(tmp_path))
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_talk(saved, team, capsys, monkeypatch):

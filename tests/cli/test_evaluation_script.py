@@ -195,6 +195,27 @@ def test_turn_taking_is_the_saved_one_unless_told_otherwise(saved):
     assert len(json.loads(Path("e.jsonl").read_text())["transcripts"][0]) == 6
 
 
+def test_sampling_is_that_of_the_saved_team_unless_told_otherwise(saved):
+    write_rows(Path("rows.jsonl"), 1)
+    own = {"temperature": 0.7, "top_k": 2, "min_p": 0.1, "max_completion_length": 1, "max_context_length": 60}
+    make_trainer("runs/sampled", make_team(2), generation_kwargs={"no_repeat_ngram_size": 3}, **own).save_model()
+    arguments = ["--team", "runs/sampled", "--dataset_name", "rows.jsonl", "--reward_funcs", "own_rewards.has_a"]
+    arguments += ON_CPU[:-2]
+
+    def parsed(*more):
+        args = vars(evaluate.parse([*arguments, *more])[2])
+        return {name: args[name] for name in (*own, "generation_kwargs", "top_p")}
+
+    assert parsed() == own | {"generation_kwargs": {"no_repeat_ngram_size": 3}, "top_p": 1.0}
+    assert parsed("--temperature", "0.3", "--top_p", "0.9")["temperature"] == 0.3
+    Path("own.yaml").write_text(yaml.safe_dump({"max_completion_length": 2, "generation_kwargs": None}))
+    told = parsed("--config", "own.yaml")
+    assert told["max_completion_length"] == 2 and told["generation_kwargs"] is None and told["top_k"] == 2
+    evaluate.main(*evaluate.parse([*arguments, "--output", "out.json", "--episodes", "e.jsonl"]))
+    found, record = json.loads(Path("out.json").read_text()), json.loads(Path("e.jsonl").read_text())
+    assert found["temperature"] == 0.7 and found["max_completion_length"] == 1 and record["tokens"] == 2
+
+
 def test_model_that_was_never_trained(saved, capsys):
     write_rows(Path("rows.jsonl"), 3)
     arguments = ["--dataset_name", "rows.jsonl", "--reward_funcs", "own_rewards.has_a", *SHORT]

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import warnings
@@ -8,7 +9,8 @@ from peft import LoraConfig
 from scripted import evaluate, is_answer, say
 from tiny import PROMPTS, make_config, make_model, make_team, make_tokenizer, make_trainer
 
-from trl_teamtr import Agent, TeamTRTrainer
+from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
+from trl_teamtr.agents import resolving
 from trl_teamtr.evaluation import PROTOCOLS, EvaluationConfig, evaluate_protocols, format_table
 from trl_teamtr.evaluation import evaluate as evaluate_module
 from trl_teamtr.tasks import link
@@ -242,6 +244,19 @@ def test_team_that_takes_other_turns_than_it_was_saved_with_is_warned_of(tmp_pat
         warnings.filterwarnings("error", message=".*was saved with")
         run(tmp_path, path, fields={"num_rounds": 2})
         run(tmp_path, path, protocols=["single"])
+
+
+def test_a_saved_team_samples_as_it_was_saved_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolving, "TeamTRConfig", functools.partial(TeamTRConfig, use_cpu=True, bf16=False))
+    path = str(tmp_path / "team")
+    make_trainer(path, make_team(2), max_completion_length=1, top_k=1, num_rounds=2).save_model()
+    rows = Dataset.from_dict({"prompt": PROMPTS[:2]})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was saved with")
+        (record, *_) = evaluate_protocols(path, has_a, rows)["team"].records
+    assert record["tokens"] == 4 and len(record["transcripts"][0]) == 4
+    with pytest.warns(UserWarning, match="was saved with max_completion_length=1 \\(now 2\\)"):
+        run(tmp_path, path, fields={"num_rounds": 2, "top_k": 1})
 
 
 def test_another_model_plays_the_baselines(tmp_path):

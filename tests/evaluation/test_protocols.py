@@ -140,3 +140,15 @@ def test_turns():
     assert speakers("role_play", ("x", "y")) == ["x", "y"]
     assert speakers("debate", ("x", "y"), debate_rounds=3) == ["x", "y"] * 3
     assert speakers("debate_judge", ("x", "y", "judge")) == ["x", "y", "x", "y", "judge"]
+
+
+def test_a_remote_player_takes_no_settings_of_models_and_gives_them_none_of_its_api():
+    here = Agent(
+        "a", "m", system_prompt="p", generation_kwargs={"eos_token_id": 3}, chat_template_kwargs={"tone": "dry"}
+    )
+    far = Agent("b", endpoint="http://host/v1", model="far", generation_kwargs={"seed": None})
+    for one, member in ((here, far), (far, here)):
+        (player,) = spread([one], [member], None)
+        assert (player.name, player.system_prompt) == (member.name, member.system_prompt)
+        assert player.generation_kwargs == one.generation_kwargs and player.model == one.model
+        assert player.chat_template_kwargs == one.chat_template_kwargs and player.endpoint == one.endpoint

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..options.team_options import check_radius
 from ..teamtr_config import TeamTRConfig
+from .remote import API_KEY_ENV, check_remote
 
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Agent:
             under it. Letters, digits, `_`, `-` and `.`.
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             Model id on the hub, path to a directory with a model or an adapter, or a model. Agents that are given the
-            same model and a `peft_config` share its weights in memory.
+            same model and a `peft_config` share its weights in memory. With an `endpoint`, the name of the model there.
         system_prompt (`str`, *optional*):
             System prompt that only this agent sees.
         peft_config ([`~peft.PeftConfig`], *optional*):
@@ -53,8 +54,8 @@ class Agent:
             Learning rate of this agent. Defaults to `args.learning_rate`.
         trust_region_radius (`float`, *optional*):
             Radius δ of this agent, in nats per message. Defaults to `args.trust_region_radius`.
-        trainable (`bool`, *optional*, defaults to `True`):
-            Whether the agent is trained. A frozen agent speaks and is never updated; it is loaded in the dtype of its
+        trainable (`bool`, *optional*):
+            Whether the agent is trained; `True` unless it has an `endpoint`. A frozen agent speaks and is never updated; it is loaded in the dtype of its
             checkpoint, unless `model_init_kwargs` has a `dtype`.
         generation_kwargs (`dict`, *optional*):
             Generation settings of this agent: any of `temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty`
@@ -89,12 +90,25 @@ class Agent:
         vllm_server_base_url (`str`, *optional*):
             With `use_vllm=True`, the vLLM server of this agent. Defaults to that of the config, which agents with adapters
             on one base share. An agent that trains all its weights needs a server of its own. It is not saved.
+        endpoint (`str`, *optional*):
+            Address of an OpenAI-compatible API, such as `"https://api.openai.com/v1"`, whose chat completions speak for the
+            agent. Such a remote member is frozen: its model is not here, and its log-probabilities are not known. Others read
+            its messages as text. Of the config it takes the temperature, the truncations and the length of messages;
+            `generation_kwargs` may have any field of the endpoint's requests, and `None` for one that is to be left out.
+        api_key_env (`str`, *optional*, defaults to `"OPENAI_API_KEY"`):
+            Environment variable with the key of the endpoint, which is sent nowhere else, and neither logged nor saved. If it is
+            not set, none is sent.
+        endpoint_timeout (`float`, *optional*, defaults to `120.0`):
+            Seconds to wait for an answer of the endpoint, which is then asked again.
+        endpoint_concurrency (`int`, *optional*, defaults to `16`):
+            Number of requests that a process sends to the endpoint at a time.
         base_model (`dict`, *optional*):
             The `id` and the `revision` of what the weights of a saved agent were made from. [`load_team`] sets it.
 
     Raises:
         `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
-            rewards, a frozen agent has rewards, or `thoughts` or `tool_visibility` is unknown.
+            rewards, a frozen agent has rewards, `thoughts` or `tool_visibility` is unknown, or an agent with an `endpoint` is given
+            what needs a model here.
     """
 
     name: str
@@ -104,7 +118,7 @@ class Agent:
     processing_class: "PreTrainedTokenizerBase | None" = None
     learning_rate: float | None = None
     trust_region_radius: float | None = None
-    trainable: bool = True
+    trainable: bool = None  # type: ignore[assignment]  # never `None` once it is made
     generation_kwargs: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     trust_remote_code: bool = False
@@ -116,9 +130,15 @@ class Agent:
     reward_funcs: "RewardFunc | list[RewardFunc] | None" = None
     reward_weights: list[float] | None = None
     vllm_server_base_url: str | None = None
+    endpoint: str | None = None
+    api_key_env: str = API_KEY_ENV
+    endpoint_timeout: float = 120.0
+    endpoint_concurrency: int = 16
     base_model: dict[str, str | None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
+        if self.trainable is None:
+            self.trainable = self.endpoint is None
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
             raise ValueError(
                 f"An agent's name must start with a letter or digit and contain only letters, digits, '_', '-' and "
@@ -144,6 +164,7 @@ class Agent:
                 f"Agent {self.name!r} has `thinking_end={self.thinking_end!r}`, which divides private thoughts from answers. It "
                 "must be a text such as '</think>', with `thoughts='private'`."
             )
+        check_remote(self)
 
         if self.tool_visibility not in TOOL_VISIBILITIES:
             raise ValueError(
@@ -171,6 +192,11 @@ class Agent:
             )
         if self.reward_funcs == []:
             self.reward_funcs = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its model is behind an endpoint, and not here."""
+        return self.endpoint is not None
 
     def radius_in(self, args: TeamTRConfig) -> float | None:
         """The agent's own radius, else the config's; `None` for no trust region."""

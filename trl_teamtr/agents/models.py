@@ -22,7 +22,8 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
     """
     Load, in place, the base models of `agents` with adapters, and saved adapters onto them. LoRA agents with the same
     base share it. Paths of whole models are kept, for `GRPOTrainer` or [`load_whole_model`]. The tokenizer of an adapter,
-    or of a directory without an image processor, is loaded unless the agent has one or `processing_class` is given.
+    or of a directory without an image processor, is loaded unless the agent has one or `processing_class` is given. Of remote
+    members nothing is loaded.
 
     Raises:
         `FileNotFoundError`: If a path is not a directory, or the base of an adapter is not there.
@@ -30,7 +31,7 @@ def load_models(agents: Sequence[Agent], settings: SpeakingSettings, processing_
     """
     bases = _Bases(settings)
     # A base that is shared has the dtype of the trainable ones
-    for agent in sorted(agents, key=lambda agent: not agent.trainable):
+    for agent in sorted((agent for agent in agents if not agent.is_remote), key=lambda agent: not agent.trainable):
         model = agent.model
         if isinstance(model, PeftModel):
             _check_adapter_name(model, agent)

@@ -57,7 +57,8 @@ def push_team(
         `ValueError`: If a base of an adapter is a directory of this machine, where others could not find it.
     """
     entries = team.describe()["agents"]
-    for entry in entries if not (merge or self_contained) else ():
+    here = [entry for entry in entries if "endpoint" not in entry]
+    for entry in here if not (merge or self_contained) else ():
         base = entry["base_model"]["id"]
         if entry["is_adapter"] and base is not None and os.path.isdir(base):
             raise ValueError(
@@ -67,11 +68,9 @@ def push_team(
     url = create_repo(repository, private=private, token=token, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         team.save_pretrained(folder, merge, self_contained)
-        bases = sorted({entry["base_model"]["id"] for entry in entries if entry["base_model"]["id"] is not None})
+        bases = sorted({entry["base_model"]["id"] for entry in here if entry["base_model"]["id"] is not None})
         known = [base for base in bases if not os.path.isdir(base)]
-        members = "\n".join(
-            f"- `{entry['name']}`" + ("" if entry["trainable"] else ", frozen during training") for entry in entries
-        )
+        members = "\n".join(f"- `{entry['name']}`{_note(entry)}" for entry in entries)
         data = ModelCardData(library_name="trl_teamtr", tags=["trl", "teamtr"], base_model=known or None)
         text = f"---\n{data.to_yaml()}\n---\n\n{CARD.format(repository=repository, members=members)}"
         ModelCard(text).save(os.path.join(folder, "README.md"))
@@ -79,3 +78,10 @@ def push_team(
             repo_id=repository, folder_path=folder, token=token, revision=revision, commit_message=commit_message
         )
     return str(url)
+
+
+def _note(entry: dict[str, Any]) -> str:
+    """What the card says of a member beside its name."""
+    if "endpoint" in entry:
+        return f": `{entry['model']}` at {entry['endpoint']}"
+    return "" if entry["trainable"] else ", frozen during training"

@@ -122,18 +122,27 @@ def default_args(model: Any) -> TeamTRConfig:
     A default config for a `model` as in [`resolve_team`]; `output_dir` is named after its first model. A saved team takes
     turns, samples and reads as before.
     """
-    saved: dict[str, Any] = {}
     if isinstance(model, (list, tuple, Agent)):
         team = [model] if isinstance(model, Agent) else model
         check_names(team)
         model = team[0].model
-    elif is_saved_team(model):
-        team_file = read_team(model)
-        sampling = vars(team_file.settings.sampling)
-        saved = {name: sampling[name] for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
-        saved |= vars(team_file.turns)
-        saved |= {name: vars(team_file.settings)[name] for name in ("chat_template_kwargs", "max_context_length")}
-        saved |= vars(team_file.settings.tools)
-        saved["template_date"] = team_file.settings.template_date
+    saved = speaking_defaults(model) if is_saved_team(model) else {}
     name = model if isinstance(model, str) else get_config_model_id(model.config)
     return TeamTRConfig(f"{os.path.basename(name.rstrip('/'))}-TeamTR", **saved)
+
+
+def speaking_defaults(team: str) -> dict[str, Any]:
+    """
+    The fields of a [`TeamTRConfig`] by which the saved team in directory or repository `team` takes turns, samples and reads as it
+    did when it was saved.
+
+    Raises:
+        `FileNotFoundError`: If there is no team.
+    """
+    saved = read_team(team)
+    sampling, reading = vars(saved.settings.sampling), vars(saved.settings)
+    return (
+        {name: sampling[name] for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
+        | vars(saved.turns)
+        | {name: reading[name] for name in ("chat_template_kwargs", "max_context_length", "template_date")}
+    )

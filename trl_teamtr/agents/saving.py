@@ -17,13 +17,20 @@ from .model_copies import copy_untouched
 BASES = "bases"
 
 
-def save_agents(folder: str, members: list[tuple[Agent, Any]], merge: bool = False, self_contained: bool = False):
+def save_agents(
+    folder: str,
+    members: list[tuple[Agent, Any]],
+    team_size: int | None = None,
+    merge: bool = False,
+    self_contained: bool = False,
+):
     """
     Write the model and the tokenizer of each member into its folder, where they replace those of an earlier one.
 
     Args:
         folder (`str`): Directory of the team.
         members (`list[tuple[Agent, PreTrainedModel or PeftModel]]`): The agents, with their tokenizers, and their models.
+        team_size (`int`, *optional*): Number of agents of the team, if some of them have no model here.
         merge (`bool`): Whether adapters are merged into the weights of their bases, and saved as whole models.
         self_contained (`bool`): Whether the bases of adapters are saved too, so that the directory needs no other.
 
@@ -31,9 +38,9 @@ def save_agents(folder: str, members: list[tuple[Agent, Any]], merge: bool = Fal
         `ValueError`: If an adapter's base has no path, and so could not be found again.
     """
     bases = _SavedBases(folder)
+    os.makedirs(folder, exist_ok=True)
     for agent, model in members:
-        place = AgentPlace(folder, agent.name, len(members))
-        os.makedirs(folder, exist_ok=True)
+        place = AgentPlace(folder, agent.name, len(members) if team_size is None else team_size)
         place.recover()
         is_adapter = isinstance(model, PeftModel) and not merge
         whole = copy_untouched(model).merge_and_unload() if isinstance(model, PeftModel) and merge else model

@@ -25,6 +25,7 @@ from ..options.team_options import PRECISIONS
 from ..teamtr_config import TeamTRConfig
 from ..tools import ToolSettings
 from .agent import Agent
+from .remote import REMOTE_FIELDS
 from .settings import CONFIG_FIELDS, SamplingSettings, SpeakingSettings
 from .team_code import describe_code, describe_tools, find_code, load_tools
 
@@ -103,10 +104,11 @@ def describe_team(
         settings ([`SpeakingSettings`], *optional*): Those of the team, which the agents' own override.
         rules ([`RolloutRules`], *optional*): Their rules, which may have a router or a stop condition of the user.
         conversational (`bool`, *optional*): As in [`SavedTeam`].
-        models (`dict[str, PreTrainedModel or PeftModel]`, *optional*): Their models, by name.
+        models (`dict[str, PreTrainedModel or PeftModel]`, *optional*): Their models, by name; none of a remote member.
     """
     place = {"folder": "."} if len(agents) == 1 else {}
-    own = {agent.name: describe_model(agent, models[agent.name]) for agent in agents} if models is not None else {}
+    models = models if models is not None else {}
+    own = {agent.name: describe_model(agent, models[agent.name]) for agent in agents if agent.name in models}
     settings = settings if settings is not None else SpeakingSettings()
     environments = settings.environments
     router, stop_condition = (None, None) if rules is None else (rules.router, rules.stop_condition)
@@ -119,7 +121,7 @@ def describe_team(
         "format": FORMAT,
         "agents": [
             {field: getattr(agent, field) for field in SAVED_FIELDS}
-            | place
+            | (_describe_endpoint(agent) if agent.is_remote else place)
             | own.get(agent.name, {})
             | _name_rewards(agent)
             | describe_tools(agent)
@@ -138,6 +140,11 @@ def describe_team(
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": _describe_machine(),
     }
+
+
+def _describe_endpoint(agent: Agent) -> dict[str, Any]:
+    """Where a remote member is. Its key is in the environment of those who ask it."""
+    return {"model": agent.model} | {field: getattr(agent, field) for field in REMOTE_FIELDS}
 
 
 def _name_rewards(agent: Agent) -> dict[str, Any]:
@@ -255,20 +262,36 @@ def load_team(
         revision (`str`, *optional*): Branch, tag or commit of the repository.
         tools (`list[Callable]`, *optional*): Tools of agents in place of saved ones of their names, which are needed if these could
             not be saved.
-        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to import the tools that a team from the hub names.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to import the tools that a team from the hub names, and
+            whether it may have members behind the endpoints that it names.
 
     Raises:
         `FileNotFoundError`: If there is no team in `path`.
-        `ValueError`: If a tool could not be saved and is not given, or is not trusted.
+        `ValueError`: If a tool could not be saved and is not given; or a team from the hub has tools or a remote member, and is not
+            trusted.
     """
     trusted = trust_remote_code or os.path.isdir(path)
-    path, agents = find_team(path, revision), []
-    for entry in read_team_file(path)["agents"]:
+    folder, agents = find_team(path, revision), []
+    for entry in read_team_file(folder)["agents"]:
         # The file must not decide whether remote code is run
-        fields = {field: entry[field] for field in (*SAVED_FIELDS, "base_model") if field in entry}
-        fields |= load_tools(entry, tools or [], path, trusted)
-        agents.append(Agent(model=folder_of(path, entry["name"]), **fields))
+        names = (*SAVED_FIELDS, *REMOTE_FIELDS, "model", "base_model")
+        fields = {field: entry[field] for field in names if field in entry}
+        if "endpoint" not in entry:
+            fields["model"] = folder_of(folder, entry["name"])
+        agents.append(Agent(**fields, **load_tools(entry, tools or [], path, trusted)))
+    check_endpoints(agents, path, trusted)
     return agents
+
+
+def check_endpoints(agents: Sequence[Agent], path: str, trusted: bool):
+    """Raise `ValueError` if a team, saved in `path`, that is not `trusted` has a remote member, which is sent a key."""
+    remote = [agent for agent in agents if agent.is_remote]
+    if remote and not trusted:
+        raise ValueError(
+            f"The team in {path!r}, which was downloaded, has its member {remote[0].name!r} at {remote[0].endpoint}: what the team "
+            f"says would be sent there, with the key in the environment variable {remote[0].api_key_env}. Pass "
+            "`trust_remote_code=True` if you trust the repository."
+        )
 
 
 def read_team(

@@ -15,6 +15,8 @@ from ..conversation.prompts import check_prompt
 from ..conversation.router import RandomRouter, find_silent_agents
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Transcript
+from ..policy.participant import Participant
+from ..policy.remote import RemoteSpeaker
 from ..policy.speaker import Speaker
 from ..rollouts.turn_loop import private_prompts
 from ..teamtr_config import TeamTRConfig
@@ -69,14 +71,17 @@ def check_router(rules: RolloutRules, trainable: Sequence[str], names: Sequence[
         )
 
 
-def check_speakers(speakers: Sequence[Speaker], splits: dict[str, Any], rules: RolloutRules):
+def check_speakers(speakers: Sequence[Participant], splits: dict[str, Any], rules: RolloutRules):
     """
     Raise `ValueError` unless every agent can read the prompts of all `splits`: a chat template for conversational
-    ones, one that takes others' turns if it may speak twice, and room for a message.
+    ones, one that takes others' turns if it may speak twice, and room for a message; `RemoteMemberError` if an endpoint is
+    not there.
     """
     speaks_twice = rules.max_turns > (1 if isinstance(rules.router, RandomRouter) else len(speakers))
     for speaker in speakers:
-        if base_is_lost(speaker.policy.model):
+        if isinstance(speaker, RemoteSpeaker):
+            speaker.check_endpoint()
+        elif isinstance(speaker, Speaker) and base_is_lost(speaker.policy.model):
             warnings.warn(
                 f"The base model of agent {speaker.name!r} was not loaded from a path, so its saved adapter "
                 "cannot be loaded again. Save the base model first and pass its path.",
@@ -200,7 +205,7 @@ def check_columns(dataset: Dataset | IterableDataset | None, agents: Sequence[st
         )
 
 
-def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[Speaker], split: str):
+def check_lengths(dataset: Dataset | IterableDataset | None, speakers: Sequence[Participant], split: str):
     """
     Raise `ValueError` if a prompt of a map-style `dataset` is none, is refused by an agent's chat template or, with room
     for one message, exceeds its context.

@@ -30,6 +30,8 @@ def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
     """
     exact = []
     for agent in agents:
+        if agent.is_remote:  # nothing of it is scored
+            continue
         own = agent_args(args, agent, lead=False)
         _check_verification(own, agent.name)
         if agent.trainable:  # probabilities of a frozen agent's messages are not compared
@@ -131,7 +133,8 @@ def choose_resampling(args: TeamTRConfig, agents: Sequence[Agent], environments:
 
 def can_be_verified(args: TeamTRConfig, agents: Sequence[Agent]) -> bool:
     """Whether drafts can be verified against the distribution that messages are sampled from."""
-    return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in agents)
+    here = [agent for agent in agents if not agent.is_remote]
+    return not any(_other_transforms(agent_args(args, agent, lead=False)) for agent in here)
 
 
 def _other_transforms(args: TeamTRConfig, harmless: tuple[str, ...] = NO_TRANSFORMS) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..policy.participant import Participant
 from ..policy.speaker import Speaker
 
 
@@ -9,15 +10,15 @@ from ..policy.speaker import Speaker
 _READ_THOUGHTS = ("think_format_reward", "reasoning_accuracy_reward")
 
 
-def check_thoughts(speakers: Sequence[Speaker], rewards: Sequence[str]):
+def check_thoughts(speakers: Sequence[Participant], rewards: Sequence[str]):
     """
     Raise `ValueError` if one of `rewards`, by their names, looks for a thought in the text of answers, which have none.
 
     Args:
-        speakers (`Sequence[Speaker]`): The team.
+        speakers (`Sequence[Participant]`): The team.
         rewards (`Sequence[str]`): Names of the reward functions.
     """
-    private = [speaker.name for speaker in speakers if speaker.thoughts is not None]
+    private = [speaker.name for speaker in speakers if isinstance(speaker, Speaker) and speaker.thoughts is not None]
     wanted = [name for name in rewards if name in _READ_THOUGHTS]
     if private and wanted:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..policy.remote import RemoteMemberError
 from ..team import Team
 from .parsers import make_command_parser
 from .saved_teams import add_team_arguments, load, read_pairs
@@ -46,7 +47,7 @@ def run(arguments: list[str]) -> int:
         return talk(team, own)
     try:
         answer = team.chat(sys.stdin.read() if options.once == "-" else options.once, **own)
-    except ValueError as error:
+    except (ValueError, RemoteMemberError) as error:
         sys.exit(f"error: {error}")
     print(answer if options.transcript else answer.final_text)
     return 0
@@ -81,7 +82,7 @@ def _answer(team: Team, turns: list[dict[str, str]], own: dict[str, Any]) -> lis
                 print(piece, end="", flush=True)
             print()
             answer = message.text
-    except ValueError as error:  # too long, for example: the talk can go on otherwise
+    except (ValueError, RemoteMemberError) as error:  # too long, for example: the talk can go on otherwise
         print(f"error: {error}")
     except KeyboardInterrupt:
         print("\n(stopped)")

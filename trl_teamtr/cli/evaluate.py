@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from trl import ModelConfig, TrlParser, get_quantization_config
 
-from ..agents.team_file import load_team, read_team_file
+from ..agents.resolving import speaking_defaults
 from ..evaluation import EvaluationConfig, evaluate_protocols, format_table, write_episodes
 from ..tasks.loading import default_reward, hold_out, is_generated, load_function, load_reward, load_split
 from ..teamtr_config import TeamTRConfig
@@ -52,7 +52,7 @@ class EvaluationScriptArguments(TeamScriptArguments):
 
     Args:
         team (`str`, *optional*):
-            Directory of a saved team. Turn-taking defaults to the one saved with it.
+            Directory of a saved team. Turn-taking, sampling and what the agents read default to those saved with it.
         output (`str`, *optional*):
             JSON file to write.
         episodes (`str`, *optional*):
@@ -77,15 +77,14 @@ class EvaluationModelConfig(ModelConfig):
 
 
 def parse(arguments: list[str] | None = None, prog: str | None = None):
-    """The four configs, from the command line, a YAML file, and the turn-taking saved with the team."""
+    """The four configs, from the command line, a YAML file, and what is saved with the team of how it speaks."""
     configs: list[Any] = [EvaluationScriptArguments, EvaluationConfig, TeamTRConfig, EvaluationModelConfig]
     parser = TrlParser(configs, prog=prog, epilog=EXAMPLES, formatter_class=ExamplesFormatter)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     arguments += [part for name, value in UNUSED.items() for part in (f"--{name}", str(value))]
     team = parser.parse_args_and_config(arguments)[0].team
     if team is not None:
-        load_team(team)  # raises if there is none
-        parser.set_defaults_with_config(**read_team_file(team)["rollout"])
+        parser.set_defaults_with_config(**speaking_defaults(team))
     return parser.parse_args_and_config(arguments)
 
 

@@ -85,7 +85,7 @@ def find_command(agents: Sequence[Agent], args: TeamTRConfig, url: str | None, s
     """
     default = FleetSettings.of(args).url
     by_url: dict[str, list[Agent]] = {}
-    for agent in agents:
+    for agent in (agent for agent in agents if not agent.is_remote):
         by_url.setdefault((agent.vllm_server_base_url or default).rstrip("/"), []).append(agent)
     chosen = (url or default).rstrip("/")
     if chosen not in by_url:

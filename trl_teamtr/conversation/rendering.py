@@ -24,7 +24,8 @@ _SEEN = f"{_OPEN}seen{_CLOSE}"
 _REMEMBERED = 64
 
 
-def _join(parts: Sequence[str | None]) -> str:
+def join(parts: Sequence[str | None]) -> str:
+    """The parts that are not empty, separated by blank lines."""
     return "\n\n".join(part for part in parts if part)
 
 
@@ -53,11 +54,11 @@ def _quote(said: Said, observation: str = "") -> tuple[list[str], dict[str, str]
 
 def add_to_last_user_turn(turns: list[dict], blocks: Sequence[str | None]):
     """Append `blocks` to the last turn of a conversational prompt, or as one more turn if that is not the user's."""
-    added = _join(blocks)
+    added = join(blocks)
     if not added:
         return
     if turns and turns[-1]["role"] == "user":
-        turns[-1]["content"] = _join([turns[-1]["content"], added])
+        turns[-1]["content"] = join([turns[-1]["content"], added])
     else:
         turns.append({"role": "user", "content": added})
 
@@ -106,11 +107,11 @@ class PlainRenderer:
         blocks = [self.system_prompt, prompt, private, *lines, self.cue]
         if blocks == [None, prompt, None, None]:
             return self.tokenizer(text=prompt)["input_ids"]
-        return self._prefix + self.encoder.encode(_join(blocks), untrusted)
+        return self._prefix + self.encoder.encode(join(blocks), untrusted)
 
     def _encode_between(self, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
-        return self.encoder.encode("\n\n" + _join([*lines, self.cue or f"{self.name}:"]), untrusted)
+        return self.encoder.encode("\n\n" + join([*lines, self.cue or f"{self.name}:"]), untrusted)
 
 
 class ChatRenderer:
@@ -196,7 +197,7 @@ class ChatRenderer:
 
     def _encode_between(self, said: Said) -> list[int]:
         lines, untrusted = _quote(said)
-        return self.encoder.encode(self._render_after_own(_join(lines)), untrusted)
+        return self.encoder.encode(self._render_after_own(join(lines)), untrusted)
 
     def _close(self, own: Sequence[int], after: list[int]) -> tuple[int, list[int]]:
         """
@@ -289,11 +290,11 @@ class ChatRenderer:
     def _add_system_prompt(self, turns: list[dict]):
         system = self.system_prompt
         if turns and turns[0]["role"] == "system":
-            system = _join([system, turns.pop(0)["content"]])
+            system = join([system, turns.pop(0)["content"]])
         if not system:
             return
         if self._fold_system and turns:
-            turns[0]["content"] = _join([system, turns[0]["content"]])
+            turns[0]["content"] = join([system, turns[0]["content"]])
         else:
             turns.insert(0, {"role": "system", "content": system})
 

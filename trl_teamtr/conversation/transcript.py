@@ -55,13 +55,15 @@ class Message:
         agent (`str`): Name of the author.
         text (`str`): What it says in the end, which the other agents and the reward functions read; no special tokens, no
             private thoughts.
-        ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn tokens included.
+        ids (`tuple[int]`): The sampled token ids, in the author's vocabulary, its end-of-turn tokens included. Of a remote
+            member, the bytes of its text and an end.
         finished (`bool`): Whether it ends with an end-of-turn token, and not at the length limit.
         logps (`tuple[float]`, *optional*): Log-probabilities with which the ids were sampled, in nats, NaN for those that
             were not sampled as they are; `None` if no id was, or it is not known.
         thought (`str`): What its author thought before it answered, if that is private.
         tool_uses (`tuple[ToolUse]`): The pauses in which tools were called.
         shows_tools (`bool`): Whether the other agents read these too.
+        tokens (`int`, *optional*): Number of tokens that were sampled for it, if that is not the number of `ids`.
     """
 
     agent: str
@@ -72,6 +74,12 @@ class Message:
     thought: str = ""
     tool_uses: tuple[ToolUse, ...] = ()
     shows_tools: bool = False
+    tokens: int | None = field(default=None, compare=False)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens that were sampled for it."""
+        return len(self.ids) if self.tokens is None else self.tokens
 
     @property
     def heard(self) -> str:

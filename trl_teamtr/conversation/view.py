@@ -10,6 +10,7 @@ from trl.trainer.utils import pad
 
 from .rendering import Renderer
 from .transcript import Transcript
+from .turn_rendering import TurnRenderer
 
 
 @dataclass
@@ -54,7 +55,7 @@ class View:
         """`completion_ids` with its own messages as it sampled them: what its policy is scored on."""
         return [self.endings.get(place, token) for place, token in enumerate(self.completion_ids)]
 
-    def read(self, transcript: Transcript, renderer: Renderer, room: int) -> bool:
+    def read(self, transcript: Transcript, renderer: Renderer | TurnRenderer, room: int) -> bool:
         """
         Append the unread messages, up to where the agent speaks.
 

@@ -107,7 +107,7 @@ class DiagnosticsCallback(TrainerCallback):
             return
         trainer, begin = self._trainer, time.perf_counter()
         snapshot, self._snapshot = self._snapshot, None
-        with evaluating([speaker.policy.model for speaker in trainer.team.speakers]), own_randomness(trainer):
+        with evaluating([speaker.policy.model for speaker in trainer.team.local_speakers]), own_randomness(trainer):
             update = self._look_at_update(snapshot)
             for probe in self._probes:
                 for name, value in probe.measure(update).items():

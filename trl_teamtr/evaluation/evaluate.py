@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from ..agents.agent import Agent
-from ..agents.resolving import resolve_agents
+from ..agents.resolving import default_args, resolve_agents
 from ..agents.settings import SpeakingSettings
 from ..agents.team_file import load_team, read_team, warn_of_changes
 from ..checks.preflight import check_speakers, refuse_processors
@@ -75,7 +75,7 @@ def evaluate_protocols(
         reward_funcs, reward_processing_classes, quantization_config: As in [`TeamTRTrainer`].
         dataset ([`~datasets.Dataset`]): The tasks: `prompt`, `agent_prompts` if any, and what the rewards need.
         args ([`TeamTRConfig`], *optional*): How agents sample; `seed`; `reward_weights`; turn-taking of the team; and
-            `per_device_eval_batch_size`, the number of conversations that a process generates in parallel.
+            `per_device_eval_batch_size`, the conversations that a process generates in parallel. Defaults to a saved team's.
         config ([`EvaluationConfig`], *optional*): What to evaluate.
         model (`list[Agent]` or `str` or [`~transformers.PreTrainedModel`], *optional*): Who plays all protocols but
             `"team"`: several agents, or one model for all of them. Defaults to the agents of `team`.
@@ -90,7 +90,7 @@ def evaluate_protocols(
     Raises:
         `ValueError`, `TypeError` or `FileNotFoundError`: For input that cannot be evaluated, before a model is loaded.
     """
-    args, config = _date_as_saved(args or TeamTRConfig(), team), config or EvaluationConfig()
+    args, config = _as_saved(args, team), config or EvaluationConfig()
     reward_funcs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     check_launch(args)
     turns = TurnTaking.of(args)
@@ -98,7 +98,7 @@ def evaluate_protocols(
         path, team = team, load_team(team)
         refuse_environment(path)
         if "team" in config.protocols:
-            warn_of_changes(path, turns)
+            warn_of_changes(path, turns, SpeakingSettings.of(args))
     source = None if model is None else resolve_agents(model, None, turns)
     players = spread(source, team, args.num_agents) if source else team or []
     check_players(config, team, players)
@@ -115,8 +115,10 @@ def evaluate_protocols(
     return evaluation.run(team, players, turns, router, stop_condition)
 
 
-def _date_as_saved(args: TeamTRConfig, team: str | list[Agent] | None) -> TeamTRConfig:
-    """`args` with the date that the chat templates of a saved team printed, unless they have one."""
+def _as_saved(args: TeamTRConfig | None, team: str | list[Agent] | None) -> TeamTRConfig:
+    """`args`, by default those of a saved team, with the date that its chat templates printed, unless they have one."""
+    if args is None:
+        args = default_args(team) if isinstance(team, str) else TeamTRConfig()
     if args.template_date is None and isinstance(team, str):
         args = copy.copy(args)
         args.template_date = read_team(team).settings.template_date
@@ -168,7 +170,7 @@ class _Tables:
         check_thoughts(team.speakers, self._scorer.names)
         if self.args.use_vllm:
             refuse_processors({agent.name: agent.processing_class for agent in agents})
-            team.speak_through(Fleet(team.speakers, FleetSettings.of(self.args)))
+            team.speak_through(Fleet(team.local_speakers, FleetSettings.of(self.args)))
         try:
             yield Panel(team, self.dataset, self._scorer, self.args)
         finally:
@@ -293,5 +295,5 @@ class _Evaluation:
 def _samples_for(team: ProtocolResult | None, conversations: list[list[Message]]) -> int:
     """How many of `conversations` have about as many sampled tokens as an episode of the team; at least one."""
     assert team is not None  # `check_players` makes sure
-    tokens = [sum(len(message.ids) for message in messages) for messages in conversations]
+    tokens = [sum(message.num_tokens for message in messages) for messages in conversations]
     return max(1, round(team.tokens / statistics.fmean(tokens)))

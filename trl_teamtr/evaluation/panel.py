@@ -57,7 +57,7 @@ class Panel:
         team, conversations = self.team, []
         key = f"{self._args.seed}/{purpose}/{team.accelerator.process_index}"
         set_seed(random.Random(key).getrandbits(31))
-        with evaluating([speaker.policy.model for speaker in team.speakers]), team.accelerator.autocast():
+        with evaluating([speaker.policy.model for speaker in team.local_speakers]), team.accelerator.autocast():
             for mine, size in self._shares(tasks, purpose):
                 rollouts = team.collect([self._dataset[task] for task in mine])
                 transcripts = enumerate(rollouts.transcripts)

@@ -77,19 +77,23 @@ def spread(agents: Sequence[Agent], team: Sequence[Agent] | None, num_agents: in
         return list(agents)
     if team is not None:
         (one,) = agents
-        return [
-            dataclasses.replace(
-                one,
-                name=member.name,
-                system_prompt=member.system_prompt,
-                generation_kwargs=one.generation_kwargs or member.generation_kwargs,
-                chat_template_kwargs=one.chat_template_kwargs or member.chat_template_kwargs,
-            )
-            for member in team
-        ]
+        return [_take_place(one, member) for member in team]
     if num_agents is None or num_agents == 1:
         return list(agents)
     return [dataclasses.replace(agents[0], name=f"agent_{i + 1}") for i in range(num_agents)]
+
+
+def _take_place(one: Agent, member: Agent) -> Agent:
+    """`one` under the name and the system prompt of `member`, with its settings where it has none and they are of its kind."""
+    own: dict[str, Any] = {"name": member.name, "system_prompt": member.system_prompt}
+    if one.is_remote or member.is_remote:  # the settings of one are those of an API
+        return dataclasses.replace(one, **own)
+    return dataclasses.replace(
+        one,
+        **own,
+        generation_kwargs=one.generation_kwargs or member.generation_kwargs,
+        chat_template_kwargs=one.chat_template_kwargs or member.chat_template_kwargs,
+    )
 
 
 def seat(protocol: str, agents: Sequence[Agent], config: EvaluationConfig) -> list[Agent]:

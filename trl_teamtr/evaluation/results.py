@@ -41,7 +41,7 @@ class Episode:
     @property
     def tokens(self) -> int:
         """Number of tokens that were sampled for it."""
-        return sum(len(message.ids) for conversation in self.conversations for message in conversation)
+        return sum(message.num_tokens for conversation in self.conversations for message in conversation)
 
     @property
     def text(self) -> str:

@@ -126,11 +126,12 @@ def plan(
 
     Raises:
         `ValueError`: If prompts and messages do not fit into the contexts.
-        `NotImplementedError`: For optimizers of packages that can only be tried on a device, and with `use_vllm=True`.
+        `NotImplementedError`: For optimizers of packages that can only be tried on a device, with `use_vllm=True`, and with
+            remote members.
     """
-    _refuse_servers(args)
-    launch = _find_launch(args, launch, device_memory_gib)
     agents, mode = resolve_team(model, args, peft_config), FakeTensorMode()
+    _refuse_servers(args, agents)
+    launch = _find_launch(args, launch, device_memory_gib)
     half = AUTOCAST.get(launch.mixed_precision)
     maker = SkeletonMaker(SpeakingSettings.of(args), half if launch.zero_stage else None, mode)
     skeletons = [maker.make(agent) for agent in agents]
@@ -155,7 +156,13 @@ def plan(
     return found
 
 
-def _refuse_servers(args: TeamTRConfig):
+def _refuse_servers(args: TeamTRConfig, agents: Sequence[Agent]):
+    remote = [agent.name for agent in agents if agent.is_remote]
+    if remote:
+        raise NotImplementedError(
+            f"A plan does not know remote members, and how much the others read of {remote[0]!r}. Plan with a frozen model of this "
+            "machine in its place: the trainer takes no more with an endpoint."
+        )
     if args.use_vllm:
         raise NotImplementedError(
             "A plan does not know vLLM servers. Plan with `use_vllm=False`: the trainer takes no more with servers, and nothing "

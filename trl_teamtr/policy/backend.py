@@ -45,10 +45,16 @@ class Written:
         ids (`list[int]`): Up to and including the first that ends a message.
         logps (`list[float]`, *optional*): Log-probabilities with which they were sampled, at the temperature and before any
             truncation, in nats; `None` if they are not known.
+        thought (`str`): A thought that a server has divided from them.
+        cut (`bool`): Whether a server has ended them at a limit of length. Otherwise their last one says so.
+        tokens (`int`, *optional*): Number of tokens, if that is not their number.
     """
 
     ids: list[int]
     logps: list[float] | None = None
+    thought: str = ""
+    cut: bool = False
+    tokens: int | None = None
 
 
 class Backend(Protocol):

@@ -17,16 +17,18 @@ from ..agents.settings import SamplingSettings, SpeakingSettings
 from ..conversation.thoughts import find_parser
 from ..tools import Environments, ToolUser
 from .backend import PlainBackend
+from .participant import Participant
 from .plain_sampling import drop_sampling_defaults
 from .policy import Policy, add_scoring_head
+from .remote import make_remote_speaker
 from .speaker import Speaker
 
 
 def make_speakers(
     agents: Sequence[Agent], settings: SpeakingSettings, accelerator: Accelerator, processing_class: Any = None
-) -> list[Speaker]:
+) -> list[Participant]:
     """
-    A speaker for each of `agents`.
+    A speaker for each of `agents`; a [`RemoteSpeaker`] for those with an endpoint.
 
     Args:
         agents (`Sequence[Agent]`): The members, in team order.
@@ -35,17 +37,23 @@ def make_speakers(
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): Tokenizer of agents that have none.
     """
     members = load_members(agents, settings, processing_class)
-    return [_make_speaker(agent, settings, accelerator, len(members) == 1) for agent in members]
+    alone = len(members) == 1
+    return [
+        (make_remote_speaker if agent.is_remote else _make_speaker)(agent, settings, accelerator, alone)
+        for agent in members
+    ]
 
 
 def load_members(agents: Sequence[Agent], settings: SpeakingSettings, processing_class: Any = None) -> list[Agent]:
     """
     Copies of `agents` with their models and tokenizers. Models that are already loaded are cloned: a clone shares
-    their weights and has its own modules, so the originals are not modified.
+    their weights and has its own modules, so the originals are not modified. Remote members have none.
     """
     members = [copy.copy(agent) for agent in agents]
     load_models(members, settings, processing_class)
     for given, agent in zip(agents, members, strict=True):
+        if agent.is_remote:
+            continue
         model = agent.model
         if isinstance(model, str):
             model = load_whole_model(model, agent, settings)

@@ -1,10 +1,8 @@
 """A member of a team that speaks and scores: it needs no trainer, no dataset, no reward and no optimizer."""
 
-import copy
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,19 +11,19 @@ from transformers import PreTrainedTokenizerBase
 from ..agents.agent import Agent
 from ..agents.settings import SamplingSettings
 from ..conversation.rendering import ChatRenderer, PlainRenderer, Renderer
+from ..conversation.streaming import IncrementalText
 from ..conversation.thoughts import Reading, ThoughtParser
 from ..conversation.tool_results import ResultRenderer
 from ..conversation.transcript import Message
 from ..conversation.view import View, stack_views
 from ..tools import ToolUser
-from .backend import Backend, Request, Written
-from .drawing import Draw
+from .backend import Backend, Written
+from .participant import Begun, Participant
 from .policy import Policy
-from .processes import union
 from .scoring import sequence
 
 
-class Speaker:
+class Speaker(Participant):
     """
     An agent without a trainer: it reads transcripts, and samples and scores messages.
 
@@ -62,32 +60,16 @@ class Speaker:
         thoughts: ThoughtParser | None = None,
         tools: ToolUser | None = None,
     ):
-        self.agent, self.name = agent, agent.name
-        self.policy, self.backend, self.sampling = policy, backend, sampling
-        self.tokenizer, self.eos_token_ids = tokenizer, eos_token_ids
-        self.max_view_length = max_view_length
+        super().__init__(agent, backend, policy.accelerator, sampling, eos_token_ids, max_view_length, alone)
+        self.policy, self.tokenizer = policy, tokenizer
         self._chat_template_kwargs = chat_template_kwargs or {}
-        self._alone = alone
         self._date: str | None = None
         self._before_use = before_use
         self.thoughts, self.tools = thoughts, tools
-        self._renderers: dict[bool, Renderer] = {}
-
-    def by_itself(self) -> "Speaker":
-        """The same agent, with the same weights, in a team of its own."""
-        speaker = copy.copy(self)
-        speaker._alone, speaker._renderers = True, {}
-        return speaker
 
     @property
-    def room(self) -> int:
-        """Maximum number of tokens in its context when it begins a message."""
-        return self.max_view_length - (self.sampling.max_completion_length or 1)
-
-    def limit(self, context: list[int]) -> int:
-        """Maximum number of tokens of a message after `context`."""
-        limit = self.sampling.max_completion_length
-        return self.max_view_length - len(context) if limit is None else limit
+    def takes_conversations(self) -> bool:
+        return self.tokenizer.chat_template is not None
 
     def use(self):
         """Call `before_use`: its weights are about to be needed."""
@@ -95,16 +77,8 @@ class Speaker:
             self._before_use()
 
     def fix_date(self, date: str | None):
-        """Let its chat template print `date`, a `YYYY-MM-DD`, from now on; today for `None`."""
         self._date = date
         self._renderers.clear()
-
-    def renderer_for(self, prompt: str | list[dict]) -> Renderer:
-        """The renderer for a rollout of `prompt`."""
-        chat = not isinstance(prompt, str)
-        if chat not in self._renderers:
-            self._renderers[chat] = self._make_renderer(chat)
-        return self._renderers[chat]
 
     def _make_renderer(self, chat: bool) -> Renderer:
         system_prompt, kwargs = self.agent.system_prompt, self._chat_template_kwargs
@@ -115,44 +89,11 @@ class Speaker:
             )
         return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone)
 
-    def speak(self, contexts: list[list[int]], beginnings: Sequence[tuple[int, ...]] | None = None) -> list[Message]:
-        """
-        Sample one message for each context with the current weights.
+    def incremental_text(self, context: list[int]) -> IncrementalText:
+        return IncrementalText(self.tokenizer, lambda ids, said: self.read(ids, said, context).answer)
 
-        Args:
-            contexts (`list[list[int]]`): Token ids. All processes call this together; one may pass none.
-            beginnings (`list[tuple[int]]`, *optional*): For each context the ids that its message begins with.
-        """
-        (messages,) = speak_together([self.begin(contexts, beginnings)])
-        return messages
-
-    def begin(
-        self,
-        contexts: list[list[int]],
-        beginnings: Sequence[tuple[int, ...]] | None = None,
-        draws: Sequence[Draw | None] | None = None,
-    ) -> "Begun":
-        """
-        The messages of [`~Speaker.speak`] as far as they go, with requests for the rest. `draws` says of each how it is
-        drawn, if apart from the others.
-        """
-        draws = draws if draws is not None else [None] * len(contexts)
-        caps = [None if draw is None else draw.max_tokens for draw in draws]
-        own = [self.limit(context) for context in contexts]
-        limits = [limit if cap is None else min(limit, cap) for limit, cap in zip(own, caps, strict=True)]
-        ends = set(self.eos_token_ids)
-        ids: list[tuple[int, ...]] = list(beginnings) if beginnings is not None else [()] * len(contexts)
-        unfinished = [i for i, own in enumerate(ids) if len(own) < limits[i] and not (own and own[-1] in ends)]
-        requests = [
-            Request(self.name, contexts[i] + list(ids[i]), limits[i] - len(ids[i]), draws[i]) for i in unfinished
-        ]
-        return Begun(self, contexts, ids, unfinished, requests)
-
-    def finish(self, begun: "Begun", new: Sequence[Written]) -> list[Message]:
-        """
-        The messages that `begun` has begun, with what was sampled for its requests. Those of an agent with tools are not read, since
-        they may go on ([`~Speaker.read_again`]).
-        """
+    def finish(self, begun: Begun, new: Sequence[Written]) -> list[Message]:
+        # Messages of an agent with tools may go on, and are read once they do not
         ends, ids = set(self.eos_token_ids), list(begun.ids)
         logps: list[tuple[float, ...] | None] = [None] * len(ids)
         for i, written in zip(begun.unfinished, new, strict=True):
@@ -215,44 +156,3 @@ class Speaker:
 
 def _leave_unread(ids: Sequence[int], text: str, context: list[int]) -> Reading:
     return Reading("")
-
-
-@dataclass
-class Begun:
-    """
-    Messages of an agent in one turn, some of them not yet finished.
-
-    Args:
-        speaker ([`Speaker`]): The agent.
-        contexts (`list[list[int]]`): What each message is an answer to.
-        ids (`list[tuple[int]]`): The beginning of each message; empty for one that is sampled whole.
-        unfinished (`list[int]`): Which of them are to be continued.
-        requests (`list[Request]`): For each of those, what is to be sampled.
-    """
-
-    speaker: Speaker
-    contexts: list[list[int]]
-    ids: list[tuple[int, ...]]
-    unfinished: list[int]
-    requests: list[Request]
-
-
-def speak_together(turn: Sequence[Begun]) -> list[list[Message]]:
-    """
-    Finish the messages of agents that share a backend, in one call of it.
-
-    Args:
-        turn (`Sequence[Begun]`): At least one. All processes call this together, for the same agents.
-
-    Returns:
-        `list[list[Message]]`: For each of `turn` its messages.
-    """
-    backend, accelerator = turn[0].speaker.backend, turn[0].speaker.policy.accelerator
-    requests, new = [request for begun in turn for request in begun.requests], list[Written]()
-    if union(accelerator, {True} if requests else set()):
-        new = backend.generate(requests)
-    if len(new) != len(requests):
-        names = ", ".join(repr(begun.speaker.name) for begun in turn)
-        raise RuntimeError(f"The backend of {names} was given {len(requests)} requests and wrote {len(new)} messages.")
-    answers = iter(new)
-    return [begun.speaker.finish(begun, [next(answers) for _ in begun.requests]) for begun in turn]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from huggingface_hub import ModelCard
 
+from ..policy.participant import Participant
 from ..policy.speaker import Speaker
 
 
@@ -25,13 +26,16 @@ print(team.chat("..."))
 """
 
 
-def describe_team(path: str, speakers: Sequence[Speaker], repository: str | None):
+def describe_team(path: str, speakers: Sequence[Participant], repository: str | None):
     """Replace the quick start of a single model, in the card that TRL wrote to `path`, by the team."""
     card = ModelCard.load(path)
     lines = []
     for speaker in speakers:
-        model, frozen = speaker.policy.model, "" if speaker.agent.trainable else ", frozen"
-        lines.append(f"- `{speaker.name}`: `{model.config._name_or_path or type(model).__name__}`{frozen}")
+        if isinstance(speaker, Speaker):
+            model, note = speaker.policy.model, "" if speaker.agent.trainable else ", frozen"
+            lines.append(f"- `{speaker.name}`: `{model.config._name_or_path or type(model).__name__}`{note}")
+        else:
+            lines.append(f"- `{speaker.name}`: `{speaker.agent.model}` at {speaker.agent.endpoint}, frozen")
     where = "Each agent is a model (or adapter) in the directory of its name"
     if len(speakers) == 1:
         where = "The agent is the model (or adapter) in this directory"

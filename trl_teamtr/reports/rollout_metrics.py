@@ -40,7 +40,7 @@ def measure_rollouts(
     calls = [failed for m in messages if m.agent == name for use in m.tool_uses for failed in use.failed]
     counts = {
         "messages": len(messages),
-        "tokens": sum(len(message.ids) for message in messages),
+        "tokens": sum(message.num_tokens for message in messages),
         "cut": rollouts.num_cut,
         "full": len(rollouts.full),
         "read": sum(len(view.prompt_ids) for view in views),

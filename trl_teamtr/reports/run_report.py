@@ -1,6 +1,7 @@
 """`report.html`: what a run has done and said, in one file that opens without the internet."""
 
 import json
+import logging
 import os
 import re
 from importlib import resources
@@ -12,6 +13,9 @@ from ..agents.team_file import ARGS_FILE, TEAM_FILE
 from .log_file import LOG_FILE
 from .run_totals import sum_up
 from .transcript_log import TRANSCRIPT_FILE
+
+
+logger = logging.getLogger(__name__)
 
 
 REPORT_FILE = "report.html"
@@ -52,6 +56,14 @@ def make_report(run: str, team: dict[str, Any] | None = None, config: dict[str, 
         file.write(render(data))
     os.replace(f"{path}.tmp", path)
     return path
+
+
+def try_report(folder: str, team: dict[str, Any], args: dict[str, Any]):
+    """[`make_report`], or a warning: a trained team, which is not saved yet, is worth more than its report."""
+    try:
+        make_report(folder, team, args)
+    except Exception as error:
+        logger.warning(f"No report was written: {error!r}. `trl-teamtr report {folder}` tries it again.")
 
 
 def collect(run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from transformers.integrations import WandbCallback
-from transformers.trainer_callback import CallbackHandler
 
 
 class OfflineWandbCallback(WandbCallback):
@@ -44,11 +43,3 @@ class OfflineWandbCallback(WandbCallback):
                 stacklevel=2,
             )
             super().setup(args, state, model, **kwargs)
-
-
-def go_offline_without_server(handler: CallbackHandler, describe: Callable[[], dict[str, Any]]):
-    """Replace a plain W&B callback, if the callbacks contain one, by an [`OfflineWandbCallback`]."""
-    handler.callbacks = [
-        OfflineWandbCallback(describe) if type(callback) is WandbCallback else callback
-        for callback in handler.callbacks
-    ]

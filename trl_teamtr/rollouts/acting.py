@@ -6,8 +6,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from ..conversation.transcript import ToolUse, Transcript
+from ..policy.participant import Participant
 from ..policy.processes import union
-from ..policy.speaker import Speaker
 from ..tools import Done, Environments, World, calls_of
 from ..tools.worlds import REBUILD, TEAM
 
@@ -17,12 +17,12 @@ class Acting:
     Opens the environments of rollouts, and brings them into the state that a rollout has reached.
 
     Args:
-        speakers (`Sequence[Speaker]`): The team.
+        speakers (`Sequence[Participant]`): The team.
         environments ([`Environments`], *optional*): Those of its rollouts.
         accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], environments: Environments | None, accelerator: Accelerator):
+    def __init__(self, speakers: Sequence[Participant], environments: Environments | None, accelerator: Accelerator):
         self.environments = environments
         self._speakers, self._accelerator = {speaker.name: speaker for speaker in speakers}, accelerator
 

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..conversation.transcript import Message, ToolUse, Transcript
 from ..maths.block_verification import whole_probabilities
+from ..policy.participant import Participant
 from ..policy.processes import union
 from ..policy.speaker import Speaker
 from ..policy.transforms import sampling_transforms
@@ -27,7 +28,8 @@ class Drafts:
     Messages before the updated agent's first turn already have the distribution of the updated team. Later ones are
     generated again or, with `speculative`, are drafts: block verification keeps as much of each as the new
     distribution allows, and what follows a cut is resampled. A message whose author and context are both unchanged is
-    kept without verification.
+    kept without verification. So is a message of a remote member, whose log-probabilities are not known, if its own context
+    is what it was; otherwise it is generated again.
 
     Each message has the distribution of its author's weights and context at its last verification. For the updated
     agent these weights are in `snapshot`, for others they are the current ones. The contexts are in `rollouts`.
@@ -82,7 +84,7 @@ class Drafts:
 
     def verify(
         self,
-        speaker: Speaker,
+        speaker: Participant,
         contexts: dict[int, list[int]],
         rollouts: Rollouts,
         numbers: dict[int, int] | None = None,
@@ -92,7 +94,7 @@ class Drafts:
         a segment.
 
         Args:
-            speaker (`Speaker`): Who speaks. All processes call this together.
+            speaker (`Participant`): Who speaks. All processes call this together.
             contexts (`dict[int, list[int]]`): For each row in which it speaks, the ids of its current context.
             rollouts (`Rollouts`): The new rollouts, whose counters are updated.
             numbers (`dict[int, int]`, *optional*): For each row, which segment of the message is next; the first if not given.
@@ -109,15 +111,20 @@ class Drafts:
                 len(rollouts.transcripts[row].messages) < self._standing[row] or speaker.name != self._updated
             ):
                 kept[row] = draft
-            else:
+            elif speaker.name != self._updated and contexts[row] == self._old_context(
+                speaker.name, row, rollouts.transcripts[row], numbers[row]
+            ):
+                kept[row] = draft  # its law is what it was, whatever has changed that it does not read
+            elif isinstance(speaker, Speaker):
                 to_check[row] = draft
-        whole = self._decide_known(speaker, to_check, rollouts, numbers)
-        cut = {row for row in whole if not whole[row]}
-        kept |= {row: as_kept(to_check.pop(row)) for row in whole if whole[row]}
-        if self._speculative and union(speaker.policy.accelerator, {True} if to_check else set()):
-            checked, begun = self._check(speaker, to_check, cut, contexts, rollouts, numbers)
-            kept |= checked
-        rollouts.tokens_kept += sum(len(message.ids) for message in kept.values())
+        if isinstance(speaker, Speaker):
+            whole = self._decide_known(speaker, to_check, rollouts, numbers)
+            cut = {row for row in whole if not whole[row]}
+            kept |= {row: as_kept(to_check.pop(row)) for row in whole if whole[row]}
+            if self._speculative and union(speaker.accelerator, {True} if to_check else set()):
+                checked, begun = self._check(speaker, to_check, cut, contexts, rollouts, numbers)
+                kept |= checked
+        rollouts.tokens_kept += sum(message.num_tokens for message in kept.values())
         rollouts.tokens_kept += sum(len(ids) - 1 for ids in begun.values())  # the last one is sampled
         rollouts.tokens_decoded += len(begun)
         return kept, begun

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from ..conversation.thoughts import Reading
 from ..conversation.transcript import Message, ToolUse
 from ..policy.drawing import Draw
-from ..policy.speaker import Begun, Speaker
-from ..tools import calls_of
+from ..policy.participant import Begun, Participant
+from ..policy.speaker import Speaker
+from ..tools import ToolUser, calls_of
 from .acting import Acting
 from .drafts import Drafts
 from .rollouts import Rollouts
@@ -52,7 +53,7 @@ class Part:
     The part of one speaker in a turn. Without tools a message is one segment; with them it goes on after every call.
 
     Args:
-        speaker ([`Speaker`]): The agent. All processes make its part together.
+        speaker ([`Participant`]): The agent. All processes make its part together.
         rows (`Sequence[int]`): The rows in which it speaks.
         rollouts ([`Rollouts`]): To which its messages are appended.
         acting ([`Acting`]): Brings environments into the state that a rollout has reached.
@@ -62,7 +63,7 @@ class Part:
 
     def __init__(
         self,
-        speaker: Speaker,
+        speaker: Participant,
         rows: Sequence[int],
         rollouts: Rollouts,
         acting: Acting,
@@ -102,28 +103,31 @@ class Part:
         said = dict(zip(self._to_speak, spoken, strict=True))
         for row in list(self._open):
             if row in said:
-                self._rollouts.tokens_decoded += len(said[row].ids) - len(self._beginnings.get(row, ()))
+                self._rollouts.tokens_decoded += said[row].num_tokens - len(self._beginnings.get(row, ()))
             self._append(row, said[row] if row in said else self._kept[row])
 
     def _append(self, row: int, segment: Message):
-        message, view = self._open[row], self._views[row]
-        reading = None if self.speaker.tools is None else self.speaker.read_again(segment.ids, view.context)
-        if reading is not None:
+        message, view, speaker, goes_on = self._open[row], self._views[row], self.speaker, False
+        if isinstance(speaker, Speaker) and speaker.tools is not None:
+            reading = speaker.read_again(segment.ids, view.context)
             segment = dataclasses.replace(segment, text=reading.answer, thought=reading.thought)
-        view.write(segment.ids, segment.logps, goes_on=bool(message.segments))
-        message.segments.append(segment)
-        if reading is None or not self._use_tools(row, reading):
-            shows_tools = self.speaker.tools is not None and self.speaker.tools.shows_tools
+            view.write(segment.ids, segment.logps, goes_on=bool(message.segments))
+            message.segments.append(segment)
+            goes_on = self._use_tools(speaker, speaker.tools, row, reading)
+        else:
+            view.write(segment.ids, segment.logps)
+            message.segments.append(segment)
+        if not goes_on:
+            shows_tools = speaker.tools is not None and speaker.tools.shows_tools
             self._rollouts.transcripts[row].messages.append(self._open.pop(row).close(shows_tools))
 
-    def _use_tools(self, row: int, reading: Reading) -> bool:
+    def _use_tools(self, speaker: Speaker, tools: ToolUser, row: int, reading: Reading) -> bool:
         """Execute the calls of a segment, and let its author read the results; `False` if it calls nothing, or must not."""
-        tools, message, view = self.speaker.tools, self._open[row], self._views[row]
-        assert tools is not None  # only then is a segment read
+        message, view = self._open[row], self._views[row]
         segment, number = message.segments[-1], len(message.uses)
         if not reading.calls or not segment.finished or number >= tools.max_uses:
             return False
-        renderer = self.speaker.results_for(self._rollouts.transcripts[row].prompt)
+        renderer = speaker.results_for(self._rollouts.transcripts[row].prompt)
         if len(reading.calls) > 1 and not renderer.takes_several:
             reading = dataclasses.replace(reading, calls=reading.calls[:1], fault="one call at a time")
         names = [call.name for call in reading.calls]

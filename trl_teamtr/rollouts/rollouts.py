@@ -9,6 +9,7 @@ import torch
 
 from ..conversation.transcript import Message, Transcript
 from ..conversation.view import View
+from ..policy.participant import Participant
 from ..policy.speaker import Speaker
 
 
@@ -50,12 +51,12 @@ class Rollouts:
         completions, masks = [view.completion_ids for view in views], [view.mask for view in views]
         return [view.prompt_ids for view in views], completions, masks, [view.logps for view in views]
 
-    def read(self, speaker: Speaker, row: int) -> bool:
+    def read(self, speaker: Participant, row: int) -> bool:
         """Update the view of `speaker` in a row; `False` if it has no room to answer."""
         transcript = self.transcripts[row]
         return self.views[speaker.name][row].read(transcript, speaker.renderer_for(transcript.prompt), speaker.room)
 
-    def write(self, speaker: Speaker, row: int, message: Message):
+    def write(self, speaker: Participant, row: int, message: Message):
         """Append a message of `speaker` to a row, and to its view of it."""
         transcript, view = self.transcripts[row], self.views[speaker.name][row]
         transcript.messages.append(message)
@@ -65,11 +66,12 @@ class Rollouts:
             view.write(message.ids[start:end], logps, goes_on=number > 0)
             if number < len(message.tool_uses):
                 use = message.tool_uses[number]
+                assert isinstance(speaker, Speaker)  # no other has tools
                 names, results = [call.name for call in use.calls], speaker.results_for(transcript.prompt)
                 view.hear(*results.encode(names, use.results, message.ids[start:end]))
 
 
-def replay(transcripts: list[Transcript], speakers: Sequence[Speaker]) -> Rollouts:
+def replay(transcripts: list[Transcript], speakers: Sequence[Participant]) -> Rollouts:
     """
     Rollouts of `transcripts` with every author's view of their messages, as the turn loop would have made them.
 

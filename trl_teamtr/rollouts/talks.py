@@ -133,13 +133,12 @@ class Talk:
         if self._listen is None:
             return self._wishes.of_turn(turn, lambda token: not self.cancelled, segment)
         listen, speaker, context = self._listen, self._speakers[name], self._rollouts.views[name][0].context
-        text = IncrementalText(speaker.tokenizer, lambda ids, said: speaker.read(ids, said, context).answer)
-        self._text = text
+        text = self._text = speaker.incremental_text(context)
         if segment == 0:
             listen(Piece(name, turn, ""))
 
         def hear(token: int) -> bool:
-            piece = text.add(token)
+            piece = "" if text is None else text.add(token)
             if piece and not self.cancelled:
                 listen(Piece(name, turn, piece))
             return not self.cancelled
@@ -152,8 +151,9 @@ class Talk:
             self.next = None
             return
         message = self.transcript.messages[-1]
-        if self._listen is not None and self._text is not None:
-            rest = self._text.rest(message.text)
+        if self._listen is not None:
+            # Of a member that is not heard token by token, all of it
+            rest = message.text if self._text is None else self._text.rest(message.text)
             if rest:
                 self._listen(Piece(message.agent, len(self.transcript.messages) - 1, rest))
             self._listen(message)

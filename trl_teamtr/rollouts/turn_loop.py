@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from ..conversation.prompts import check_prompt
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Message, Transcript
+from ..policy.participant import Participant, speak_together
 from ..policy.processes import union
-from ..policy.speaker import Speaker, speak_together
 from ..tools import Environments
 from .acting import Acting
 from .drafts import Drafts
@@ -27,7 +27,7 @@ class TurnLoop:
     generation under ZeRO-3 is a collective.
 
     Args:
-        speakers (`Sequence[Speaker]`): The team, in team order.
+        speakers (`Sequence[Participant]`): The team, in team order.
         rules ([`RolloutRules`]): Who speaks, and when a rollout ends.
         accelerator ([`~accelerate.Accelerator`]): For the agreement between processes.
         environments ([`Environments`], *optional*): Those on which the speakers act.
@@ -38,7 +38,7 @@ class TurnLoop:
 
     def __init__(
         self,
-        speakers: Sequence[Speaker],
+        speakers: Sequence[Participant],
         rules: RolloutRules,
         accelerator: Accelerator,
         environments: Environments | None = None,
@@ -152,9 +152,9 @@ def private_prompts(row: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in (row.get("agent_prompts") or {}).items() if text}
 
 
-def share_backends(speakers: Sequence[Speaker]) -> list[list[Speaker]]:
+def share_backends(speakers: Sequence[Participant]) -> list[list[Participant]]:
     """`speakers`, those with one backend together; otherwise in their order."""
-    groups: dict[int, list[Speaker]] = {}
+    groups: dict[int, list[Participant]] = {}
     for speaker in speakers:
         groups.setdefault(id(speaker.backend), []).append(speaker)
     return list(groups.values())

@@ -49,7 +49,7 @@ def whole_answer(heading: Heading, talks: list[Talk]) -> dict[str, Any]:
 def usage(talks: list[Talk]) -> dict[str, int]:
     """Tokens of the prompt, as the first speaker reads it, and of all messages of all agents."""
     read = sum(talk.prompt_length for talk in talks[:1])
-    written = sum(len(message.ids) for talk in talks for message in talk.transcript.messages)
+    written = sum(message.num_tokens for talk in talks for message in talk.transcript.messages)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
@@ -115,6 +115,6 @@ def _describe(message: Message) -> dict[str, Any]:
         "role": "assistant",
         "name": message.agent,
         "content": message.text,
-        "tokens": len(message.ids),
+        "tokens": message.num_tokens,
         "finished": message.finished,
     }

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from ..conversation.transcript import Message
+from ..policy.remote import RemoteMemberError
 from ..rollouts.talks import Piece, Talk
 from ..team import Team
 from .answers import Heading
@@ -102,6 +103,10 @@ def _as_api_error(error: Exception) -> APIError:
     if isinstance(error, ValueError):  # of the prompt: too long, or refused by a template
         long = "has room for" in str(error)
         return wrong(str(error), "messages", "context_length_exceeded" if long else None)
+    if isinstance(error, RemoteMemberError):
+        return APIError(
+            502, "A remote member of the team has not answered. The server's log has more.", "server_error"
+        )
     return APIError(
         500, f"The team has failed with {type(error).__name__}. The server's log has more.", "server_error"
     )

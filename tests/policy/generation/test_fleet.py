@@ -11,7 +11,7 @@ from vllm_teams import lora_team, make_fleet, save_base, speakers_of
 from trl_teamtr import Agent
 from trl_teamtr.policy.backend import Request
 from trl_teamtr.policy.generation.client import ServerClient
-from trl_teamtr.policy.speaker import speak_together
+from trl_teamtr.policy.participant import speak_together
 
 
 CONTEXTS = [[2], [0, 2], [2, 2, 0, 2], [0], [2, 0]]
