@@ -109,7 +109,15 @@ def test_tokens_are_those_that_the_endpoint_has_counted():
     assert backend.read_answer(answer({"content": "long"}, usage=None)).tokens is None
 
 
-@pytest.mark.parametrize("given", [{}, {"choices": []}, {"choices": [{}]}, {"choices": None}, answer({"content": 3})])
+NOTHING = [{}, {"choices": []}, {"choices": [{}]}, {"choices": None}, answer("a"), answer({"content": 3})]
+NOTHING += [
+    answer({"content": ["a"]}),
+    answer({"content": [{"type": "text"}]}),
+    answer({"content": "a", "reasoning": 3}),
+]
+
+
+@pytest.mark.parametrize("given", NOTHING)
 def test_what_is_no_chat_completion_is_told(given):
     with pytest.raises(RemoteMemberError, match="what is no chat completion"):
         backend_of(Agent("y", endpoint="http://host/v1", model="m")).read_answer(given)
