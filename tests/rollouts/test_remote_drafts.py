@@ -115,3 +115,23 @@ def test_where_its_context_has_changed_it_is_asked_again_with_what_is_said_now(t
         for before, after in zip(old.transcripts, new.transcripts, strict=True)
         if before.messages[0].text != after.messages[0].text
     )
+
+
+def test_what_it_does_not_read_may_change_and_its_message_stays(tmp_path, monkeypatch, endpoint):
+    """Of the other agent, "u" ends a private thought: the remote member reads what follows, which is the same more often."""
+    team = [*make_team(1), remote_agent(endpoint)]
+    team[0].thinking_end = "u"
+    case = Case(tmp_path, 2, 1, "round_robin", "none", "speculative", team)
+    enumerate_with(endpoint, "y", monkeypatch)
+    answer_directly(endpoint, monkeypatch)
+    old = case.rollouts(2000)
+    case.update(0, seed=0, scale=0.6)
+    endpoint.bodies.clear()
+    new = case.rollouts(2000)
+    assert p_value(count(new), case.law(monkeypatch)) > 1e-3
+    first = [
+        (before.messages[0], after.messages[0]) for before, after in zip(old.transcripts, new.transcripts, strict=True)
+    ]
+    changed = sum(before.ids != after.ids for before, after in first)
+    heard = sum(before.text != after.text for before, after in first)
+    assert len(endpoint.bodies) == heard < 0.9 * changed

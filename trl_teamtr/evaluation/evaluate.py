@@ -95,7 +95,7 @@ def evaluate_protocols(
     check_launch(args)
     turns = TurnTaking.of(args)
     if isinstance(team, str):
-        path, team = team, load_team(team)
+        path, team = team, load_team(team, trust_remote_code=args.trust_remote_code)
         refuse_environment(path)
         if "team" in config.protocols:
             warn_of_changes(path, turns, SpeakingSettings.of(args))

@@ -12,7 +12,7 @@ from trl_teamtr.agents.settings import SamplingSettings
 from trl_teamtr.conversation.turn_rendering import END, encode_text, encode_turns
 from trl_teamtr.policy.backend import Request
 from trl_teamtr.policy.drawing import Draw
-from trl_teamtr.policy.remote import RemoteMemberError
+from trl_teamtr.policy.remote import RemoteMemberError, chat_backend
 from trl_teamtr.policy.remote.chat_backend import RemoteBackend
 from trl_teamtr.policy.remote.endpoint import EndpointClient
 
@@ -109,7 +109,15 @@ def test_tokens_are_those_that_the_endpoint_has_counted():
     assert backend.read_answer(answer({"content": "long"}, usage=None)).tokens is None
 
 
-@pytest.mark.parametrize("given", [{}, {"choices": []}, {"choices": [{}]}, {"choices": None}, answer({"content": 3})])
+NOTHING = [{}, {"choices": []}, {"choices": [{}]}, {"choices": None}, answer("a"), answer({"content": 3})]
+NOTHING += [
+    answer({"content": ["a"]}),
+    answer({"content": [{"type": "text"}]}),
+    answer({"content": "a", "reasoning": 3}),
+]
+
+
+@pytest.mark.parametrize("given", NOTHING)
 def test_what_is_no_chat_completion_is_told(given):
     with pytest.raises(RemoteMemberError, match="what is no chat completion"):
         backend_of(Agent("y", endpoint="http://host/v1", model="m")).read_answer(given)
@@ -121,3 +129,19 @@ def test_after_a_failure_nothing_more_is_asked_for():
         with pytest.raises(RemoteMemberError, match="status 400"):
             backend.generate([Request("y", CONTEXT, 2)] * 50)
         assert len(server.bodies) == 1
+
+
+def test_what_fails_on_another_process_is_raised_here_too(monkeypatch):
+    told = []
+
+    def union(accelerator, items):
+        told.append(items)
+        return items | {"It failed there."}
+
+    monkeypatch.setattr(chat_backend, "union", union)
+    with answering() as server:
+        with pytest.raises(RemoteMemberError, match="It failed there."):
+            backend_of(remote_agent(server)).generate([Request("y", CONTEXT, 2)])
+        with pytest.raises(RemoteMemberError, match="It failed there."):
+            backend_of(remote_agent(server)).generate([])  # a process without a row takes part
+    assert told == [set(), set()]

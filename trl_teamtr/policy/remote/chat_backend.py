@@ -119,12 +119,12 @@ class RemoteBackend:
             choice = answer["choices"][0]
             message = choice["message"]
             content = message.get("content")
+            if isinstance(content, list):  # parts, of which some endpoints make a message
+                content = "".join(part["text"] for part in content if part["type"] == "text")
             thought = message.get("reasoning_content") or message.get("reasoning") or ""
             used = (answer.get("usage") or {}).get("completion_tokens")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._client.unreadable(str(answer)) from error
-        if isinstance(content, list):  # parts, of which some endpoints make a message
-            content = "".join(part["text"] for part in content if part.get("type") == "text")
         text = content if content is not None else message.get("refusal") or ""
         if not isinstance(text, str) or not isinstance(thought, str):
             raise self._client.unreadable(str(answer))
