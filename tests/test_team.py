@@ -262,6 +262,7 @@ def test_a_saved_team_is_in_evaluation_mode_and_of_format_2(tmp_path):
     assert content["format"] == 2 and content["conversational"] is False
     assert content["sampling"]["max_completion_length"] == 2 and content["agents"][0]["dtype"] == "float32"
     assert content["versions"].keys() == {"trl-teamtr", "trl", "transformers", "peft", "accelerate", "torch"}
+    assert content["machine"].keys() == {"system", "python", "cpu_cores", "memory_gib", "gpus"}
 
 
 def test_a_team_of_format_1_still_loads(tmp_path):
