@@ -24,7 +24,7 @@ from .rollouts.drafts import Drafts
 from .rollouts.listening import StreamedMessage, listen_to
 from .rollouts.rollouts import Rollouts
 from .rollouts.talks import Piece, Talk, Wishes
-from .rollouts.turn_loop import TurnLoop
+from .rollouts.turn_loop import TurnLoop, share_backends
 
 
 class Team:
@@ -160,10 +160,15 @@ class Team:
         for speaker in self.speakers:
             speaker.backend = backend
 
+    def rest(self):
+        """Let the agents' backends leave the device to the training, until an agent next speaks."""
+        for together in share_backends(self.speakers):
+            together[0].backend.rest()
+
     def close(self):
         """Release what the agents' backends hold outside this process, until an agent next speaks."""
-        for backend in {id(speaker.backend): speaker.backend for speaker in self.speakers}.values():
-            backend.close()
+        for together in share_backends(self.speakers):
+            together[0].backend.close()
 
     def resample(self, drafts: Drafts) -> Rollouts:
         """Resample the rollouts of `drafts` with the current weights, keeping what may be kept."""

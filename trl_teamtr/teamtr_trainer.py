@@ -155,8 +155,8 @@ class TeamTRTrainer(LeadTrainer):
         rules = make_rules(TurnTaking.of(args), names, **resolve_code(model, router, stop_condition))
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
+        preflight.check_vllm(args)
         load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
-
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
         check_trust(reward_funcs, reward_processing_classes, lead, args)
         common: dict[str, Any] = {"train_dataset": train_dataset, "quantization_config": quantization_config}
@@ -196,6 +196,7 @@ class TeamTRTrainer(LeadTrainer):
             self._begin_update(agent, rows)
             # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
             rollouts = self.resampler.rollouts(rows)
+            self.team.rest()
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             batch = agent._generate_and_score_completions(rows, rollouts)

@@ -76,8 +76,9 @@ class Agent:
         reward_weights (`list[float]`, *optional*):
             Their weights; 1 each if not given.
         vllm_server_base_url (`str`, *optional*):
-            With `use_vllm=True`, the vLLM server of this agent. Defaults to that of the config, which agents with adapters
-            on one base share. An agent that trains all its weights needs a server of its own. It is not saved.
+            With `use_vllm=True, vllm_mode="server"`, the vLLM server of this agent. Defaults to that of the config, which
+            agents with adapters on one base share. An agent that trains all its weights needs a server of its own. It is not
+            saved.
         base_model (`dict`, *optional*):
             The `id` and the `revision` of what the weights of a saved agent were made from. [`load_team`] sets it.
 

@@ -128,7 +128,7 @@ def plan(
         `ValueError`: If prompts and messages do not fit into the contexts.
         `NotImplementedError`: For optimizers of packages that can only be tried on a device, and with `use_vllm=True`.
     """
-    _refuse_servers(args)
+    _refuse_vllm(args)
     launch = _find_launch(args, launch, device_memory_gib)
     agents, mode = resolve_team(model, args, peft_config), FakeTensorMode()
     half = AUTOCAST.get(launch.mixed_precision)
@@ -155,11 +155,16 @@ def plan(
     return found
 
 
-def _refuse_servers(args: TeamTRConfig):
-    if args.use_vllm:
+def _refuse_vllm(args: TeamTRConfig):
+    if args.use_vllm and args.vllm_mode == "server":
         raise NotImplementedError(
             "A plan does not know vLLM servers. Plan with `use_vllm=False`: the trainer takes no more with servers, and nothing "
             "for generation. A server tells when it starts how much its GPU has left for keys and values."
+        )
+    if args.use_vllm:
+        raise NotImplementedError(
+            "A plan does not know vLLM engines. Plan with `use_vllm=False`, and add `vllm_gpu_memory_utilization` of the device for "
+            "each engine; with `vllm_enable_sleep_mode=True` while agents speak, and not in updates."
         )
 
 
