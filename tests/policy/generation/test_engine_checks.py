@@ -42,7 +42,7 @@ def test_an_engine_is_made_for_its_agents(base):
     assert (found["max_loras"], found["max_lora_rank"], found["enable_lora"]) == (3, 8, True)
     assert found["max_num_seqs"] == 24 and found["gpu_memory_utilization"] == 0.3
     assert found["logprobs_mode"] == "processed_logprobs" and found["generation_config"] == "vllm"
-    assert found["enable_chunked_prefill"] is False  # on a CPU
+    assert found["enable_chunked_prefill"] is False and found["enforce_eager"] is True  # on a CPU
     whole = engine_arguments(speakers_of([Agent("w", base, trust_remote_code=True)]), settings(max_length=256))
     assert whole["max_model_len"] == 256 and whole["trust_remote_code"] and "enable_lora" not in whole
 

@@ -107,8 +107,9 @@ def engine_arguments(speakers: Sequence[Speaker], settings: EngineSettings) -> d
         adapters = {"enable_lora": True, "max_lora_rank": start.max_lora_rank, "max_loras": start.num_agents}
         arguments |= adapters
     if speakers[0].policy.accelerator.device.type == "cpu":
-        # Where vLLM 0.32 splits a prompt, it takes back a random number, which a generator of a CPU cannot do
-        arguments["enable_chunked_prefill"] = False
+        # Where vLLM 0.32 splits a prompt, it takes back a random number, which a generator of a CPU cannot do. And a CPU is for
+        # trying, which compilation would delay by most of a minute
+        arguments |= {"enable_chunked_prefill": False, "enforce_eager": True}
     else:
         arguments["max_num_batched_tokens"] = max(4096, settings.rows)  # TRL's: vLLM's own takes more of a small share
     return arguments
