@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from fake_vllm import transform
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, set_seed
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from trl_teamtr.policy.generation import vllm_package
 
@@ -38,6 +39,14 @@ class FakeLoRARequest:
     lora_path: str
 
 
+def load_model(path: str) -> torch.nn.Module:
+    """A model that is whole under ZeRO-3 too, where `from_pretrained` would shard it; vLLM has classes of its own."""
+    config = AutoConfig.from_pretrained(path)
+    model = AutoModelForCausalLM._model_mapping[type(config)](config)
+    model.load_state_dict(load_file(os.path.join(path, "model.safetensors")))
+    return model.float().eval()
+
+
 class FakeLLM:
     """
     One engine.
@@ -61,7 +70,7 @@ class FakeLLM:
         set_seed(seed)  # as vLLM does
         assert os.environ["WORLD_SIZE"] and os.environ["RANK"] and os.environ["MASTER_PORT"] != ""
         self.model_path, self.arguments, self.environment = model, arguments, dict(os.environ)
-        self.base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        self.base = load_model(model)
         self.llm_engine = self
         self.asleep, self.naps, self.reloads, self.held = False, 0, 0, 0
         self.adapters, self.paths, self.loads, self.batches = {}, {}, [], []
