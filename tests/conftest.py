@@ -30,6 +30,7 @@ SLOW = (
     "maths/test_bounds.py",
     "maths/test_evaluation_metrics.py::test_interval",
     "maths/test_occupancy.py",
+    "policy/generation/test_engine_fleet.py::test_messages_have_the_law",
     "policy/generation/test_fleet.py::test_messages_have_the_law",
     "reports/test_wandb_fallback.py",
     "returns/test_rewards.py::test_run_is_resumed",
@@ -46,6 +47,7 @@ SLOW = (
     "tasks/tau2/test_tau2_reward.py",
     "test_architecture.py::test_floors",
     "test_benchmarks.py",
+    "test_colocated_training.py",
     "test_distribution.py",
     "test_family_sweep.py",
     "test_grpo_parity.py",
@@ -66,6 +68,7 @@ NIGHTLY = (
     ("distributed/test_engines.py", "[zero1"),
     ("distributed/test_engines.py", "[zero3_offload"),
     ("distributed/test_remote_processes.py", "fail_together"),
+    ("distributed/test_colocated_processes.py", "zero"),
     ("distributed/test_vllm_processes.py", "zero"),
     ("distributed/test_vllm_processes.py", "[None"),
     ("distributed/test_configs.py", "as_it_is["),
@@ -77,6 +80,9 @@ NIGHTLY = (
     ("cli/test_scripts.py", "what_is_missing[fields2"),
     ("maths/test_bounds.py", "turns_of_the_updated_agent_count"),
     ("reports/test_wandb_fallback.py", "server_cannot_be_reached"),
+    ("policy/generation/test_engine_fleet.py", "verified_against[min_p]"),
+    ("policy/generation/test_engine_fleet.py", "verified_against[truncated]"),
+    ("policy/generation/test_engine_fleet.py", "verified_against[temperature]"),
     ("policy/generation/test_fleet.py", "verified_against[min_p]"),
     ("policy/generation/test_fleet.py", "verified_against[truncated]"),
     ("policy/generation/test_fleet.py", "verified_against[temperature]"),
@@ -87,6 +93,10 @@ NIGHTLY = (
     ("rollouts/test_drafts.py", "change_the_law[full]"),
     ("rollouts/test_exactness.py", "of_the_return[2-2]"),
     ("rollouts/test_remote_drafts.py", "updated_team[2-"),
+    ("test_colocated_training.py", "[full]"),
+    ("test_colocated_training.py", "best_team"),
+    ("test_colocated_training.py", "correction"),
+    ("test_colocated_training.py", "team_of_one"),
     ("test_distribution.py", "test_"),
     ("test_site.py", "test_it_is_built"),
     ("test_cookbook.py", "Serve a team"),
@@ -109,10 +119,12 @@ NIGHTLY = (
 
 def pytest_collection_modifyitems(config, items):
     here = Path(__file__).parent
-    if "TEAM_VLLM_PYTHON" not in os.environ:  # the interpreter that starts real servers, set by `make test-vllm`
-        real = [item for item in items if item.get_closest_marker("vllm")]
-        config.hook.pytest_deselected(items=real)
-        items[:] = [item for item in items if item not in real]
+    # Set by `make test-vllm`: the interpreter that starts real servers, and, in an environment that has vLLM, anything
+    for variable, marker in (("TEAM_VLLM_PYTHON", "vllm"), ("TEAM_VLLM_ENGINES", "vllm_engine")):
+        if variable not in os.environ:
+            real = [item for item in items if item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=real)
+            items[:] = [item for item in items if item not in real]
     for item in items:
         file = item.path.relative_to(here).as_posix()
         if f"{file}::{item.name}".startswith(SLOW):

@@ -168,3 +168,19 @@ def test_what_is_called_of_trl_for_vllm_servers_takes_what_is_expected():
         "load_lora_adapter": "self, lora_name, lora_path, timeout",
         "unload_lora_adapter": "self, lora_name, timeout",
     }
+
+
+def test_what_is_called_for_vllm_engines_takes_what_is_expected():
+    from accelerate.utils import patch_environment
+    from accelerate.utils.memory import clear_device_cache
+    from transformers.core_model_loading import revert_weight_conversion
+    from trl.trainer.utils import ensure_master_addr_port
+
+    called = (patch_environment, clear_device_cache, revert_weight_conversion, ensure_master_addr_port)
+    found = {each.__name__: ", ".join(inspect.signature(each).parameters) for each in called}
+    assert found == {
+        "patch_environment": "kwargs",
+        "clear_device_cache": "garbage_collection",
+        "revert_weight_conversion": "model, state_dict",
+        "ensure_master_addr_port": "addr, port",
+    }

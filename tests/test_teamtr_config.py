@@ -90,7 +90,10 @@ REFUSED = [
     ({"max_completion_length": None, "loss_type": "dr_grpo"}, "divides by `max_completion_length`, which is `None`"),
     ({"reward_timeout": 0.0}, "`reward_timeout` must be a positive number of seconds, or `None`.*got 0.0"),
     ({"enable_jit_checkpoint": True}, "`enable_jit_checkpoint=True` is not supported.*SIGTERM"),
-    ({"use_vllm": True}, "`vllm_mode='colocate'` is not supported"),
+    (
+        {"use_vllm": True, "offload_idle_agents": True},
+        "`offload_idle_agents=True` is not supported with `vllm_mode='col",
+    ),
     ({"sync_ref_model": True}, "`sync_ref_model=True` is not supported"),
     ({"use_liger_kernel": True}, "`use_liger_kernel=True` is not supported"),
 ]

@@ -1,4 +1,4 @@
-"""Tiny teams for vLLM servers, fake and real."""
+"""Tiny teams for vLLM, fake and real: servers, and engines in this process."""
 
 from accelerate import Accelerator
 from peft import LoraConfig
@@ -6,6 +6,8 @@ from tiny import make_model, make_tokenizer
 
 from trl_teamtr import Agent
 from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
+from trl_teamtr.policy.generation.engine_fleet import EngineFleet
+from trl_teamtr.policy.generation.engine_settings import EngineSettings
 from trl_teamtr.policy.generation.fleet import Fleet, FleetSettings
 from trl_teamtr.policy.making import make_speakers
 
@@ -45,3 +47,19 @@ def on_server(url: str, **fields) -> dict:
     defaults = {"use_vllm": True, "vllm_mode": "server", "vllm_importance_sampling_correction": False}
     defaults |= {"vllm_server_base_url": url, "vllm_server_timeout": 5.0, "vllm_max_logp_difference": 1e-4}
     return defaults | fields
+
+
+def make_engines(speakers, folder, **fields) -> EngineFleet:
+    """Engines in this process for `speakers`, who then speak through them."""
+    defaults = {"memory": 0.1, "max_length": None, "rows": 64, "sleeps": False, "model_impl": "vllm"}
+    settings = EngineSettings(**(defaults | {"sync_dir": str(folder), "max_logp_difference": 1e-4} | fields))
+    fleet = EngineFleet(speakers, settings)
+    for speaker in speakers:
+        speaker.backend = fleet
+    return fleet
+
+
+def in_process(**fields) -> dict:
+    """Fields of the config of a team on engines in its process."""
+    defaults = {"use_vllm": True, "vllm_mode": "colocate", "vllm_importance_sampling_correction": False}
+    return defaults | {"vllm_gpu_memory_utilization": 0.1, "vllm_max_logp_difference": 1e-4} | fields

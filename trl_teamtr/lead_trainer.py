@@ -31,7 +31,7 @@ from .conversation.template_date import agree_on_date
 from .conversation.transcript import Transcript
 from .diagnostics.watched import ActiveUpdate
 from .policy.evaluating import evaluating
-from .policy.generation import Fleet, FleetSettings
+from .policy.generation import make_fleet
 from .policy.participant import Participant
 from .policy.positions import count_positions_from_mask
 from .policy.remote import make_remote_speaker
@@ -134,7 +134,7 @@ class LeadTrainer(AgentTrainer):
         self.residency = Residency(self.members, args.offload_idle_agents)
         if args.use_vllm:
             preflight.refuse_processors({member.name: member.processing_class for member in self.members})
-            self.team.speak_through(Fleet(self.team.local_speakers, FleetSettings.of(args)))
+            self.team.speak_through(make_fleet(self.team.local_speakers, args))
             for member in self.members:
                 member.args.use_vllm = True  # as it was given; saved with the team
                 # Of TRL's own use of vLLM only the correction is left, which this turns on

@@ -26,7 +26,7 @@ from .rollouts.drafts import Drafts
 from .rollouts.listening import StreamedMessage, listen_to
 from .rollouts.rollouts import Rollouts
 from .rollouts.talks import Piece, Talk, Wishes, draw_each, make_wishes, row_seed
-from .rollouts.turn_loop import TurnLoop
+from .rollouts.turn_loop import TurnLoop, share_backends
 
 
 class Team:
@@ -145,8 +145,9 @@ class Team:
         check_names(agents)
         agents = [copy.copy(agent) for agent in agents]
         accelerator = accelerator if accelerator is not None else Accelerator()
-        settings = settings if settings is not None else SpeakingSettings()
-        settings = dataclasses.replace(settings, environments=equip(agents, tools, environment_factory))
+        settings = dataclasses.replace(
+            settings or SpeakingSettings(), environments=equip(agents, tools, environment_factory)
+        )
         turns = turns if turns is not None else TurnTaking()
         rules = make_rules(turns, [agent.name for agent in agents], router, stop_condition)
         speakers = make_speakers(agents, settings, accelerator, processing_class)
@@ -157,11 +158,7 @@ class Team:
         """The members whose models are here."""
         return [speaker for speaker in self.speakers if isinstance(speaker, Speaker)]
 
-    def collect(
-        self,
-        rows: Sequence[dict[str, Any]],
-        said: Sequence[Sequence[Message]] | None = None,
-    ) -> Rollouts:
+    def collect(self, rows: Sequence[dict[str, Any]], said: Sequence[Sequence[Message]] | None = None) -> Rollouts:
         """
         Generate one rollout for each of `rows` with the current weights.
 
@@ -176,10 +173,15 @@ class Team:
         for speaker in self.local_speakers:
             speaker.backend = backend
 
+    def rest(self):
+        """Let the agents' backends leave the device to the training, until an agent next speaks."""
+        for together in share_backends(self.speakers):
+            together[0].backend.rest()
+
     def close(self):
         """Release what the agents' backends hold outside this process, until an agent next speaks."""
-        for backend in {id(speaker.backend): speaker.backend for speaker in self.speakers}.values():
-            backend.close()
+        for together in share_backends(self.speakers):
+            together[0].backend.close()
 
     def resample(self, drafts: Drafts) -> Rollouts:
         """Resample the rollouts of `drafts` with the current weights, keeping what may be kept."""

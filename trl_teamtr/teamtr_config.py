@@ -100,11 +100,12 @@ class TeamTRConfig(GRPOConfig):
             an agent first speaks, rounded down to a power of two, and to 4 on a CPU.
         vllm_sync_dir (`str`, *optional*):
             With `use_vllm=True`: where changed weights are written for the vLLM servers, which must see it under the same
-            path. Defaults to `.vllm` in `output_dir`. With servers on the same machine, a folder in memory is faster.
+            path; with `vllm_mode="colocate"` adapters, for all processes. Defaults to `.vllm` in `output_dir`. On one machine, a
+            folder in memory is faster.
         vllm_max_logp_difference (`float`, *optional*, defaults to `1.0`):
             With `use_vllm=True`: each time that weights are published, the agent says a few short messages, and the run stops
-            if the log-probability of a token by its server and by the policy here differ by more than this, in nats: the
-            server then speaks with other weights. With float32 on both sides 0.01 is enough. `None` for no check.
+            if the log-probability of a token by vLLM and by the policy here differ by more than this, in nats: vLLM then
+            speaks with other weights. With float32 on both sides 0.01 is enough. `None` for no check.
         reward_timeout (`float`, *optional*):
             Seconds that one call of a reward function may take before the run stops with a `TimeoutError`. With it,
             functions that are not async are called in a separate thread. `None` waits forever.
@@ -269,11 +270,11 @@ class TeamTRConfig(GRPOConfig):
         },
     )
     vllm_sync_dir: str | None = field(
-        default=None, metadata={"help": "Where weights are written for vLLM servers. Defaults to `output_dir`/.vllm."}
+        default=None, metadata={"help": "Where weights are written for vLLM. Defaults to `output_dir`/.vllm."}
     )
     vllm_max_logp_difference: float | None = field(
         default=1.0,
-        metadata={"help": "Largest difference of a token's log-probability by a vLLM server and here, in nats."},
+        metadata={"help": "Largest difference of a token's log-probability by vLLM and here, in nats."},
     )
     reward_timeout: float | None = field(
         default=None,

@@ -169,8 +169,8 @@ class TeamTRTrainer(LeadTrainer):
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
         check_sampling(args, agents)
         check_environments(args, environments)
+        preflight.check_vllm(args)
         load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
-
         lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
         reward_funcs += environment_rewards(environments)
         args = with_weights(args, environments)
@@ -216,6 +216,7 @@ class TeamTRTrainer(LeadTrainer):
             # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
             with self.times.measure("rollouts"), kept_if_it_fails(RemoteMemberError, self.args.device):
                 rollouts = self.resampler.rollouts(rows)
+            self.team.rest()
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts
             with self.times.measure("scoring"):

@@ -12,11 +12,13 @@ from tiny import PROMPTS, answer_reward, make_config, make_model, make_team, mak
 from tool_teams import PROMPT, Dial, tool_team
 from transformers import ProcessorMixin, T5Config, T5ForConditionalGeneration
 from trl import GRPOConfig
+from vllm_teams import in_process, on_server
 
 from trl_teamtr import Agent, TeamTRTrainer
 from trl_teamtr.checks import preflight
-from trl_teamtr.checks.preflight import refuse_processors
+from trl_teamtr.checks.preflight import check_vllm, refuse_processors
 from trl_teamtr.policy.backend import PlainBackend
+from trl_teamtr.policy.generation import vllm_package
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +213,7 @@ def test_agent_that_never_speaks(tmp_path):
         ({"per_device_train_batch_size": 6}, "divisible by num_generations"),
         ({"trust_region_radius": 0.0}, "radius is a positive KL"),
         ({"trust_region_radius": -1.0}, "radius is a positive KL"),
-        ({"use_vllm": True}, "`vllm_mode='colocate'` is not supported"),
+        ({"use_vllm": True, "vllm_tensor_parallel_size": 2}, "`vllm_tensor_parallel_size=2` is not supported"),
         ({"top_p": 0.9, "kl_estimator": "k3"}, "'x' samples with top_p=0.9, but `kl_estimator='k3'`"),
         ({"generation_kwargs": {"top_p": 0.5}, "kl_estimator": "k3"}, "samples with top_p=0.5"),
     ],
@@ -464,3 +466,14 @@ def test_a_processor_is_refused_where_agents_speak_through_servers():
     refuse_processors({"x": make_tokenizer()})
     with pytest.raises(ValueError, match="'y' has a Processor.*Pass its tokenizer as `processing_class`"):
         refuse_processors({"x": make_tokenizer(), "y": Processor()})
+
+
+def test_vllm_in_this_process_is_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
+    def none():
+        raise ImportError("there is none")
+
+    monkeypatch.setattr(vllm_package, "find_vllm", none)
+    with pytest.raises(ImportError, match="there is none"):
+        make_trainer(tmp_path, [Agent("x", "nowhere"), Agent("y", "nowhere")], **in_process())
+    check_vllm(make_config(tmp_path, **on_server("http://a")))
+    check_vllm(make_config(tmp_path))

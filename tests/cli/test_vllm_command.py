@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from real_vllm import PEFT, write_team
 from tiny import make_config
-from vllm_teams import lora_team, save_base, speakers_of
+from vllm_teams import in_process, lora_team, save_base, speakers_of
 
 from trl_teamtr import Agent
-from trl_teamtr.cli.vllm_command import find_command, find_start
+from trl_teamtr.cli.vllm_command import find_command, find_start, main
 from trl_teamtr.policy.generation.server_checks import start_for
 
 
@@ -62,3 +62,8 @@ def test_the_script_starts_what_the_command_says(tmp_path):
     command[3] = "http://127.0.0.1:1"
     failed = subprocess.run(command, env=env, capture_output=True, text=True)
     assert failed.returncode != 0 and "The team's servers are http://127.0.0.1:8123" in failed.stderr
+
+
+def test_a_team_on_engines_in_its_process_needs_no_server(tmp_path):
+    with pytest.raises(ValueError, match="needs no server. Set `vllm_mode: server`"):
+        main(None, make_config(tmp_path / "run", **in_process()), None)

@@ -7,7 +7,7 @@ import re
 REFUSALS = {
     r"`sync_ref_model=True` is not supported": "refused: TRL's callback counts the updates of all agents for one",
     r"`use_liger_kernel=True` is not supported": "refused: Liger's fused loss does not return the log-probabilities",
-    r"`vllm_mode='colocate'` is not supported": "refused: agents speak through vLLM servers",
+    r"`vllm_mode='colocate'` runs vLLM in the process": "refused: vLLM is not installed",
     r"`use_transformers_continuous_batching=True` is not supported": "refused: agents generate with `generate`",
     r"`(tools|rollout_func|environment_factory)` (is|are) not supported": "refused: the turn loop generates",
 }

@@ -21,7 +21,7 @@ def failed(reason):
         (PASSED, failed("KeyError: 'a'"), "FAILED"),
         (failed("KeyError: 'a'"), failed("KeyError: 'a'"), "fails with TRL's own classes"),
         (failed("KeyError: 'a'"), PASSED, "fails with TRL's own classes"),
-        (PASSED, failed("ValueError: `vllm_mode='colocate'` is not supported by TeamTRTrainer yet"), "documented"),
+        (PASSED, failed("ImportError: `vllm_mode='colocate'` runs vLLM in the process of the training"), "documented"),
         (PASSED, failed("ValueError: `rollout_func` is not supported by TeamTRTrainer yet"), "documented"),
         (PASSED, {"outcome": "skipped", "reason": "test requires vllm"}, "skipped"),
     ],

@@ -1,6 +1,7 @@
 import pytest
 from datasets import Dataset
 from tiny import PROMPTS, make_config, make_team
+from vllm_teams import in_process
 
 from trl_teamtr import Agent, Team
 from trl_teamtr.agents.settings import SpeakingSettings
@@ -109,3 +110,8 @@ def test_deepspeed_is_refused(tmp_path):
     args.deepspeed_plugin = object()
     with pytest.raises(ValueError, match="cannot be launched with DeepSpeed"):
         check_launch(args)
+
+
+def test_vllm_in_this_process_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`vllm_mode='colocate'` is of a training.*`vllm_mode='server'`"):
+        check_launch(make_config(tmp_path, **in_process()))

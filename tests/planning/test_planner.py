@@ -112,7 +112,11 @@ def test_it_is_not_known_whether_it_fits_a_device_of_unknown_size(tmp_path, path
     assert found.fits is None and "pass the size of a device" in str(found)
 
 
-def test_servers_are_not_planned(tmp_path, path):
+def test_vllm_is_not_planned(tmp_path, path):
     args = make_config(tmp_path, use_vllm=True, vllm_mode="server")
     with pytest.raises(NotImplementedError, match="does not know vLLM servers. Plan with `use_vllm=False`"):
         plan(pair(path), args)
+    with pytest.raises(
+        NotImplementedError, match="does not know vLLM engines. Plan with .*`vllm_gpu_memory_utilization`"
+    ):
+        plan(pair(path), make_config(tmp_path, use_vllm=True))

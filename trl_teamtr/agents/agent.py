@@ -88,8 +88,9 @@ class Agent:
         reward_weights (`list[float]`, *optional*):
             Their weights; 1 each if not given.
         vllm_server_base_url (`str`, *optional*):
-            With `use_vllm=True`, the vLLM server of this agent. Defaults to that of the config, which agents with adapters
-            on one base share. An agent that trains all its weights needs a server of its own. It is not saved.
+            With `use_vllm=True, vllm_mode="server"`, the vLLM server of this agent. Defaults to that of the config, which
+            agents with adapters on one base share. An agent that trains all its weights needs a server of its own. It is not
+            saved.
         endpoint (`str`, *optional*):
             Address of an OpenAI-compatible API, such as `"https://api.openai.com/v1"`, whose chat completions speak for the
             agent. Such a remote member is frozen: its model is not here, and its log-probabilities are not known. Others read

@@ -15,6 +15,7 @@ from ..conversation.prompts import check_prompt
 from ..conversation.router import RandomRouter, find_silent_agents
 from ..conversation.rules import RolloutRules
 from ..conversation.transcript import Transcript
+from ..policy.generation import vllm_package
 from ..policy.participant import Participant
 from ..policy.remote import RemoteSpeaker
 from ..policy.speaker import Speaker
@@ -30,13 +31,19 @@ def refuse_unsupported(**arguments):
             raise ValueError(f"`{name}` is not supported by TeamTRTrainer, whose rollouts are its own. Leave it out.")
 
 
+def check_vllm(args: TeamTRConfig):
+    """Raise `ImportError` if `args` asks for vLLM in this process, and it cannot be had."""
+    if args.use_vllm and args.vllm_mode == "colocate":
+        vllm_package.find_vllm()
+
+
 def refuse_processors(processing_classes: dict[str, Any]):
-    """Raise `ValueError` if an agent is given the processor of a vision-language model, and speaks through a vLLM server."""
+    """Raise `ValueError` if an agent is given the processor of a vision-language model, and speaks through vLLM."""
     for name, processing_class in processing_classes.items():
         if isinstance(processing_class, ProcessorMixin):
             raise ValueError(
-                f"Agent {name!r} has a {type(processing_class).__name__}. Its messages must not have image tokens, which a vLLM "
-                "server does not exclude. Pass its tokenizer as `processing_class`, or leave `use_vllm=False`."
+                f"Agent {name!r} has a {type(processing_class).__name__}. Its messages must not have image tokens, which vLLM "
+                "does not exclude. Pass its tokenizer as `processing_class`, or leave `use_vllm=False`."
             )
 
 

@@ -97,6 +97,11 @@ def find_command(agents: Sequence[Agent], args: TeamTRConfig, url: str | None, s
 
 
 def main(script_args, training_args, model_args):
+    if training_args.use_vllm and training_args.vllm_mode == "colocate":
+        raise ValueError(
+            "The YAML file has `use_vllm: true` and `vllm_mode` 'colocate', TRL's default, with which a team needs no server. Set "
+            "`vllm_mode: server`."
+        )
     set_model_init_kwargs(training_args, model_args)
     team = resolve_team(find_team(script_args, training_args, model_args), training_args, get_peft_config(model_args))
     print(shlex.join(find_command(team, training_args, script_args.url, script_args.serve)))

@@ -30,11 +30,16 @@ def reads_transcripts(reward_func: Any) -> bool:
 
 
 def check_launch(args: TeamTRConfig):
-    """Raise `ValueError` if DeepSpeed is in use: an evaluation has no engine for it."""
+    """Raise `ValueError` if DeepSpeed is in use, for which an evaluation has no engine, or vLLM in this process."""
     if args.deepspeed_plugin is not None:
         raise ValueError(
             "An evaluation cannot be launched with DeepSpeed: each process holds all models. Use "
             "accelerate_configs/multi_gpu.yaml, or a single process."
+        )
+    if args.use_vllm and args.vllm_mode == "colocate":
+        raise ValueError(
+            "`vllm_mode='colocate'` is of a training: each protocol of an evaluation has agents of its own, and an engine takes long "
+            "to make. Start servers (`vllm_mode='server'`), or leave `use_vllm=False`."
         )
 
 

@@ -163,10 +163,15 @@ def _refuse_servers(args: TeamTRConfig, agents: Sequence[Agent]):
             f"A plan does not know remote members, and how much the others read of {remote[0]!r}. Plan with a frozen model of this "
             "machine in its place: the trainer takes no more with an endpoint."
         )
-    if args.use_vllm:
+    if args.use_vllm and args.vllm_mode == "server":
         raise NotImplementedError(
             "A plan does not know vLLM servers. Plan with `use_vllm=False`: the trainer takes no more with servers, and nothing "
             "for generation. A server tells when it starts how much its GPU has left for keys and values."
+        )
+    if args.use_vllm:
+        raise NotImplementedError(
+            "A plan does not know vLLM engines. Plan with `use_vllm=False`, and add `vllm_gpu_memory_utilization` of the device for "
+            "each engine; with `vllm_enable_sleep_mode=True` while agents speak, and not in updates."
         )
 
 

@@ -68,6 +68,10 @@ class Backend(Protocol):
         """The weights of `agent` have changed: from now on it speaks with the present ones. All processes call this."""
         ...
 
+    def rest(self):
+        """No agent speaks for a while: leave the device to the training. Each process may call this alone."""
+        ...
+
     def close(self):
         """Release what is held outside this process until an agent next speaks. Each process may call this alone."""
         ...
@@ -152,6 +156,9 @@ class PlainBackend:
 
     def publish(self, agent: str):
         """Nothing to do: it samples with the policy itself."""
+
+    def rest(self):
+        """Nothing to do: it holds nothing between its calls."""
 
     def close(self):
         """Nothing to do: it holds nothing outside this process."""

@@ -17,6 +17,7 @@ OF_CONTROLLERS = ("kl_coef",)
 # Where a run is and how it is shown, which differs without any change to what is computed
 _PLACES: tuple[str, ...] = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "local_rank")
 _PLACES += ("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_sync_dir")
+_PLACES += ("vllm_gpu_memory_utilization", "vllm_enable_sleep_mode")
 
 
 def check_settings(args: Any, agents: Sequence[Agent], folder: str, tell: bool):

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-import torch
 from fake_vllm import serving
+from policies import check_logps, shift
 from sampled_law import LAWS, check_law
 from vllm_teams import lora_team, make_fleet, save_base, speakers_of
 
@@ -28,26 +28,8 @@ def base(tmp_path):
     return save_base(tmp_path / "base")
 
 
-def shift(speaker):
-    with torch.no_grad():
-        for parameter in speaker.policy.model.parameters():
-            parameter += 0.2 * parameter.requires_grad
-
-
 def ask(fleet, *names, max_tokens=4):
     return fleet.generate([Request(name, context, max_tokens) for name in names for context in CONTEXTS])
-
-
-def check_logps(speakers, requests, answers):
-    """The log-probabilities of `answers` are those of the policies here."""
-    policies = {speaker.name: speaker for speaker in speakers}
-    for request, written in zip(requests, answers, strict=True):
-        speaker = policies[request.agent]
-        with torch.no_grad():
-            logits = speaker.policy.model(torch.tensor([request.context + written.ids])).logits[0]
-        logps = (logits / speaker.sampling.temperature).log_softmax(-1)[len(request.context) - 1 : -1]
-        found = logps.gather(1, torch.tensor(written.ids)[:, None])[:, 0]
-        torch.testing.assert_close(torch.tensor(written.logps), found, atol=1e-5, rtol=0)
 
 
 def test_agents_of_one_turn_are_asked_together_each_with_its_weights_and_its_server(tmp_path, base):

@@ -1,7 +1,6 @@
 """The backend of a team on vLLM servers: which agent speaks through which, and what happens when one is lost."""
 
 import functools
-import os
 import random
 import uuid
 import warnings
@@ -16,9 +15,10 @@ from ...teamtr_config import TeamTRConfig
 from ..backend import Request, Written
 from ..processes import union
 from ..speaker import Speaker
-from .canary import largest_difference, make_probes
+from .canary import check_published
 from .client import Failure, ServerClient
-from .completions import check_sampling, make_payload, read_answer
+from .completions import check_sampling, make_payload, read_answer, refuse_own_draws
+from .engine_settings import find_sync_dir
 from .servable import is_adapter
 from .served import Served, ServedAdapter, ServedBase, ServedNull, ServedWeights
 from .server_checks import check_agents, check_server
@@ -51,8 +51,7 @@ class FleetSettings:
     def of(cls, args: TeamTRConfig) -> "FleetSettings":
         """The settings of `args`."""
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
-        folder = args.vllm_sync_dir if args.vllm_sync_dir is not None else os.path.join(str(args.output_dir), ".vllm")
-        return cls(url, args.vllm_server_timeout, os.path.abspath(folder), args.vllm_max_logp_difference)
+        return cls(url, args.vllm_server_timeout, find_sync_dir(args), args.vllm_max_logp_difference)
 
 
 class ServerLostError(ConnectionError):
@@ -110,11 +109,7 @@ class Fleet:
         return ServedWeights(speaker, client, versions, name) if speaker.agent.trainable else ServedBase(speaker, name)
 
     def generate(self, requests: list[Request]) -> list[Written]:
-        if any(request.draw is not None for request in requests):
-            raise ValueError(
-                "Messages cannot be drawn apart (`seed`, `greedy`, `stream`, a server of one's own) through vLLM servers. Save the "
-                "team, and load it with `Team.from_pretrained`."
-            )
+        refuse_own_draws(requests)
         # From the state that a checkpoint keeps: a resumed run draws the seeds of an uninterrupted one
         seeds = [random.getrandbits(63) for _ in requests]
         names = union(self._accelerator, {request.agent for request in requests})
@@ -128,6 +123,9 @@ class Fleet:
     def publish(self, agent: str):
         """The weights of `agent` have changed: they are published before it next speaks."""
         self._unpublished.add(agent)
+
+    def rest(self):
+        """Nothing to do: the servers have memory of their own."""
 
     def close(self):
         """Unload this run's adapters, and delete their folders. They are published anew if an agent speaks again."""
@@ -150,7 +148,8 @@ class Fleet:
         self._agree([failure])
         self._accelerator.wait_for_everyone()
         if self._settings.max_logp_difference is not None:
-            self._check(served.speaker, requests, self._settings.max_logp_difference)
+            where, mend = f"the vLLM server at {self._urls[name]}", "Start it with the same model and `--dtype`"
+            check_published(served.speaker, requests, self._ask, self._settings.max_logp_difference, where, mend)
         self._unpublished.discard(name)
 
     def _is_forgotten(self, name: str) -> bool:
@@ -165,22 +164,6 @@ class Fleet:
 
         self._agree([self._client_of(name).attempt(look, f"the server of agent {name!r} does not tell what it is")])
         return bool(union(self._accelerator, found))
-
-    def _check(self, speaker: Speaker, requests: list[Request], bound: float):
-        """Raise unless the server speaks as the policy here does."""
-        probes = make_probes(speaker, requests)
-        # Seeds of their own: a resumed run publishes at other times, and draws the same numbers all the same
-        plain = SamplingSettings(temperature=speaker.sampling.temperature)
-        answers = self._ask(probes, list(range(len(probes))), plain)
-        found = largest_difference(speaker, probes, answers)
-        if not found <= bound:  # nor if it is NaN
-            raise RuntimeError(
-                f"Agent {speaker.name!r}: after its weights were published, the log-probabilities of the vLLM server at "
-                f"{self._urls[speaker.name]} differ from its own by {found:.3g} nats at a token, more than "
-                f"`vllm_max_logp_difference={bound}`. The server speaks with other weights (its base, or an older version), or in "
-                "a lower precision. Start it with the same model and `--dtype`; raise the bound only for a known difference "
-                "of precision."
-            )
 
     def _ask(
         self, requests: list[Request], seeds: list[int], sampling: SamplingSettings | None = None

@@ -104,11 +104,7 @@ class ServedNull(ServedAdapter):
         self._pattern = pattern
 
     def _save(self, folder: str):
-        save_adapter(self._pattern, folder)
-        if self.speaker.policy.accelerator.is_main_process:
-            file = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
-            zeros = {name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}
-            save_file(zeros, file, metadata={"format": "pt"})
+        save_null_adapter(self._pattern, folder)
 
 
 class ServedWeights:
@@ -179,3 +175,12 @@ def save_adapter(speaker: Speaker, folder: str):
     # TRL's function gathers the shards of FSDP2, and this those of ZeRO-3, of any parameters
     with maybe_gather_lm_head_ctx(*(weight for name, weight in model.named_parameters() if "lora_" in name)):
         save_lora_adapter(model, speaker.policy.accelerator, "default", folder)
+
+
+def save_null_adapter(pattern: Speaker, folder: str):
+    """Write an adapter of the shape of `pattern`'s that adds nothing to its base. All processes call this."""
+    save_adapter(pattern, folder)
+    if pattern.policy.accelerator.is_main_process:
+        file = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}
+        save_file(zeros, file, metadata={"format": "pt"})

@@ -58,6 +58,9 @@ class RemoteBackend:
     def publish(self, agent: str):
         """Nothing to do: it has no weights here."""
 
+    def rest(self):
+        """Nothing to do: it holds nothing on the device."""
+
     def close(self):
         """Nothing to do: it holds nothing at the endpoint."""
 
