@@ -112,6 +112,28 @@ def test_so_they_have_where_thoughts_are_private(tmp_path, monkeypatch, mode):
         assert p_value(count(case.rollouts(2000)), case.law(monkeypatch)) > 0.001 / 6
 
 
+def test_a_message_whose_author_reads_what_it_read_is_not_scored(tmp_path):
+    """Only the thought of the first agent has changed in some rollouts: the answer of the second, which is not updated, stands."""
+    team = make_team(2)
+    team[0].thinking_end = "u"
+    case = Case(tmp_path, 2, 1, "round_robin", "none", "speculative", team)
+    old = case.rollouts(1000)
+    case.update(0, seed=0, known=True)
+    new, scored, hidden = case.rollouts(1000), 0, 0
+    for row, (before, after) in enumerate(zip(old.transcripts, new.transcripts, strict=True)):
+        views = [(each.views["x"][row], each.views["y"][row]) for each in (old, new)]
+        changed = before.messages[0].ids != after.messages[0].ids
+        if changed:  # its log-ratios say that it is cut, and it is scored to find where
+            scored += 2 * len(views[0][0].context_of(0)) + 2 * len(before.messages[0].ids)
+        contexts = [y.context_of(0) for _, y in views]
+        if contexts[0] == contexts[1]:
+            assert before.messages[1].ids == after.messages[1].ids
+            hidden += changed
+        else:
+            scored += len(contexts[0]) + len(contexts[1]) + 2 * len(before.messages[1].ids)
+    assert new.tokens_scored == scored and hidden > 5
+
+
 def test_padding_does_not_change_the_law_of_a_model_with_learned_positions(tmp_path, monkeypatch):
     ids = {"vocab_size": 3, "eos_token_id": 1, "pad_token_id": 1, "bos_token_id": None, "initializer_range": 0.6}
     team = [Agent("xy"[i], make_family("gpt2", seed=i, **ids), processing_class=make_tokenizer()) for i in range(2)]
