@@ -96,6 +96,16 @@ def test_each_text_is_there_once_and_whole_at_any_width():
         assert flat.count("planner reads 10") == flat.count("solver reads 30") == 1
 
 
+def test_calls_of_tools_are_shown_before_what_is_said():
+    entry = COMMON | {
+        "agent": None,
+        "reward": 1.0,
+        "messages": [said("solver", "Six.", tools=['count({"to": 30}) -> 10'])],
+    }
+    flat = words(show(200, colour=False, entries=[[entry]]))
+    assert flat.index('solver calls count({"to": 30}) -> 10') < flat.index("Six.")
+
+
 def test_it_says_who_is_updated_and_what_the_reward_was_made_of():
     flat = words(show(200, colour=False))
     assert "update 5 stage 2, solver is updated on these" in flat and "stage 2, evaluation" in flat

@@ -1,10 +1,12 @@
 """What `teamtr` adds can be read by a client, and nothing of OpenAI's format is missing."""
 
+import dataclasses
 import json
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from served import make_chat_team
 
+from trl_teamtr.conversation.transcript import ToolCall, ToolUse
 from trl_teamtr.rollouts.talks import Talk, Wishes
 from trl_teamtr.serving.answers import (
     Heading,
@@ -40,6 +42,15 @@ def test_a_message_that_was_cut_and_a_context_that_is_full_end_for_length():
     talk = next(each for each in (hold(seed=seed) for seed in range(20)) if finish_reason(each) == "stop")
     talk.full = "y"
     assert finish_reason(talk) == "length"
+
+
+def test_calls_of_tools_are_in_the_transcript():
+    talk = hold()
+    use = ToolUse(1, (ToolCall("count", '{"to": 30}'),), ("10",), (False,))
+    talk.transcript.messages[0] = dataclasses.replace(talk.transcript.messages[0], tool_uses=(use,))
+    answer = whole_answer(Heading("team", 1), [talk])
+    first, *others = answer["choices"][0]["teamtr"]["transcript"]
+    assert first["tools"] == ['count({"to": 30}) -> 10'] and all("tools" not in message for message in others)
 
 
 def test_an_event_is_one_line():

@@ -80,6 +80,8 @@ class TranscriptTable(TrainerCallback):
         name, end = self._name(message["agent"]), "" if message["finished"] else " (cut)"
         if "thought" in message:
             yield Text.assemble(name, (" thinks", "dim")), Text(_printable(message["thought"]), "dim italic")
+        for use in message.get("tools", []):
+            yield Text.assemble(name, (" calls", "dim")), Text(_printable(use), "dim")
         yield name, Text.assemble(_printable(message["text"]), (end, "red"))
 
     def _reward(self, entry: dict[str, Any]) -> Text:

@@ -111,7 +111,9 @@ def as_event(content: dict[str, Any] | str) -> str:
 
 
 def _describe(message: Message) -> dict[str, Any]:
+    tools = {"tools": [str(use) for use in message.tool_uses]} if message.tool_uses else {}
     return {
+        **tools,
         "role": "assistant",
         "name": message.agent,
         "content": message.text,
