@@ -55,7 +55,7 @@ def test_it_is_used_without_the_source_tree(wheel, tmp_path):
 
 def test_a_fresh_environment_installs_it_and_runs_the_quickstart(wheel, tmp_path):
     """With the packages of this environment in place of those that pip would download."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True, timeout=300)
     paths = {"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}
     there = Path(sysconfig.get_path("purelib", scheme="venv", vars=paths))
     # A path of a .pth file does not read the .pth files there, so that this source tree is not found
@@ -79,4 +79,4 @@ def test_a_fresh_environment_installs_it_and_runs_the_quickstart(wheel, tmp_path
     made = {path.name for path in (tmp_path / "runs" / "quickstart").iterdir()}
     assert {"team.json", "a", "b", "log.jsonl", "transcripts.jsonl", "report.html", "report"} <= made
     said = run("trl-teamtr", "chat", "runs/quickstart", "--once", "?", "--private", "a=3", "--transcript")
-    assert said.startswith("a: ") and "\nb: " in said
+    assert [line[:3] for line in said.splitlines()[-2:]] == ["a: ", "b: "]  # after what libraries print
