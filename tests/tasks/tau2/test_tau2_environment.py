@@ -73,11 +73,11 @@ WRITES = {
 @pytest.mark.parametrize("name", DOMAINS)
 def test_environments_do_not_see_each_other(name):
     one, other = begin(name), begin(name)
-    before = other.state
+    before = other._state()
     tool, arguments = WRITES[name]
-    assert one.state == before
+    assert one._state() == before
     getattr(one, tool)(**arguments)
-    assert one.state != before == other.state == begin(name).state
+    assert one._state() != before == other._state() == begin(name)._state()
     assert one.calls[-1][1:] == (tool, arguments) and other.calls == []
 
 
@@ -88,18 +88,18 @@ def test_calls_have_the_same_results_again(name):
     world = begin(name)
     for _ in range(2):
         world.reset(world.task.id)
-        results.append([getattr(world, tool)(**arguments), world.state])
+        results.append([getattr(world, tool)(**arguments), world._state()])
     assert results[0] == results[1]
 
 
 def test_errors_of_a_tool_are_raised_with_their_message_and_change_nothing():
     world = begin("airline")
-    before = world.state
+    before = world._state()
     with pytest.raises(ToolError, match="User nobody not found"):
         world.get_user_details(user_id="nobody")
     with pytest.raises(TypeError):
         world.get_user_details(name="nobody")
-    assert world.state == before
+    assert world._state() == before
 
 
 def test_expression_that_would_never_end_is_an_error():

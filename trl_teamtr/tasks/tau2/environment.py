@@ -13,7 +13,7 @@ class Tau2Environment:
     a subclass that has the domain's tools as methods. Its reward, [`~trl_teamtr.tasks.tau2.reward.tau2_reward`], also reads
     what was said.
 
-    A list of calls has the same results each time.
+    A list of calls has the same results each time. What is not a tool is no public method, since TRL offers all of them.
 
     Attributes:
         domain ([`Domain`]): What it is an environment of.
@@ -45,8 +45,7 @@ class Tau2Environment:
         self.task, self.calls, self._store = self.domain.tasks[task_id], [], Store()
         in_store(self._store, self.domain.fill, self.task)
 
-    @property
-    def state(self) -> Any:
+    def _state(self) -> Any:
         """The state of the database; two environments of one domain are in the same one where these are equal."""
         return in_store(self._store, self.domain.state)
 

@@ -32,7 +32,7 @@ def expected_state(domain: str, task_id: str) -> Any:
     environment = environment_class(domain)()
     environment.reset(task_id)
     replay(environment)
-    return environment.state
+    return environment._state()
 
 
 def said(environment: Tau2Environment, messages: list[dict[str, str]]) -> bool:
@@ -69,7 +69,7 @@ def score(environment: Tau2Environment, messages: list[dict[str, str]]) -> float
     """
     criteria = environment.task.evaluation_criteria
     if environment.domain.name != "telecom":
-        done = environment.state == expected_state(environment.domain.name, environment.task.id)
+        done = environment._state() == expected_state(environment.domain.name, environment.task.id)
         return float(done and said(environment, messages))
     solved = all(environment._holds(assertion) for assertion in criteria.env_assertions or [])
     if "ACTION" in [basis.value for basis in criteria.reward_basis]:
