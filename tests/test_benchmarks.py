@@ -205,6 +205,7 @@ SMOKE = {
     "precision": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
+    "guess_number": ["{folder}"],
     "vllm_link": [],
     "vllm_publish": [],
     "versus_comlrl": [],
