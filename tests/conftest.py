@@ -1,6 +1,7 @@
 """Settings for all tests: no network, no telemetry, one thread."""
 
 import os
+import signal
 from pathlib import Path
 
 
@@ -131,6 +132,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
         if any(file == where and part in item.name for where, part in NIGHTLY):
             item.add_marker(pytest.mark.nightly)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_as_in_a_terminal():
+    """Also where the tests run in the background, for which a shell has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

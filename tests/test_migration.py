@@ -37,7 +37,7 @@ def test_refused_options_are_named():
     assert [name for name in sorted(refused) if f"`{name}" not in PAGE] == []
 
 
-@pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory", "optimizers", "stop_strings"])
+@pytest.mark.parametrize("name", ["rollout_func", "environment_factory", "optimizers", "stop_strings"])
 def test_refused_arguments_are_named(name):
     assert f"`{name}`" in PAGE or f'"{name}"' in PAGE
 

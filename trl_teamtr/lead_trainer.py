@@ -115,17 +115,17 @@ class LeadTrainer(AgentTrainer):
         agents: list[Agent],
         rules: RolloutRules,
         args: TeamTRConfig,
-        prompt: str | list,
+        dataset: Any,
         environments: Environments | None,
     ) -> Team:
-        """The team of `agents`, with what is saved with it; `prompt` is one of those that it is trained on."""
+        """The team of `agents`, with what is saved with it; `dataset` is what it is trained on."""
         settings = SpeakingSettings.of(args, environments=environments).as_spoken(args)
         here: dict[str, Participant] = {member.name: member.speaker for member in self.members}
         speakers = [
             make_remote_speaker(agent, settings, self.accelerator) if agent.is_remote else here[agent.name]
             for agent in agents
         ]
-        conversational = not isinstance(prompt, str)
+        conversational = not isinstance(next(iter(dataset))["prompt"], str)
         return Team(speakers, rules, self.accelerator, settings, TurnTaking.of(args), conversational)
 
     def _share_equipment(self, args: TeamTRConfig, agents: list[Agent]):

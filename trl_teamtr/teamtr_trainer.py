@@ -20,14 +20,14 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from .agent_trainer import AgentTrainer
 from .agents.agent import Agent
-from .agents.equipping import equip
+from .agents.equipping import resolve_equipped
 from .agents.member_args import grpo_arguments
 from .agents.models import load_models
-from .agents.resolving import default_args, resolve_code, resolve_team
+from .agents.resolving import default_args
 from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
-from .checks.sampling_checks import check_environments, check_sampling
+from .checks.sampling_checks import check_sampling
 from .checks.thoughts import check_thoughts
 from .conversation.router import Router
 from .conversation.rules import TurnTaking, make_rules
@@ -152,28 +152,22 @@ class TeamTRTrainer(LeadTrainer):
         if not isinstance(args, TeamTRConfig):
             raise TypeError(f"`args` must be a `TeamTRConfig`, got {type(args).__name__}. It takes the same fields.")
         preflight.refuse_unsupported(rollout_func=rollout_func)
-        agents = resolve_team(model, args, peft_config)
-        code = resolve_code(
-            model, router=router, stop_condition=stop_condition, environment_factory=environment_factory
+        agents, environments, code = resolve_equipped(
+            model, args, peft_config, tools, environment_factory, router=router, stop_condition=stop_condition
         )
-        environments = equip(agents, tools, code.pop("environment_factory"))
-        names = tuple(agent.name for agent in agents)
-        trainable = [agent for agent in agents if agent.trainable]
+        names, trainable = [agent.name for agent in agents], [agent for agent in agents if agent.trainable]
         preflight.check_optimizers(optimizers, len(trainable))
         check_same_team(str(args.output_dir), agents)
         splits = preflight.name_splits(train_dataset, eval_dataset)
         for split, dataset in splits.items():
             preflight.check_columns(dataset, names, split)
-
         rules = make_rules(TurnTaking.of(args), names, **code)
         preflight.check_router(rules, [agent.name for agent in trainable], names, train_dataset, args)
-        check_sampling(args, agents)
-        check_environments(args, environments)
+        check_sampling(args, agents, environments)
         preflight.check_vllm(args)
         load_models(agents, SpeakingSettings.of(args, quantization_config), processing_class)
-        lead, reward_funcs = trainable[0], check_reward_funcs(reward_funcs, args.reward_timeout)
-        reward_funcs += environment_rewards(environments)
-        args = with_weights(args, environments)
+        reward_funcs = [*check_reward_funcs(reward_funcs, args.reward_timeout), *environment_rewards(environments)]
+        lead, args = trainable[0], with_weights(args, environments)
         check_trust(reward_funcs, reward_processing_classes, lead, args)
         common: dict[str, Any] = {"train_dataset": train_dataset, "quantization_config": quantization_config}
         common |= {"team_size": len(agents), "environments": environments}
@@ -189,15 +183,11 @@ class TeamTRTrainer(LeadTrainer):
             **grpo_arguments(lead, args, processing_class, lead=True, num_trained=len(trainable)),
         )
         self._add_peers(agents, args, processing_class, common)
-        prompt = next(iter(splits["train"]))["prompt"]
-        self.team = self._make_team(agents, rules, args, prompt, environments)
+        self.team = self._make_team(agents, rules, args, splits["train"], environments)
         self._share_equipment(args, agents)
-        preflight.check_rows(splits, environments)
-        preflight.check_tools(self.team.local_speakers, splits)
-        preflight.check_speakers(self.team.speakers, splits, rules)
+        preflight.check_team(self.team, splits)
         check_thoughts(self.team.speakers, self.reward_func_names)
-        probes = make_probes(self, eval_dataset)
-        if probes:
+        if probes := make_probes(self, eval_dataset):
             self.add_callback(DiagnosticsCallback(self, probes))
 
     # Algorithm 1

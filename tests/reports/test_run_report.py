@@ -10,7 +10,6 @@ from browser import needs_chromium, opened
 from tiny import make_team, make_trainer
 from transformers import TrainerCallback
 
-from trl_teamtr import lead_trainer
 from trl_teamtr.reports import run_report
 from trl_teamtr.reports.run_report import collect, make_report, render
 
@@ -102,9 +101,9 @@ def test_a_report_that_fails_does_not_cost_the_team(tmp_path, monkeypatch, caplo
     def fail(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(lead_trainer, "make_report", fail)
+    monkeypatch.setattr(run_report, "make_report", fail)
     trainer = make_trainer(tmp_path, make_team(2), report=True)
-    with caplog.at_level(logging.WARNING, logger=lead_trainer.__name__):
+    with caplog.at_level(logging.WARNING, logger=run_report.__name__):
         assert trainer.train().global_step == 2
     assert "No report was written: OSError('no space left')" in caplog.text
 

@@ -136,14 +136,6 @@ def test_terminated_process_exits_with_status_0_and_leaves_a_checkpoint(tmp_path
     assert f"stopped at {update}" in output and checkpoints(tmp_path / "run") == [f"checkpoint-{update}"]
 
 
-@pytest.fixture
-def as_in_a_terminal():
-    """Ctrl-C is handled as ever, also where the tests run in the background, for which a shell has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 class Interrupt(TrainerCallback):
     """Ctrl-C in the middle of an update, once or several times."""
 
@@ -157,7 +149,6 @@ class Interrupt(TrainerCallback):
                 signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.usefixtures("as_in_a_terminal")
 def test_ctrl_c_ends_the_update_saves_and_is_passed_on(tmp_path, capsys, caplog):
     trainer = make_trainer(tmp_path / "a", make_team(2), callbacks=[Interrupt(3)], **SETTINGS)
     with pytest.raises(KeyboardInterrupt, match="Stopped by Ctrl-C after update 3, and saved"):
@@ -172,7 +163,6 @@ def test_ctrl_c_ends_the_update_saves_and_is_passed_on(tmp_path, capsys, caplog)
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(whole), strict=True))
 
 
-@pytest.mark.usefixtures("as_in_a_terminal")
 def test_a_second_ctrl_c_aborts_at_once_and_what_is_on_disk_is_whole(tmp_path):
     saving = SETTINGS | {"save_strategy": "steps", "save_steps": 2}
     trainer = make_trainer(tmp_path, make_team(2), callbacks=[Interrupt(5, times=2)], **saving)
@@ -184,7 +174,6 @@ def test_a_second_ctrl_c_aborts_at_once_and_what_is_on_disk_is_whole(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.usefixtures("as_in_a_terminal")
 def test_ctrl_c_in_the_last_update_ends_a_run_that_is_complete(tmp_path):
     trainer = make_trainer(tmp_path, make_team(2), callbacks=[Interrupt(8)], **SETTINGS)
     assert trainer.train().global_step == 8 and trainer.preemption.stopped_at is None

@@ -1,10 +1,30 @@
 """Which tools and environments the members of a team have."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from ..teamtr_config import TeamTRConfig
 from ..tools import Environments
 from ..tools.worlds import TEAM, EnvironmentFactory
 from .agent import Agent
+from .resolving import resolve_code, resolve_team
+
+
+def resolve_equipped(
+    model: Any,
+    args: TeamTRConfig,
+    peft_config: Any,
+    tools: Sequence[Callable] | None,
+    environment_factory: Any,
+    **code: Any,
+) -> tuple[list[Agent], Environments | None, dict[str, Any]]:
+    """
+    The team that `model` specifies ([`resolve_team`]), with its tools and environments, and the rest of its `code`: its router and its
+    stop condition ([`resolve_code`]).
+    """
+    agents = resolve_team(model, args, peft_config)
+    code = resolve_code(model, environment_factory=environment_factory, **code)
+    return agents, equip(agents, tools, code.pop("environment_factory")), code
 
 
 def equip(

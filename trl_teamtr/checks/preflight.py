@@ -20,6 +20,7 @@ from ..policy.participant import Participant
 from ..policy.remote import RemoteSpeaker
 from ..policy.speaker import Speaker
 from ..rollouts.turn_loop import private_prompts
+from ..team import Team
 from ..teamtr_config import TeamTRConfig
 from ..tools import Environments
 
@@ -101,6 +102,13 @@ def check_speakers(speakers: Sequence[Participant], splits: dict[str, Any], rule
             if speaks_twice:
                 renderer.check_turns()
         check_lengths(dataset, speakers, split)
+
+
+def check_team(team: Team, splits: dict[str, Any]):
+    """Raise `ValueError` unless a `team` can work with the rows of all `splits`."""
+    check_rows(splits, team.settings.environments)
+    check_tools(team.local_speakers, splits)
+    check_speakers(team.speakers, splits, team.rules)
 
 
 def check_rows(splits: dict[str, Any], environments: Environments | None):

@@ -20,14 +20,15 @@ NO_TRANSFORMS = (
 STOPS = ("eos_token_id",)
 
 
-def check_sampling(args: TeamTRConfig, agents: Sequence[Agent]):
+def check_sampling(args: TeamTRConfig, agents: Sequence[Agent], environments: Environments | None = None):
     """
-    Raise unless the resampling mode and the KL estimator support how each of `agents` samples.
+    Raise unless the resampling mode and the KL estimator support how each of `agents` samples, and the environments of its rollouts.
 
     Raises:
         `ValueError`: Names the agent, and the transform by which it samples from a distribution other than the one
             whose log-probabilities are compared.
     """
+    _check_environments(args, environments)
     exact = []
     for agent in agents:
         if agent.is_remote:  # nothing of it is scored
@@ -110,7 +111,7 @@ def _all_transforms(args: TeamTRConfig) -> list[str]:
     return list(dict.fromkeys([*used, *_other_transforms(args, (*NO_TRANSFORMS, *STOPS))]))
 
 
-def check_environments(args: TeamTRConfig, environments: Environments | None):
+def _check_environments(args: TeamTRConfig, environments: Environments | None):
     """Raise `ValueError` if rollouts would be resampled on environments whose earlier state nobody can find again."""
     if environments is not None and environments.kind == NEVER and args.resampling in ("suffix", "speculative"):
         raise ValueError(

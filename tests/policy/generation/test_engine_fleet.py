@@ -14,7 +14,7 @@ from trl_teamtr import Agent
 from trl_teamtr.policy.backend import Request
 from trl_teamtr.policy.drawing import Draw
 from trl_teamtr.policy.generation import engine_fleet
-from trl_teamtr.policy.speaker import speak_together
+from trl_teamtr.policy.participant import speak_together
 
 
 CONTEXTS = [[2], [0, 2], [2, 2, 0, 2], [0], [2, 0]]
