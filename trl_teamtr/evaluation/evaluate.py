@@ -79,9 +79,8 @@ def evaluate_protocols(
         config ([`EvaluationConfig`], *optional*): What to evaluate.
         model (`list[Agent]` or `str` or [`~transformers.PreTrainedModel`], *optional*): Who plays all protocols but
             `"team"`: several agents, or one model for all of them. Defaults to the agents of `team`.
-        extract_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are
-            counted; an empty one is no vote. Defaults to reasoning-gym's with its reward, to math-verify's with TRL's
-            `accuracy_reward`, else to the last line.
+        extract_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are counted;
+            empty for no vote. Defaults to how the reward finds it (reasoning-gym, `accuracy_reward`), else to the last line.
         router, stop_condition (*optional*): As in [`TeamTRTrainer`], for the team.
 
     Returns:
