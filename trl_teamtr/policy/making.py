@@ -14,7 +14,7 @@ from ..agents.agent import Agent
 from ..agents.model_copies import clone_sharing_weights
 from ..agents.models import load_models, load_whole_model
 from ..agents.settings import SamplingSettings, SpeakingSettings
-from ..conversation.thoughts import find_parser
+from ..conversation.thoughts import ThoughtParser, find_parser
 from ..tools import Environments, ToolUser
 from .backend import PlainBackend
 from .participant import Participant
@@ -116,13 +116,6 @@ def make_speaker(
             f"Agent {agent.name!r} has `max_completion_length=None`, and nothing limits its messages: its model has no maximum "
             "length. Set `max_completion_length` or `max_context_length`."
         )
-    callables = list_tools(agent, settings.environments)
-    private = agent.thoughts == "private" and not (alone and not callables)
-    thoughts = find_parser(tokenizer, agent.thinking_end, eos_token_ids) if private else None
-    tools = None
-    if callables:
-        shows_tools = agent.tool_visibility == "all"
-        tools = ToolUser(agent.name, callables, tokenizer, settings.tools, thoughts, shows_tools)
     backend = PlainBackend(
         policy,
         tokenizer,
@@ -146,11 +139,23 @@ def make_speaker(
         length,
         alone,
         before_use,
-        thoughts,
-        tools,
+        *_make_parsers(agent, tokenizer, eos_token_ids, settings, alone),
     )
     speaker.fix_date(settings.template_date)
     return speaker
+
+
+def _make_parsers(
+    agent: Agent, tokenizer: PreTrainedTokenizerBase, eos_token_ids: list[int], settings: SpeakingSettings, alone: bool
+) -> tuple[ThoughtParser | None, ToolUser | None]:
+    """What divides the messages of `agent` into thoughts, calls and answers."""
+    callables = list_tools(agent, settings.environments)
+    private = agent.thoughts == "private" and (callables or not alone)
+    thoughts = find_parser(tokenizer, agent.thinking_end, eos_token_ids) if private else None
+    if not callables:
+        return thoughts, None
+    shows_tools = agent.tool_visibility == "all"
+    return thoughts, ToolUser(agent.name, callables, tokenizer, settings.tools, thoughts, shows_tools)
 
 
 def list_tools(agent: Agent, environments: Environments | None) -> list[Callable]:
