@@ -1,12 +1,22 @@
 """The team and the tasks of a command line or a YAML file."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
+import tool_teams
 from trl.rewards import think_format_reward
 
-from trl_teamtr.cli.arguments import load_data, make_agents, save_tasks, set_model_init_kwargs, task_kwargs, task_seed
+from trl_teamtr.cli.arguments import (
+    load_data,
+    load_equipment,
+    make_agents,
+    save_tasks,
+    set_model_init_kwargs,
+    task_kwargs,
+    task_seed,
+)
 from trl_teamtr.tasks.link import link_reward
 
 
@@ -46,6 +56,18 @@ def test_an_agents_own_rewards_are_names():
     assert agent.reward_funcs == [link_reward, think_format_reward] and agent.reward_weights == [1, 0.5]
     with pytest.raises(ValueError, match="reward function"):
         make_agents([entry | {"reward_funcs": ["nonsense"]}], training())
+
+
+def test_tools_and_environments_are_dotted_paths_and_names_of_methods():
+    entry = {"name": "a", "model": "m", "tools": ["math.gcd", "turn"], "environment_factory": "tool_teams.Saved"}
+    (agent,) = make_agents([entry], training())
+    assert agent.tools == [math.gcd, "turn"] and agent.environment_factory is tool_teams.Saved
+    given = load_equipment(arguments(tools=["math.gcd"], environment_factory="tool_teams.Dial"))
+    assert given == {"tools": [math.gcd], "environment_factory": tool_teams.Dial}
+    none = load_equipment(arguments(tools=None, environment_factory=None))
+    assert none == {"tools": None, "environment_factory": None}
+    with pytest.raises(ValueError, match="There is no environment 'no_such_module.World'"):
+        load_equipment(arguments(tools=None, environment_factory="no_such_module.World"))
 
 
 def test_tasks_are_held_out_where_they_are_asked_for():

@@ -4,12 +4,13 @@ import argparse
 import json
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from peft import LoraConfig
 from trl import ScriptArguments
 
 from ..agents.agent import Agent
-from ..tasks.loading import hold_out, is_generated, load_reward, load_split
+from ..tasks.loading import hold_out, is_generated, load_function, load_reward, load_split
 from .link_team import make_team
 
 
@@ -31,7 +32,12 @@ class TeamScriptArguments(ScriptArguments):
             of `peft_config`. Or `link:<n>` for a team that is first warmed up for LINK. A JSON string on the command
             line. Defaults to `--num_agents` agents of `--model_name_or_path`.
         reward_funcs (`list[str]`, *optional*):
-            Names of TRL's rewards, or dotted paths. Defaults to the task's own.
+            Names of TRL's rewards, or dotted paths. Defaults to the task's own; to none with an environment.
+        tools (`list[str]`, *optional*):
+            Dotted paths of functions that agents may call. An agent's own `tools` are such paths, and names of methods of
+            the environment.
+        environment_factory (`str`, *optional*):
+            Dotted path of the class of the team's environment. An agent may have one of its own.
         dataset_kwargs (`dict`, *optional*):
             Settings of a reasoning-gym task.
         dataset_size, eval_size (`int`):
@@ -44,6 +50,10 @@ class TeamScriptArguments(ScriptArguments):
 
     agents: str | None = field(default=None, metadata={"help": "The team: a list of mappings, or `link:<n>`."})
     reward_funcs: list[str] | None = field(default=None, metadata={"help": "Reward functions."})
+    tools: list[str] | None = field(default=None, metadata={"help": "Functions that agents may call: dotted paths."})
+    environment_factory: str | None = field(
+        default=None, metadata={"help": "Class of the team's environment: a dotted path."}
+    )
     dataset_kwargs: str | None = field(
         default=None, metadata={"help": "Settings of a reasoning-gym task (a mapping)."}
     )
@@ -66,8 +76,21 @@ def make_agents(specification, training_args):
         peft = entry.pop("peft", None)
         if "reward_funcs" in entry:
             entry["reward_funcs"] = [load_reward(name) for name in entry["reward_funcs"]]
+        if entry.get("tools") is not None:
+            entry["tools"] = [load_function(name, "tool") if "." in name else name for name in entry["tools"]]
+        if "environment_factory" in entry:
+            entry["environment_factory"] = load_function(entry["environment_factory"], "environment")
         agents.append(Agent(**entry, peft_config=LoraConfig(task_type="CAUSAL_LM", **peft) if peft else None))
     return agents
+
+
+def load_equipment(script_args) -> dict[str, Any]:
+    """`tools` and `environment_factory`, as arguments of a trainer."""
+    path = script_args.environment_factory
+    return {
+        "tools": [load_function(name, "tool") for name in script_args.tools] if script_args.tools else None,
+        "environment_factory": None if path is None else load_function(path, "environment"),
+    }
 
 
 def task_kwargs(script_args) -> dict:

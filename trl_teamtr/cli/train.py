@@ -17,6 +17,7 @@ from .arguments import (
     ExamplesFormatter,
     TeamScriptArguments,
     load_data,
+    load_equipment,
     make_agents,
     save_tasks,
     set_model_init_kwargs,
@@ -72,19 +73,22 @@ def make_trainer(script_args, training_args, model_args):
     if script_args.dataset_name is None:
         raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
     train_dataset, eval_dataset = load_data(script_args, training_args)
-    names = script_args.reward_funcs or [default_reward(script_args.dataset_name)]
+    names = script_args.reward_funcs
+    if not names and script_args.environment_factory is None:
+        names = [default_reward(script_args.dataset_name)]
     if names == [None]:
         raise ValueError(f"{script_args.dataset_name!r} comes without a reward: set `reward_funcs`.")
     team = find_team(script_args, training_args, model_args)
     set_model_init_kwargs(training_args, model_args)
     return TeamTRTrainer(
         model=team,
-        reward_funcs=[load_reward(name) for name in names],
+        reward_funcs=[load_reward(name) for name in names or []],
         args=training_args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
+        **load_equipment(script_args),
     )
 
 
