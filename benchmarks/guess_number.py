@@ -211,7 +211,9 @@ def plot(folder: Path, runs: dict[str, dict[int, dict]]):
             ]
             axis.plot([x for x, _ in curves[0]], means, ".-", color=color, label=arm)
     axis.axhline(0.5, color="black", linestyle="--", linewidth=0.8, label="most that an agent alone can have")
-    axis.set(xlabel="decoded tokens", ylabel="held-out success", ylim=(0, 1), title="Guess-a-number with split hints")
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
+    title = f"Guess-a-number with split hints, seeds {seeds[0]} to {seeds[-1]} (n = {len(seeds)})"
+    axis.set(xlabel="decoded tokens", ylabel="held-out success (share of tasks)", ylim=(0, 1), title=title)
     axis.legend()
     figure.savefig(folder / "guess_number.png", dpi=110)
 

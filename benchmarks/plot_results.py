@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import guess_number
 import plot_resampling_cost
 import reuse_learning
 from reproduction.plots import plot_certificates, plot_scaling, read_csv
@@ -26,6 +27,9 @@ def draw(results: Path):
     rows = read_csv(results / "reproduction" / "certificates.csv")
     plot_certificates(rows, results / "reproduction" / "certificates.png")
     reuse_learning.plot(results / "reuse_learning", read_lines(results / "reuse_learning" / "cells.jsonl"))
+    cells = read_lines(results / "guess_number" / "cells.jsonl")
+    runs = {arm: {cell["seed"]: cell for cell in cells if cell["arm"] == arm} for arm in guess_number.ARMS}
+    guess_number.plot(results / "guess_number", runs)
     tables = plot_resampling_cost.read_tables((results / "resampling_cost.txt").read_text())
     plot_resampling_cost.plot(tables, results / "resampling_cost.png")
     for run in (*sorted((results / "quickstart").glob("seed*/")), results / "smollm2_chain_sum"):

@@ -7,7 +7,7 @@ from run_tools import WATCHDOG
 from tool_teams import tool_team
 
 
-RUNS = 4  # `make soak` makes 100
+RUNS = 2  # `make soak` makes 100
 
 
 def compare(folder, runs: int) -> dict[str, int]:
