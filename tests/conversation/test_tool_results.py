@@ -17,8 +17,9 @@ from trl_teamtr.conversation.view import View
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 WITH_TOOLS = [
-    "gemma4", "gemma4_v3", "gemma4_v4", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "lfm2_v2", "llama3_1", "llama3_2",
-    "qwen2_5", "qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8", "qwen3_instruct_2507", "qwen3_vl",
+    "gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "lfm2_2_5_v2",
+    "lfm2_2_5_vl", "lfm2_v2", "llama3_1", "llama3_2", "qwen2_5", "qwen3", "qwen3_5_nothink", "qwen3_5_think",
+    "qwen3_6", "qwen3_8", "qwen3_instruct_2507", "qwen3_vl",
 ]  # fmt: skip
 
 QUESTION = "What is the sum?"
@@ -110,7 +111,7 @@ def closing(name, after):
     controls = make_renderer(name).encoder.control_ids
     stops = {"glm4moe": "<|observation|>", "gptoss": "<|call|>"}.get(name)
     if stops is None:
-        stops = next(stop for stop in ("<|tool_response>", "<|im_end|>", "<|eot_id|>") if stop in after)
+        stops = next(stop for stop in ("<|tool_response>", "<turn|>", "<|im_end|>", "<|eot_id|>") if stop in after)
     (stop,) = encode(name, stops)
     assert stop in controls
     return ids[: ids.index(stop) + 1], stop
