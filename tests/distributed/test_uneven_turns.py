@@ -8,7 +8,7 @@ from run_uneven import WATCHDOG, run
 from teams import save_models
 
 
-RUNS = 8  # `make soak` makes 100
+RUNS = 4  # `make soak` makes 100
 
 
 def compare(folder, runs: int) -> dict[str, int]:
