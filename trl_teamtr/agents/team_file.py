@@ -270,8 +270,12 @@ def load_team(
         `ValueError`: If a tool could not be saved and is not given; or a team from the hub has tools or a remote member, and is not
             trusted.
     """
-    trusted = trust_remote_code or os.path.isdir(path)
-    folder, agents = find_team(path, revision), []
+    return _load_agents(find_team(path, revision), path, tools, trust_remote_code)
+
+
+def _load_agents(folder: str, path: str, tools: Sequence[Callable] | None, trust_remote_code: bool) -> list[Agent]:
+    """The agents of the team in `folder`, where `path` was found."""
+    trusted, agents = trust_remote_code or os.path.isdir(path), []
     for entry in read_team_file(folder)["agents"]:
         # The file must not decide whether remote code is run
         names = (*SAVED_FIELDS, *REMOTE_FIELDS, "model", "base_model")
@@ -301,10 +305,10 @@ def read_team(
     trust_remote_code: bool = False,
 ) -> SavedTeam:
     """The team in directory or repository `path`, with all that it needs to speak as it did when it was saved."""
-    agents, path = load_team(path, revision, tools, trust_remote_code), find_team(path, revision)
-    content = read_team_file(path)
+    folder = find_team(path, revision)
+    agents, content = _load_agents(folder, path, tools, trust_remote_code), read_team_file(folder)
     turns, conversational = TurnTaking(**content["rollout"]), content.get("conversational")
-    return SavedTeam(path, agents, read_speaking_settings(path), turns, conversational, content)
+    return SavedTeam(folder, agents, read_speaking_settings(folder), turns, conversational, content)
 
 
 def read_speaking_settings(path: str) -> SpeakingSettings:

@@ -88,9 +88,14 @@ class Message:
             return self.text
         return "\n".join([*map(str, self.tool_uses), *[self.text] * bool(self.text)])
 
+    @property
+    def edges(self) -> list[int]:
+        """Where the parts of `ids` begin that were sampled without a pause, and where the last one ends."""
+        return [0, *(use.after for use in self.tool_uses), len(self.ids)]
+
     def segment(self, number: int) -> tuple[int, ...]:
         """The ids that were sampled without a pause, after `number` of them; none if there were fewer."""
-        edges = [0, *(use.after for use in self.tool_uses), len(self.ids)]
+        edges = self.edges
         return self.ids[edges[number] : edges[number + 1]] if number + 1 < len(edges) else ()
 
     def as_dicts(self) -> list[dict[str, Any]]:

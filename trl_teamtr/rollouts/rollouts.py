@@ -60,8 +60,7 @@ class Rollouts:
         """Append a message of `speaker` to a row, and to its view of it."""
         transcript, view = self.transcripts[row], self.views[speaker.name][row]
         transcript.messages.append(message)
-        edges = [0, *(use.after for use in message.tool_uses), len(message.ids)]
-        for number, (start, end) in enumerate(itertools.pairwise(edges)):
+        for number, (start, end) in enumerate(itertools.pairwise(message.edges)):
             logps = None if message.logps is None else message.logps[start:end]
             view.write(message.ids[start:end], logps, goes_on=number > 0)
             if number < len(message.tool_uses):
