@@ -13,7 +13,7 @@ from .agents.equipping import equip
 from .agents.pushing import push_team
 from .agents.saving import save_agents
 from .agents.settings import SpeakingSettings
-from .agents.team_file import check_endpoints, check_same_team, describe_team, read_team, write_team_files
+from .agents.team_file import check_same_team, describe_team, read_team, write_team_files
 from .conversation.router import RoundRobinRouter, Router
 from .conversation.rules import RolloutRules, StopCondition, TurnTaking, make_rules
 from .conversation.transcript import Message, Transcript
@@ -110,7 +110,6 @@ class Team:
         for agent in saved.agents:
             agent.trust_remote_code = trust_remote_code
         trusted = trust_remote_code or os.path.isdir(path)
-        check_endpoints(saved.agents, path, trusted)
         code = saved.find_code(router, stop_condition, environment_factory, trusted)
         team = cls.from_agents(saved.agents, saved.settings, saved.turns, **code)
         team.conversational = saved.conversational

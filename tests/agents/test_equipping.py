@@ -10,6 +10,7 @@ from tool_teams import PROMPT, Dial, key, tool_team
 
 from trl_teamtr import Agent, Team, TeamTRTrainer, load_team
 from trl_teamtr.agents.equipping import equip
+from trl_teamtr.agents.resolving import speaking_defaults
 from trl_teamtr.agents.team_file import read_speaking_settings
 
 
@@ -96,6 +97,8 @@ def test_a_saved_team_has_its_tools_and_its_environment(tmp_path):
         assert key(mine) == key(its)
     again = TeamTRTrainer(path, answer_reward, make_config(tmp_path / "b", **SETTINGS), DATASET)
     assert again.team.settings.environments.of_team is Dial and again.agent.tools is None
+    defaults = speaking_defaults(path)
+    assert defaults["max_tool_result_length"] == defaults["max_tool_calling_iterations"] == 1
 
 
 def test_tools_that_cannot_be_saved_are_given_again(tmp_path):

@@ -16,7 +16,16 @@ from ..teamtr_config import TeamTRConfig
 from .agent import Agent, check_names, check_trainable
 from .model_copies import copy_untouched
 from .settings import CONFIG_FIELDS, SpeakingSettings
-from .team_file import TEAM_FILE, load_team, read_team, warn_of_changes, warn_of_other_rewards
+from .team_file import (
+    TEAM_FILE,
+    find_team,
+    load_team,
+    read_speaking_settings,
+    read_team,
+    read_team_file,
+    warn_of_changes,
+    warn_of_other_rewards,
+)
 
 
 def resolve_team(model: Any, args: TeamTRConfig, peft_config: PeftConfig | None = None) -> list[Agent]:
@@ -139,10 +148,12 @@ def speaking_defaults(team: str) -> dict[str, Any]:
     Raises:
         `FileNotFoundError`: If there is no team.
     """
-    saved = read_team(team)
-    sampling, reading = vars(saved.settings.sampling), vars(saved.settings)
+    folder = find_team(team)  # its agents are not needed, nor is the code of its tools
+    settings = read_speaking_settings(folder)
+    sampling, reading = vars(settings.sampling), vars(settings)
     return (
         {name: sampling[name] for name in (*CONFIG_FIELDS, "generation_kwargs", "cache_implementation")}
-        | vars(saved.turns)
+        | read_team_file(folder)["rollout"]
+        | vars(settings.tools)
         | {name: reading[name] for name in ("chat_template_kwargs", "max_context_length", "template_date")}
     )
