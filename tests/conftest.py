@@ -40,6 +40,7 @@ SLOW = (
     "rollouts/test_remote_drafts.py",
     "rollouts/test_resampling.py",
     "rollouts/test_stage_weights.py",
+    "rollouts/test_tool_gradients.py",
     "runs/test_checkpoint.py",
     "runs/test_preemption.py",
     "runs/test_run_state.py",
