@@ -37,6 +37,7 @@ SLOW = (
     "returns/test_rewards.py::test_run_is_resumed",
     "rollouts/test_drafts.py",
     "rollouts/test_exactness.py",
+    "rollouts/test_forgetting.py",
     "rollouts/test_remote_drafts.py",
     "rollouts/test_resampling.py",
     "rollouts/test_stage_weights.py",
