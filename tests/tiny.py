@@ -127,12 +127,14 @@ class Rollout:
 
 def context_of(trainer, prompt: str, name: str, messages: list[Message]) -> list[int]:
     """
-    What agent `name` reads, written down here a second time: the plain rendering as documented, own messages as ids.
+    What agent `name` reads, written down here a second time: the plain rendering as documented, own messages as ids, or as text
+    without thoughts.
     """
     tokenizer = trainer.members[0]._tokenizer
+    forgets = any(member.name == name and not member.agent.keep_thoughts for member in trainer.members)
     ids, text = [], prompt
     for message in messages:
-        if message.agent == name:
+        if message.agent == name and not forgets:
             ids += tokenizer(f"{text}\n\n{name}:")["input_ids"] + list(message.ids)
             text = ""
         else:

@@ -151,18 +151,25 @@ class ToolCase:
 
     def law(self):
         """Probability of each rollout of the present team, by [`key`]."""
-        cache, law, open_ = {}, collections.Counter(), [(Transcript(PROMPT, self.trainer.team.names), 1.0)]
+        law = collections.Counter()
+        for transcript, p in self.all_rollouts():
+            law[key(transcript)] += p
+        return law
+
+    def all_rollouts(self):
+        """Every rollout of the present team, and its probability."""
+        cache, done, open_ = {}, [], [(Transcript(PROMPT, self.trainer.team.names), 1.0)]
         while open_:
             transcript, p = open_.pop()
             name = self.trainer.team.rules.next_speaker(transcript)
             if name is None:
-                law[key(transcript)] += p
+                done.append((transcript, p))
                 continue
             for message, q in self._messages(name, transcript, cache):
                 longer = copy.copy(transcript)
                 longer.messages = [*transcript.messages, message]
                 open_.append((longer, p * q))
-        return law
+        return done
 
     def _messages(self, name, transcript, cache):
         """Every message of an agent, with its probability: segments of at most two tokens, and results between them."""

@@ -78,3 +78,8 @@ def test_a_name_fits_into_a_file_name():
 def test_names_that_differ_in_case_alone_are_refused():
     with pytest.raises(ValueError, match="The agent names Solver, solver differ in upper and lower case only"):
         check_names([Agent("Solver", "m"), Agent("solver", "m"), Agent("judge", "m")])
+
+
+def test_shared_thoughts_are_kept():
+    with pytest.raises(ValueError, match="what everybody reads, it reads too"):
+        Agent("a", "m", thoughts="shared", keep_thoughts=False)

@@ -36,6 +36,7 @@ def test_a_remote_member_is_frozen_and_others_are_not():
         ({"chat_template_kwargs": {"a": 1}}, "`chat_template_kwargs` is for a chat template"),
         ({"thinking_end": "</think>"}, "`thinking_end` divides sampled tokens"),
         ({"thoughts": "shared"}, "`thoughts='shared'` is not possible"),
+        ({"keep_thoughts": False}, "`keep_thoughts=False` is for thoughts in its messages"),
         ({"vllm_server_base_url": "http://x"}, "`vllm_server_base_url` is for the weights"),
         ({"reward_funcs": [len]}, "`trainable=False` and `reward_funcs`"),
         ({"generation_kwargs": {"stream": True}}, "`generation_kwargs` has `stream`, which the team decides"),

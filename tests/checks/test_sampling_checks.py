@@ -108,3 +108,19 @@ def test_the_correction_of_a_server_refuses_truncated_sampling(make_config, tran
     check_sampling(make_config(**served, **transform), [Agent("a", "m", trainable=False)])
     check_sampling(make_config(**served, **transform, vllm_importance_sampling_correction=False), [Agent("a", "m")])
     check_sampling(make_config(**served), [Agent("a", "m")])
+
+
+@pytest.mark.parametrize(
+    "fields, name",
+    [
+        ({"resampling": "importance"}, "resampling='importance'"),
+        ({"log_occupancy": True}, "log_occupancy"),
+        ({"log_certificate": True}, "log_certificate"),
+    ],
+)
+def test_what_weighs_all_messages_needs_all_of_them(make_config, fields, name):
+    team = [Agent("a", "m"), Agent("b", "m", keep_thoughts=False)]
+    with pytest.raises(ValueError, match=f"Agent 'b' has `keep_thoughts=False`.*`{name}`"):
+        check_sampling(make_config(**fields), team)
+    check_sampling(make_config(resampling="speculative"), team)
+    check_sampling(make_config(**fields), team[:1])

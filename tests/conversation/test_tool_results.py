@@ -82,7 +82,7 @@ def divide(name):
         turns += [call(a, b), result(text)]
         whole = render(name, turns)
         renderer = make_renderer(name)
-        written = f'"{text}"' if renderer.results._escapes else text
+        written = f'"{text}"' if renderer.results.escapes else text
         after = renderer.results._after_call(("add",)).replace("\ue000result 0\ue001", text)
         assert whole.endswith(after) and written in after
         own = whole[: len(whole) - len(after)]

@@ -3,11 +3,13 @@ import copy
 import pytest
 
 from trl_teamtr.conversation.transcript import Message, Transcript
-from trl_teamtr.conversation.view import View
+from trl_teamtr.conversation.view import View, stack_views
 
 
 class NumberRenderer:
     """A message "7" reads 7 7; an opening starts with 1, what stands between own messages with 2 and the last id."""
+
+    forgets = False
 
     def opening(self, transcript, messages):
         return [1] + self.quote(messages)
@@ -20,7 +22,17 @@ class NumberRenderer:
         return [int(message.text) for message in messages for _ in range(2)]
 
 
-RENDERER = NumberRenderer()
+class ForgetfulRenderer(NumberRenderer):
+    """Of a message of its reader it shows the text alone, after a 3."""
+
+    forgets = True
+
+    def history(self, transcript, messages):
+        shown = [[3, int(m.text)] if m.agent == "a" else self.quote([m]) for m in messages]
+        return [1, *(token for ids in shown for token in ids)]
+
+
+RENDERER, FORGETFUL = NumberRenderer(), ForgetfulRenderer()
 
 
 def transcript(*numbers):
@@ -151,3 +163,49 @@ def test_end_leaves_the_view_of_an_agent_that_spoke():
     before = copy.deepcopy(view)
     view.end(dummy_id=5)
     assert view == before
+
+
+def test_messages_that_are_read_again_are_context():
+    view, row = View(), transcript(11)
+    assert view.read(row, FORGETFUL, room=100)
+    speak(view, row, [50, 51])
+    listen(row, 12)
+    assert view.holds(0) and view.read(row, FORGETFUL, room=100)
+    speak(view, row, [60, 61, 62])
+    listen(row, 13)
+    assert view.read(row, FORGETFUL, room=100)
+    speak(view, row, [70])
+    assert view.prompt_ids == [1, 11, 11, 3, 99, 12, 12, 3, 99, 13, 13]
+    assert (view.completion_ids, view.mask, view.message_numbers()) == ([70], [1], [2])
+    assert (view.num_messages, view.num_read, view.opening_ids) == (3, 6, [1, 11, 11])
+    contexts = [[1, 11, 11], [1, 11, 11, 3, 99, 12, 12], view.prompt_ids]
+    assert [view.context_of(number) for number in range(3)] == contexts
+    assert [view.holds(number) for number in range(3)] == [False, False, True]
+    batch = stack_views([view, View([1], [5], [1], 1, starts=[1], logps=[0.0])], 0)
+    assert batch["num_messages"].tolist() == [1, 1] and batch["first_message"].tolist() == [2, 0]
+
+
+def test_segments_of_a_message_that_is_read_again_are_found():
+    view, row = View(), transcript()
+    view.read(row, FORGETFUL, room=100)
+    view.write([50, 51])
+    view.hear(51, [8, 8])
+    view.write([52], goes_on=True)
+    row.messages.append(Message("a", "99", (50, 51, 52)))
+    assert view.read(row, FORGETFUL, room=100)
+    assert view.context == [1, 3, 99] and view.context_of(0, 1) == [1, 50, 51, 8, 8]
+
+
+def test_what_was_left_out_stays_so_when_a_view_is_read_again():
+    view, row = View(), transcript(11, 12)
+    assert view.read(row, FORGETFUL, room=3) and view.context == [1, 12, 12]
+    speak(view, row, [50])
+    listen(row, 13, 14)
+    assert view.read(row, FORGETFUL, room=7)
+    assert view.context == [1, 12, 12, 3, 99, 14, 14] and view.left_out == {0, 3}
+    assert view.num_cut == 2
+    before = copy.deepcopy(view)
+    speak(view, row, [60])
+    told = copy.deepcopy(view)
+    assert not view.read(row, FORGETFUL, room=4) and view == told  # even without what it has not read
+    assert before.earlier[0].context == [1, 12, 12, 50]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig
-from tiny import make_model, make_tokenizer
+from tiny import make_model, make_team, make_tokenizer
 
 from trl_teamtr import Agent
 from trl_teamtr.agents.settings import SamplingSettings, SpeakingSettings
@@ -68,3 +68,19 @@ def test_ids_that_end_a_message_come_from_one_place(given, ends):
     assert all(token not in ends for ids in found for token in ids[:-1])
     assert all(len(ids) == 6 or ids[-1] in ends for ids in found)
     assert any(len(ids) < 6 for ids in found)
+
+
+def test_thoughts_that_nobody_finds_cannot_be_left_out():
+    agents = make_team(2, keep_thoughts=False)
+    with pytest.raises(
+        ValueError, match="Agent 'x' has `keep_thoughts=False`, but neither its tokenizer nor TRL knows"
+    ):
+        make_speakers(agents, SpeakingSettings(), Accelerator())
+    for agent in agents:
+        agent.thinking_end = "u"
+    assert all(
+        speaker.renderer_for("a").forgets for speaker in make_speakers(agents, SpeakingSettings(), Accelerator())
+    )
+    # In a team of one too, whose messages are divided then
+    (alone,) = make_speakers(agents[:1], SpeakingSettings(), Accelerator())
+    assert alone.thoughts is not None and alone.renderer_for("a").forgets

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from enumeration import chi_square_p_value
+from gradients import all_together, flat, surrogate_gradient
 from tiny import answer_reward, enumerate_rollouts, make_team, make_trainer, next_logps, replay, view_batch
 
 from trl_teamtr.maths.advantages import group_advantages
@@ -138,21 +139,9 @@ def true_gradient(team, agent, rollouts, returns=None):
     return torch.autograd.grad(value, list(agent.model.parameters()))
 
 
-def surrogate_gradient(team, agent, rollouts, advantages):
-    """Gradient of the trainer's own loss on `rollouts` with the given advantages, at π_new = π_cur."""
-    batch = view_batch(agent, replay(team, PROMPT, rollouts)) | {"advantages": advantages}
-    batch |= {"num_items_in_batch": torch.tensor(1.0), "num_messages_in_batch": torch.tensor(1.0)}
-    agent.model.train()
-    agent.current_gradient_accumulation_steps = 1
-    agent.model.zero_grad()
-    agent._compute_loss(agent.model, batch).backward()
-    gradient = [parameter.grad.clone() for parameter in agent.model.parameters()]
-    agent.model.zero_grad()
-    return gradient
-
-
-def flat(gradient):
-    return torch.cat([g.flatten() for g in gradient])
+def on_rollouts(team, agent, rollouts, advantages):
+    """Gradient of the trainer's own loss on `rollouts` with the given advantages."""
+    return surrogate_gradient(agent, view_batch(agent, replay(team, PROMPT, rollouts)) | {"advantages": advantages})
 
 
 @pytest.mark.parametrize("num_agents, rounds", [(2, 1), (2, 2)])
@@ -163,7 +152,7 @@ def test_expected_surrogate_gradient_is_that_of_the_return(tmp_path, num_agents,
     for agent in team.members:
         expected = flat(true_gradient(team, agent, rollouts))
         weighted = len(rollouts) * p * returns_of(rollouts)
-        gradient = -agent.max_completion_length * flat(surrogate_gradient(team, agent, rollouts, weighted))
+        gradient = -agent.max_completion_length * on_rollouts(team, agent, rollouts, weighted)
         assert expected.norm() > 1e-3
         torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-3)
 
@@ -176,7 +165,7 @@ def test_group_mean_baseline_scales_the_gradient_by_one_minus_one_over_g(tmp_pat
     flat_pairs = [rollout for pair in pairs for rollout in pair]
     advantages = group_advantages(returns_of(flat_pairs), 2, scale="none", clip=None)
     agent = team.members[0]
-    gradient = flat(surrogate_gradient(team, agent, flat_pairs, len(flat_pairs) * p * advantages))
+    gradient = on_rollouts(team, agent, flat_pairs, len(flat_pairs) * p * advantages)
     expected = (1 - 1 / 2) * 2 * flat(true_gradient(team, agent, rollouts))  # a group holds two rollouts
     torch.testing.assert_close(-agent.max_completion_length * gradient, expected, atol=1e-5, rtol=1e-3)
 
@@ -200,13 +189,9 @@ def test_gradient_of_each_agent_is_that_of_its_own_return(tmp_path):
     p, rows = torch.tensor([rollout.probability for rollout in rollouts]), [{"prompt": PROMPT}] * len(rollouts)
     found = []
     for agent, returns in zip(team.members, (returns_of(rollouts), returns_of(rollouts) + own), strict=True):
-        agent.model.train()
-        agent.num_generations, played = len(rollouts), replay(team, PROMPT, rollouts)  # one group of all rollouts
-        played.weights = len(rollouts) * p
-        batch = agent._generate_and_score_completions(rows, played)
-        gradient = flat(surrogate_gradient(team, agent, rollouts, batch["advantages"]))
+        gradient = all_together(agent, rows, replay(team, PROMPT, rollouts), p)
         expected = flat(true_gradient(team, agent, rollouts, returns))
-        torch.testing.assert_close(-agent.max_completion_length * gradient, expected, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-3)
         found.append(expected)
     assert (flat(true_gradient(team, team.members[1], rollouts)) - found[1]).norm() > 0.1 * found[1].norm()
 

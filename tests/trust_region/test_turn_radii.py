@@ -20,10 +20,20 @@ def test_the_turn_that_is_furthest_out_decides():
     radii = TurnRadii(0.01, [0.01, 0.04])
     kl = torch.tensor([[0.01, 0.0, 0.05], [0.02, 0.01, 0.0]])
     inputs = {"num_messages": torch.tensor([2, 1]), "message_numbers": torch.tensor([[0, -1, 1], [0, 0, -1]])}
+    inputs["first_message"] = torch.tensor([0, 0])
     assert radii.by_turn(kl, inputs).tolist() == pytest.approx([0.04, 0.05])
     assert radii.count(inputs).tolist() == [2, 1]
     # 0.02 of 0.01 at the first turn, 0.05 of 0.04 at the second
     assert radii.measure(radii.by_turn(kl, inputs), radii.count(inputs)) == pytest.approx(0.02)
+
+
+def test_only_messages_that_are_scored_count():
+    """The second row has its message of the first turn in its context."""
+    radii, inputs = TurnRadii(0.01, [0.01, 0.04]), {"message_numbers": torch.tensor([[0, -1, 1], [-1, 1, 1]])}
+    inputs |= {"num_messages": torch.tensor([2, 1]), "first_message": torch.tensor([0, 1])}
+    assert radii.count(inputs).tolist() == [1, 2]
+    kl = torch.tensor([[0.01, 0.0, 0.05], [0.0, 0.01, 0.02]])
+    assert radii.measure(radii.by_turn(kl, inputs), radii.count(inputs)) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("estimator", ["k3", "exact"])

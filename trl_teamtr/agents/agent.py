@@ -72,6 +72,10 @@ class Agent:
             everybody. In a team of one nothing is divided.
         thinking_end (`str`, *optional*):
             Text that ends the agent's thoughts, e.g. `"</think>"`, for templates that TRL does not know.
+        keep_thoughts (`bool`, *optional*, defaults to `True`):
+            Whether the agent's history contains its own thoughts, as it sampled them. With `False` its chat template renders its
+            earlier messages without them, when it speaks again. They are context then: of each rollout only its last message is
+            scored and trained.
         tools (`list[Callable or str]`, *optional*):
             Functions that the agent may call within its messages, as in [`~trl.GRPOTrainer`]: with type hints and docstrings,
             sync or async; and names of methods of the team's environment. Defaults to the trainer's `tools` and all methods; an
@@ -108,7 +112,7 @@ class Agent:
 
     Raises:
         `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
-            rewards, a frozen agent has rewards, `thoughts` or `tool_visibility` is unknown, or an agent with an `endpoint` is given
+            rewards, a frozen agent has rewards, `thoughts` or `tool_visibility` is unknown, shared thoughts are not kept, or an agent with an `endpoint` is given
             what needs a model here.
     """
 
@@ -125,6 +129,7 @@ class Agent:
     trust_remote_code: bool = False
     thoughts: str = "private"
     thinking_end: str | None = None
+    keep_thoughts: bool = True
     tools: list[Callable | str] | None = None
     tool_visibility: str = "caller"
     environment_factory: Callable | None = None
@@ -164,6 +169,11 @@ class Agent:
             raise ValueError(
                 f"Agent {self.name!r} has `thinking_end={self.thinking_end!r}`, which divides private thoughts from answers. It "
                 "must be a text such as '</think>', with `thoughts='private'`."
+            )
+        if self.thoughts == "shared" and not self.keep_thoughts:
+            raise ValueError(
+                f"Agent {self.name!r} has `keep_thoughts=False` and `thoughts='shared'`: what everybody reads, it reads too. Leave one "
+                "out."
             )
         check_remote(self)
 

@@ -87,6 +87,10 @@ def _refuse_local(who: str, agent: Any):
             f"{remote}. `thoughts={agent.thoughts!r}` is not possible: what its server takes for a thought is not part of its "
             "message. Leave it out."
         )
+    if not agent.keep_thoughts:
+        raise ValueError(
+            f"{remote}. `keep_thoughts=False` is for thoughts in its messages, which have none. Leave it out."
+        )
     ours = [name for name in _OURS if name in (agent.generation_kwargs or {})]
     if ours:
         raise ValueError(

@@ -41,7 +41,8 @@ SPEAKING = ("chat_template_kwargs", "max_context_length", "template_date", "spea
 
 # Fields of an agent in `team.json`. `trust_remote_code` is not saved: it must be set again when a team is loaded.
 SAVED_FIELDS: tuple[str, ...] = ("name", "system_prompt", "trainable", "learning_rate", "trust_region_radius")
-SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs", "thoughts", "thinking_end", "tool_visibility")
+SAVED_FIELDS += ("generation_kwargs", "chat_template_kwargs", "thoughts", "thinking_end", "keep_thoughts")
+SAVED_FIELDS += ("tool_visibility",)
 
 
 def own_folder(path: str, name: str, team_size: int) -> str:

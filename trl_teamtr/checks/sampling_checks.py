@@ -29,6 +29,7 @@ def check_sampling(args: TeamTRConfig, agents: Sequence[Agent], environments: En
             whose log-probabilities are compared.
     """
     _check_environments(args, environments)
+    _check_forgetting(args, agents)
     exact = []
     for agent in agents:
         if agent.is_remote:  # nothing of it is scored
@@ -119,6 +120,18 @@ def _check_environments(args: TeamTRConfig, environments: Environments | None):
             "found that it had there. Give its class the methods `snapshot()` and `restore(state)`; or `deterministic = True`, if the "
             "same calls after the same `reset` have the same results; or `deterministic = False`, if calls may be executed again "
             "with others. Or use `resampling='full'`."
+        )
+
+
+def _check_forgetting(args: TeamTRConfig, agents: Sequence[Agent]):
+    """Raise `ValueError` if all messages of an agent would be weighed, of which some are context, and not scored."""
+    forgetful = [agent.name for agent in agents if not agent.keep_thoughts]
+    used = [name for name in ("log_certificate", "log_occupancy") if getattr(args, name)]
+    used = ["resampling='importance'"] * (args.resampling == "importance") + used
+    if forgetful and used:
+        raise ValueError(
+            f"Agent {forgetful[0]!r} has `keep_thoughts=False`, so that of each rollout only its last message is scored, but `{used[0]}` "
+            "weighs all. Leave one out."
         )
 
 

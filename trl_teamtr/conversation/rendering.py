@@ -10,6 +10,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from .control_tokens import SafeEncoder
+from .own_history import OwnTurns, Texts
 from .template_date import with_date
 from .tool_results import ResultRenderer
 from .transcript import Message, Transcript
@@ -76,10 +77,18 @@ class PlainRenderer:
         name (`str`): The agent's name.
         system_prompt (`str`, *optional*): The agent's system prompt.
         alone (`bool`): Whether the team has one agent.
+        forgets (`bool`): Whether the agent reads its earlier messages without its thoughts ([`~PlainRenderer.history`]).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, system_prompt: str | None, alone: bool):
-        self.tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        system_prompt: str | None,
+        alone: bool,
+        forgets: bool = False,
+    ):
+        self.tokenizer, self.forgets = tokenizer, forgets
         self.encoder = SafeEncoder(tokenizer)
         self.system_prompt = system_prompt
         self.name = name
@@ -99,12 +108,17 @@ class PlainRenderer:
     def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
         return own[-1], list(self._between(_said(messages)))
 
+    def history(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        """What is read before another message of the agent: its own are `name: text` as the others'."""
+        return self.opening(transcript, messages)
+
     def check_turns(self):
         """Never raises: without a template, any turn can be shown."""
 
     def _encode_opening(self, prompt: str, private: str | None, said: Said, seen: str) -> list[int]:
         lines, untrusted = _quote(said, seen)
-        blocks = [self.system_prompt, prompt, private, *lines, self.cue]
+        spoke = any(agent == self.name for agent, _ in said)
+        blocks = [self.system_prompt, prompt, private, *lines, f"{self.name}:" if spoke else self.cue]
         if blocks == [None, prompt, None, None]:
             return self.tokenizer(text=prompt)["input_ids"]
         return self._prefix + self.encoder.encode(join(blocks), untrusted)
@@ -131,6 +145,7 @@ class ChatRenderer:
         template_kwargs (`dict`): Keyword arguments for the template.
         date (`str`, *optional*): Date that the template prints, as `YYYY-MM-DD`; today if not given.
         tools (`list[dict]`, *optional*): JSON schemas of the agent's tools.
+        forgets (`bool`): Whether the agent reads its earlier messages without its thoughts ([`~ChatRenderer.history`]).
 
     Attributes:
         results ([`ResultRenderer`]): Encodes what its tools return.
@@ -148,6 +163,7 @@ class ChatRenderer:
         template_kwargs: dict[str, Any],
         date: str | None = None,
         tools: Sequence[dict] = (),
+        forgets: bool = False,
     ):
         if tokenizer.chat_template is None:
             raise ValueError(
@@ -155,7 +171,7 @@ class ChatRenderer:
                 "`tokenizer.chat_template`, use an instruction-tuned model, or pass prompts as plain strings, which "
                 "are rendered without a template."
             )
-        self.tokenizer = tokenizer
+        self.tokenizer, self.forgets = tokenizer, forgets
         self.encoder = SafeEncoder(tokenizer)
         self.system_prompt = system_prompt
         self.name = name
@@ -176,6 +192,8 @@ class ChatRenderer:
         # Rendered with placeholders, so that it is reused for all texts by the same authors
         self._template = functools.lru_cache(_REMEMBERED)(self._render_opening)
         self.results = ResultRenderer(self._render, self.encoder, self.eos_token_ids, name)
+        self._own_turns = OwnTurns(self._render, tools)
+        self._history = functools.lru_cache(_REMEMBERED)(self._encode_history)
 
     def opening(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
         private, seen = transcript.private.get(self.name), transcript.observations.get(self.name, "")
@@ -183,6 +201,12 @@ class ChatRenderer:
 
     def between(self, messages: Sequence[Message], own: Sequence[int]) -> tuple[int, list[int]]:
         return self._close(own, self._between(_said(messages)))
+
+    def history(self, transcript: Transcript, messages: Sequence[Message]) -> list[int]:
+        """What is read before another message of the agent, as the template renders `messages`, its own without thoughts."""
+        private, seen = transcript.private.get(self.name), transcript.observations.get(self.name, "")
+        said = [(m.agent, json.dumps(m.as_dicts()) if m.agent == self.name else m.heard) for m in messages]
+        return list(self._history(json.dumps(transcript.prompt), private, tuple(said), seen))
 
     def _encode_opening(self, prompt: str, private: str | None, said: Said, seen: str) -> list[int]:
         lines, untrusted = _quote(said, seen)
@@ -194,6 +218,20 @@ class ChatRenderer:
         self._add_system_prompt(turns)
         self._check_shown(tuple(turn["role"] for turn in turns))
         return self._render_prompt(turns)
+
+    def _encode_history(self, prompt: str, private: str | None, said: Said, seen: str) -> list[int]:
+        texts, turns = Texts(), json.loads(prompt)
+        heard: list[str | None] = [private, texts.put(seen)]
+        for agent, text in said:
+            if agent != self.name:
+                heard.append(f"{agent}: {texts.put(text.strip())}")
+                continue
+            add_to_last_user_turn(turns, heard)
+            turns += self._own_turns.make(json.loads(text), texts, lambda: self.results.escapes)
+            heard = []
+        add_to_last_user_turn(turns, heard)
+        self._add_system_prompt(turns)
+        return self.encoder.encode(self._render_prompt(turns), texts.untrusted)
 
     def _encode_between(self, said: Said) -> list[int]:
         lines, untrusted = _quote(said)

@@ -33,7 +33,7 @@ class ResultRenderer:
         self._after_call = functools.lru_cache(64)(self._render_after_call)
 
     @functools.cached_property
-    def _escapes(self) -> bool:
+    def escapes(self) -> bool:
         """Whether the template writes results as JSON strings."""
         turns = _turns_with_calls(("tool",))
         return 'a\\"b' in self._render([*turns, {"role": "tool", "name": "tool", "content": 'a"b'}], True)
@@ -56,7 +56,7 @@ class ResultRenderer:
             results (`Sequence[str]`): Their results.
             own (`Sequence[int]`): The ids with which the reader called them.
         """
-        written = [json.dumps(text, ensure_ascii=False)[1:-1] for text in results] if self._escapes else results
+        written = [json.dumps(text, ensure_ascii=False)[1:-1] for text in results] if self.escapes else results
         untrusted = {_place(i): text for i, text in enumerate(written)}
         after = self._encoder.encode(self._after_call(tuple(names)), untrusted)
         last = own[-1]

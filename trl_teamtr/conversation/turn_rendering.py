@@ -58,6 +58,8 @@ class TurnRenderer:
         system_prompt (`str`, *optional*): Its system prompt.
     """
 
+    forgets = False  # thoughts are not part of its messages here
+
     def __init__(self, name: str, system_prompt: str | None):
         self.name, self.system_prompt = name, system_prompt
 

@@ -22,17 +22,22 @@ class View:
     scores all of them. Only the token that ended a message may be read as another one, where the template closes
     messages with that; it is scored as sampled.
 
+    An agent that does not keep its thoughts reads its earlier messages without them when it speaks again: they are part of
+    `prompt_ids` then, and no longer scored.
+
     Args:
         prompt_ids (`list[int]`): What the agent read before its first message.
         completion_ids (`list[int]`): Its messages as it reads them, with what it read between them.
         mask (`list[int]`): 1 on the ids of its own messages, 0 on the others; as long as `completion_ids`.
         num_messages (`int`): Number of its own messages.
         num_read (`int`): Number of messages of the transcript that the view covers.
-        num_cut (`int`): Number of messages that were left out for lack of room.
-        starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`.
+        left_out (`set[int]`): The turns of messages that were left out for lack of room.
+        starts (`list[int]`): Where each of its own messages begins in `prompt_ids + completion_ids`; of those that it does not
+            read again.
         logps (`list[float]`): For each of `completion_ids`, the log-probability with which it was sampled; NaN if it was not, or
             it is not known.
         endings (`dict[int, int]`): The tokens that it reads as others, by their place in `completion_ids`, as sampled.
+        earlier (`list[View]`): For each of its own messages that it has read again since, the view as it was.
     """
 
     prompt_ids: list[int] = field(default_factory=list)
@@ -40,10 +45,21 @@ class View:
     mask: list[int] = field(default_factory=list)
     num_messages: int = 0
     num_read: int = 0
-    num_cut: int = 0
+    left_out: set[int] = field(default_factory=set)
     starts: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
     endings: dict[int, int] = field(default_factory=dict)
+    earlier: list["View"] = field(default_factory=list)
+
+    @property
+    def num_cut(self) -> int:
+        """Number of messages that were left out for lack of room."""
+        return len(self.left_out)
+
+    @property
+    def opening_ids(self) -> list[int]:
+        """What the agent read before its first message."""
+        return self.earlier[0].prompt_ids if self.earlier else self.prompt_ids
 
     @property
     def context(self) -> list[int]:
@@ -64,11 +80,14 @@ class View:
         Returns:
             `bool`: Whether the context fits; if not, the view is unchanged.
         """
+        forgets = renderer.forgets and self.num_messages > 0
         unread, own, length, last = transcript.messages[self.num_read :], [], 0, 0
-        if self.num_messages:
+        if self.num_messages and not forgets:
             own, length = self.own(), len(self.context)
         for first in range(len(unread) + 1):
-            if self.num_messages == 0:
+            if forgets:
+                ids = self._history(transcript, renderer, first)
+            elif self.num_messages == 0:
                 ids = renderer.opening(transcript, unread[first:])
             else:
                 last, ids = renderer.between(unread[first:], own)
@@ -76,12 +95,37 @@ class View:
                 break
         else:
             return False
-        if self.num_messages == 0:
+        if forgets:
+            self._begin_again(ids)
+        elif self.num_messages == 0:
             self.prompt_ids = ids
         else:
             self.hear(last, ids)
-        self.num_read, self.num_cut = len(transcript.messages), self.num_cut + first
+        self.left_out |= set(range(self.num_read, self.num_read + first))
+        self.num_read = len(transcript.messages)
         return True
+
+    def _history(self, transcript: Transcript, renderer: Renderer | TurnRenderer, first: int) -> list[int]:
+        """All messages without the thoughts of the agent, but for the `first` unread ones and those left out before."""
+        assert not isinstance(renderer, TurnRenderer)  # a remote member has no thoughts here
+        gone = self.left_out | set(range(self.num_read, self.num_read + first))
+        return renderer.history(transcript, [m for turn, m in enumerate(transcript.messages) if turn not in gone])
+
+    def _begin_again(self, prompt_ids: list[int]):
+        """Put the sequence so far aside, for one that begins with `prompt_ids`."""
+        self.earlier.append(
+            View(
+                self.prompt_ids,
+                self.completion_ids,
+                self.mask,
+                1,
+                starts=self.starts,
+                logps=self.logps,
+                endings=self.endings,
+            )
+        )
+        self.prompt_ids, self.completion_ids, self.mask, self.starts = prompt_ids, [], [], []
+        self.logps, self.endings = [], {}
 
     def write(self, ids: Sequence[int], logps: Sequence[float] | None = None, goes_on: bool = False):
         """
@@ -110,11 +154,19 @@ class View:
 
     def context_of(self, number: int, segment: int = 0) -> list[int]:
         """What a segment of its own message `number`, by default the first, was conditioned on."""
+        if not self.holds(number):
+            return self.earlier[number].context_of(0, segment)
         return self.context[: self.start_of(number, segment)]
 
+    def holds(self, number: int) -> bool:
+        """Whether its own message `number` is part of `completion_ids`, as it was sampled."""
+        return number >= len(self.earlier)
+
     def start_of(self, number: int, segment: int = 0) -> int:
-        """Where a segment of its own message `number`, by default the first, begins in `prompt_ids + completion_ids`."""
-        place, first = self.starts[number], len(self.prompt_ids)
+        """
+        Where a segment of its own message `number`, by default the first, begins in `prompt_ids + completion_ids`, which hold it.
+        """
+        place, first = self.starts[number - len(self.earlier)], len(self.prompt_ids)
         for _ in range(segment):
             place = self.mask.index(0, place - first) + first
             place = self.mask.index(1, place - first) + first
@@ -124,7 +176,7 @@ class View:
         """For each of `completion_ids`, which of its own messages it belongs to; -1 for what it read."""
         first = len(self.prompt_ids)
         numbers, ends = [-1] * len(self.completion_ids), [*self.starts[1:], first + len(self.completion_ids)]
-        for number, (start, end) in enumerate(zip(self.starts, ends, strict=False)):
+        for number, (start, end) in enumerate(zip(self.starts, ends, strict=False), start=len(self.earlier)):
             for i in range(start - first, end - first):
                 if self.mask[i]:
                     numbers[i] = number
@@ -148,7 +200,8 @@ def stack_views(
     Returns:
         `dict` with `prompt_ids`, `prompt_mask` (padded on the left), `completion_ids`, `sampled_ids`, `completion_mask`,
         `tool_mask` and `message_numbers` (padded on the right), each int64 of shape `(rows, length)`, `sampler_logps` of
-        that shape, float32, and `num_messages` and `row`, which counts the views from 0, `(rows,)`.
+        that shape, float32, and `(rows,)`: `num_messages`, which counts those that are scored, `first_message`, the number of the
+        first of these, and `row`, which counts the views from 0.
     """
 
     def stack(rows: list[list], value: Any, side: str) -> torch.Tensor:
@@ -163,6 +216,7 @@ def stack_views(
         "tool_mask": stack([view.mask for view in views], 0, "right"),
         "message_numbers": stack([view.message_numbers() for view in views], -1, "right"),
         "sampler_logps": stack([view.logps for view in views], math.nan, "right"),
-        "num_messages": torch.tensor([view.num_messages for view in views]),
+        "num_messages": torch.tensor([len(view.starts) for view in views]),
+        "first_message": torch.tensor([len(view.earlier) for view in views]),
         "row": torch.arange(len(views)),
     }

@@ -150,8 +150,13 @@ def _make_parsers(
 ) -> tuple[ThoughtParser | None, ToolUser | None]:
     """What divides the messages of `agent` into thoughts, calls and answers."""
     callables = list_tools(agent, settings.environments)
-    private = agent.thoughts == "private" and (callables or not alone)
+    private = agent.thoughts == "private" and (callables or not alone or not agent.keep_thoughts)
     thoughts = find_parser(tokenizer, agent.thinking_end, eos_token_ids) if private else None
+    if thoughts is None and not agent.keep_thoughts:
+        raise ValueError(
+            f"Agent {agent.name!r} has `keep_thoughts=False`, but neither its tokenizer nor TRL knows how its chat template writes "
+            "thoughts. Set `thinking_end`, e.g. '</think>', or leave `keep_thoughts=True`."
+        )
     if not callables:
         return thoughts, None
     shows_tools = agent.tool_visibility == "all"

@@ -82,12 +82,13 @@ class Speaker(Participant):
 
     def _make_renderer(self, chat: bool) -> Renderer:
         system_prompt, kwargs = self.agent.system_prompt, self._chat_template_kwargs
+        forgets = not self.agent.keep_thoughts
         if chat:
             schemas = [] if self.tools is None else self.tools.schemas
             return ChatRenderer(
-                self.tokenizer, self.name, system_prompt, self.eos_token_ids, kwargs, self._date, schemas
+                self.tokenizer, self.name, system_prompt, self.eos_token_ids, kwargs, self._date, schemas, forgets
             )
-        return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone)
+        return PlainRenderer(self.tokenizer, self.name, system_prompt, self._alone, forgets)
 
     def incremental_text(self, context: list[int]) -> IncrementalText:
         return IncrementalText(self.tokenizer, lambda ids, said: self.read(ids, said, context).answer)

@@ -43,7 +43,7 @@ def measure_rollouts(
         "tokens": sum(message.num_tokens for message in messages),
         "cut": rollouts.num_cut,
         "full": len(rollouts.full),
-        "read": sum(len(view.prompt_ids) for view in views),
+        "read": sum(len(view.opening_ids) for view in views),
         "unfinished": sum(not message.finished for message in messages if message.agent == name),
         "unanswered": sum(bool(message.thought) and not message.text for message in messages if message.agent == name),
         "decoded": rollouts.tokens_decoded,

@@ -52,15 +52,17 @@ class TokenRatios:
 
 def describe_tokens(tokenizer: PreTrainedTokenizerBase, view: View, log_ratios: torch.Tensor) -> list[dict[str, Any]]:
     """
-    For each of the agent's messages what each token adds to its text, thoughts included, and the token's log-ratio.
+    For each of the agent's messages what each token adds to its text, thoughts included, and the token's log-ratio; nothing of one
+    that is not scored.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The agent's.
         view ([`View`]): Its view of a rollout.
         log_ratios (`torch.Tensor` of shape `(completion length,)`): Of the tokens of the view.
     """
-    numbers, sampled, found = view.message_numbers(), view.sampled_ids, []
-    for number in range(view.num_messages):
+    numbers, sampled = view.message_numbers(), view.sampled_ids
+    found: list[dict[str, Any]] = [{} for _ in view.earlier]
+    for number in range(len(view.earlier), view.num_messages):
         places = [place for place, own in enumerate(numbers) if own == number][:MAX_TOKENS]
         text = IncrementalText(tokenizer)
         pieces = [text.add(sampled[place]) for place in places]

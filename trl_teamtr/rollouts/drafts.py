@@ -153,13 +153,14 @@ class Drafts:
         """Whether a message is kept whole, for each of those whose log-ratios are known."""
         if self._log_ratios is None or speaker.name != self._updated or sampling_transforms(speaker.sampling):
             return {}
-        rows = [row for row in messages if self.unchanged(row)]
+        views = self.rollouts.views[speaker.name]
+        numbered = {row: self._own_number(speaker.name, row, rollouts.transcripts[row]) for row in messages}
+        rows = [row for row, own in numbered.items() if self.unchanged(row) and views[row].holds(own)]
         if not rows:
             return {}
         ratios = []
         for row in rows:
-            view = self.rollouts.views[speaker.name][row]
-            own = self._own_number(speaker.name, row, rollouts.transcripts[row])
+            view, own = views[row], numbered[row]
             first = view.start_of(own, numbers[row]) - len(view.prompt_ids)
             ratios.append(self._log_ratios[row, first : first + len(messages[row].ids)])
         whole = whole_probabilities(pad_sequence(ratios, batch_first=True))

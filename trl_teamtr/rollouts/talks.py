@@ -92,7 +92,7 @@ class Talk:
     def prompt_length(self) -> int:
         """Number of tokens that the first speaker read before its message; 0 if nobody has spoken."""
         messages = self.transcript.messages
-        return len(self._rollouts.views[messages[0].agent][0].prompt_ids) if messages else 0
+        return len(self._rollouts.views[messages[0].agent][0].opening_ids) if messages else 0
 
     @property
     def team_key(self) -> int:

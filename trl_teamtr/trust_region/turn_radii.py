@@ -48,12 +48,13 @@ class TurnRadii:
         return kl.new_zeros(len(self.radii)).scatter_add(0, numbers.flatten(), kl.flatten())
 
     def count(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Number of the agent's messages at each of its own turns; int64, shape `(turns,)`."""
+        """Number of the agent's scored messages at each of its own turns; int64, shape `(turns,)`."""
         messages = inputs["num_messages"]
         if self.radii is None:
             return messages.sum()[None]
+        first = inputs["first_message"][:, None]
         turns = torch.arange(len(self.radii), device=messages.device)
-        return (messages[:, None] > turns).sum(dim=0)
+        return ((turns >= first) & (turns < first + messages[:, None])).sum(dim=0)
 
     def measure(self, sums: torch.Tensor, counts: torch.Tensor) -> float:
         """
