@@ -31,6 +31,7 @@ SLOW = (
     "maths/test_bounds.py",
     "maths/test_evaluation_metrics.py::test_interval",
     "maths/test_occupancy.py",
+    "maths/test_turn_groups.py",
     "policy/generation/test_engine_fleet.py::test_messages_have_the_law",
     "policy/generation/test_fleet.py::test_messages_have_the_law",
     "reports/test_wandb_fallback.py",
