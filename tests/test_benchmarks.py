@@ -197,6 +197,7 @@ SMOKE = {
     "resampling_cost --model": ["--model", "{model}"],
     "overhead": [],
     "overhead --model": ["--model", "{model}"],
+    "credit_variance": [],
     "generation": [],
     "generation --model": ["--model", "{model}"],
     "memory": [],

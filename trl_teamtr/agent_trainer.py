@@ -26,6 +26,7 @@ from .reports.rollout_metrics import measure_rollouts
 from .returns.own_rewards import make_own_rewards
 from .returns.returns import answer_ids, answers, as_columns, reward_columns, weigh_rewards
 from .returns.rewards import check_model_rewards
+from .rollouts.credit import apply_credit
 from .rollouts.rollouts import Rollouts
 from .runs.weights import load_weights
 from .teamtr_config import TeamTRConfig
@@ -141,10 +142,9 @@ class AgentTrainer(GRPOTrainer):
         self._rollouts = self._sampled_ids = None
         # `mask_truncated_completions` leaves rows out of the loss (`tool_mask`); the KL counts all messages (eq. 11)
         output |= {name: tensor for name, tensor in own.items() if name != "tool_mask"}
-        output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         output["advantages"] = self._team_advantages(output["advantages"])
-        if rollouts.weights is not None:
-            output["advantages"] *= rollouts.weights.to(output["advantages"])
+        apply_credit(output, rollouts)
+        output["num_messages_in_batch"] = self.accelerator.gather(output["num_messages"].sum()).sum()
         return output
 
     def _team_advantages(self, trl_advantages: torch.Tensor) -> torch.Tensor:
@@ -187,10 +187,11 @@ class AgentTrainer(GRPOTrainer):
         return self._rollouts
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        mode, transcripts = "train" if self.model.training else "eval", self._current_rollouts().transcripts
+        mode, rollouts = "train" if self.model.training else "eval", self._current_rollouts()
+        transcripts = rollouts.transcripts
         rewards = self.lead.team_rewards(inputs, prompts, completions, transcripts)
         self.returns = weigh_rewards(rewards, self.reward_weights)
-        self._metrics[mode]["team/reward"].append(self.returns.nanmean().item())
+        self._metrics[mode]["team/reward"].append(self.returns[:: rollouts.team_every].nanmean().item())
         if self.own_rewards is not None and mode == "train":  # an evaluation is the team's
             logs: dict = {"log_extra": self._log_completion_extra, "log_metric": self._log_metric}
             self.returns = self.own_rewards.add(self.returns, inputs, transcripts, trainer_state=self.state, **logs)

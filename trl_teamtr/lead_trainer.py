@@ -46,6 +46,7 @@ from .reports.trackers import adapt_trackers
 from .reports.transcript_log import KEPT, TranscriptLog, rewards_of
 from .reports.transcript_table import TranscriptTable
 from .returns.returns import answers, reward_inputs, weigh_rewards
+from .rollouts.branches import make_branches
 from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
 from .runs import checkpoint, hub
@@ -142,6 +143,7 @@ class LeadTrainer(AgentTrainer):
         for member in self.members:
             turns = count_own_turns(self.team.rules, self.team.names, member.name)
             member.turn_radii = make_turn_radii(member.radius, args.radius_schedule, turns)
+        self.branches = make_branches(self.team.turn_loop, args)
         self.resampler = Resampler(
             self.team.turn_loop,
             choose_resampling(args, agents, self.team.settings.environments),
@@ -149,6 +151,7 @@ class LeadTrainer(AgentTrainer):
             args.importance_clip,
             args.per_device_train_batch_size,
             self.log_metric,
+            self.branches.num_generations if self.branches is not None else 1,
         )
         self.silence, self.idleness = SilenceWatch(), IdleWatch(args.max_idle_updates)
         self.active = ActiveUpdate(self)

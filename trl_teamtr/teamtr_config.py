@@ -6,6 +6,8 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from .options.advantage_options import AdvantageOptions
+from .options.diagnostics_options import DiagnosticsOptions
 from .options.launch import check_precision, offloads_optimizer, refuse_abandoned_build, uses_deepspeed
 from .options.masking import mask_secrets
 from .options.team_options import (
@@ -23,7 +25,7 @@ from .options.vllm_options import check_vllm_options
 
 
 @dataclass
-class TeamTRConfig(GRPOConfig):
+class TeamTRConfig(AdvantageOptions, DiagnosticsOptions, GRPOConfig):
     r"""
     Configuration class for the [`TeamTRTrainer`].
 
@@ -166,6 +168,14 @@ class TeamTRConfig(GRPOConfig):
             A_clip: advantages are clipped to `[-advantage_clip, advantage_clip]`. `None` for no clipping.
         advantage_epsilon (`float`, *optional*, defaults to `1e-6`):
             ε_norm, added to the variance of the group's returns.
+        advantage_group (`str`, *optional*, defaults to `"rollout"`):
+            What has a common baseline. `"rollout"`: `num_generations` independent rollouts of a prompt. `"turn"`: one of them
+            and `num_generations - 1` branches, which part from it at a turn of the agent that is updated and are finished by
+            the team as it is (docs/method.md says where that is the better use of tokens). Needs `scale_rewards="none"`,
+            `loss_type="dr_grpo"` and, with environments, `snapshot` and `restore` or `deterministic = True`.
+        credit (`str`, *optional*, defaults to `"suffix"`):
+            With `advantage_group="turn"`. `"suffix"`: branches part at the agent's first turn; from there on all its messages
+            are trained. `"message"`: they part at one of its turns, drawn uniformly, and only that message is trained.
 
         > Parameters that control the reports and the diagnostics
 
@@ -340,29 +350,6 @@ class TeamTRConfig(GRPOConfig):
     )
     max_idle_updates: int | None = field(
         default=5, metadata={"help": "Updates in a row of one agent that change nothing before the run ends."}
-    )
-
-    # Parameters that control the advantages
-    advantage_clip: float | None = field(
-        default=3.0, metadata={"help": "Advantages are clipped to plus or minus this. `None` for no clipping."}
-    )
-    advantage_epsilon: float = field(
-        default=1e-6, metadata={"help": "Added to the variance of the returns of a group."}
-    )
-
-    # Parameters that control the reports and the diagnostics
-    report: bool = field(default=False, metadata={"help": "Whether to write `report.html` when the training ends."})
-    log_occupancy: bool = field(default=False, metadata={"help": "Whether to measure the occupancy shift."})
-    log_certificate: bool = field(
-        default=False, metadata={"help": "Whether to measure each update's improvement and its lower bound."}
-    )
-    certificate_prompts: int = field(default=128, metadata={"help": "Held-out rows on which updates are measured."})
-    certificate_gamma: float | None = field(
-        default=None, metadata={"help": "Discount per turn, to log also the paper's form of the bound."}
-    )
-    advantage_bound: float = field(default=1.0, metadata={"help": "Width of an interval with all returns."})
-    diagnostics_every: int = field(
-        default=10, metadata={"help": "Number of stages from one measurement of the diagnostics to the next."}
     )
 
     def __post_init__(self):

@@ -205,7 +205,10 @@ class TeamTRTrainer(LeadTrainer):
             self._begin_update(agent, rows)
             # π̂^{i-1}: every agent generates with its current weights, those updated in this stage included
             with self.times.measure("rollouts"), kept_if_it_fails(RemoteMemberError, self.args.device):
-                rollouts = self.resampler.rollouts(rows)
+                trunk_rows = rows if self.branches is None else self.branches.trunk_rows(rows)
+                rollouts = self.resampler.rollouts(trunk_rows)
+                if self.branches is not None:
+                    rollouts = self.branches.grow(rollouts, agent.name)
             self.team.rest()
             self.log_metric(f"agent/{agent.name}/silent", float(self.silence.look(agent.speaker, rollouts)))
             # Returns, and the group-normalised advantages of eq. 9, on this agent's view of the rollouts

@@ -39,6 +39,15 @@ def test_several_steps_per_pass_are_measured_after_each(tmp_path, path, speed):
     assert seconds(tmp_path, path, **fields)["scoring"] == pytest.approx((1 + 3 + 1) * 16 * (10 + 20))
 
 
+def test_branches_are_generated_from_the_first_turn_of_the_updated_agent(tmp_path, path, speed):
+    by_turn = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo"}
+    found = seconds(tmp_path, path, resampling="full", **by_turn)["rollouts"]
+    trunks = 2 * (8 + 18) + 2 * 2 * (10.0 + 1)  # 2 rows, for each update anew
+    first = 6 * (8 + 18) + 2 * 2 * (10.0 + 5)
+    second = 6 * 18 + 2 * (10.0 + 5)
+    assert found == pytest.approx(2 * trunks + first + second)
+
+
 def test_drafts_cost_two_passes(tmp_path, path, speed):
     found = seconds(tmp_path, path, resampling="speculative")["rollouts"]
     once = 8 * (8 + 18) + 2 * 2 * (10.0 + 7)

@@ -8,7 +8,7 @@ from ..agents.member_args import agent_args
 from ..agents.settings import SamplingSettings
 from ..teamtr_config import TeamTRConfig
 from ..tools import Environments
-from ..tools.worlds import NEVER
+from ..tools.worlds import NEVER, REBUILD
 
 
 # Keys of `generation_kwargs` for how `generate` computes, not for what it samples from
@@ -113,7 +113,14 @@ def _all_transforms(args: TeamTRConfig) -> list[str]:
 
 
 def _check_environments(args: TeamTRConfig, environments: Environments | None):
-    """Raise `ValueError` if rollouts would be resampled on environments whose earlier state nobody can find again."""
+    """Raise `ValueError` if rollouts would be resampled, or part, on environments whose earlier state nobody can find again."""
+    if environments is not None and environments.kind in (NEVER, REBUILD) and args.advantage_group == "turn":
+        raise ValueError(
+            "`advantage_group='turn'` lets rollouts part after a common beginning, but an environment does not say how the state is "
+            "found that it had there. Give its class the methods `snapshot()` and `restore(state)`; or `deterministic = True`, if the "
+            "same calls after the same `reset` have the same results. Calls that are executed again with other results are another "
+            "beginning. Or use `advantage_group='rollout'`."
+        )
     if environments is not None and environments.kind == NEVER and args.resampling in ("suffix", "speculative"):
         raise ValueError(
             f"`resampling={args.resampling!r}` continues rollouts where they change, but an environment does not say how the state is "

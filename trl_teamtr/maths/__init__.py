@@ -14,18 +14,21 @@ from .evaluation_metrics import avg_at_k, coordination, pass_at_k, regression_ra
 from .importance import importance_weights
 from .kl import exact_kl, k1_kl, k3_kl
 from .occupancy import context_weights, occupancy_metrics, stale_gap, surrogate_gain
+from .turn_groups import branch_turns, group_weights
 
 
 __all__ = [
     "Certificate",
     "SampledLaw",
     "avg_at_k",
+    "branch_turns",
     "context_weights",
     "coordination",
     "discounted_penalty",
     "exact_kl",
     "finite_horizon_penalty",
     "group_advantages",
+    "group_weights",
     "horizon_radii",
     "importance_weights",
     "k1_kl",

@@ -3,7 +3,9 @@
 from datetime import date
 from typing import Any
 
-from .checking import check
+from .advantage_options import check_advantages
+from .checking import check, check_choice
+from .diagnostics_options import check_diagnostics
 
 
 # The choices of each option; the error for another value lists them.
@@ -38,7 +40,8 @@ def check_team_options(args: Any):
     _check_stages(args)
     check_rollout_options(args)
     _check_trust_region(args)
-    _check_diagnostics(args)
+    check_diagnostics(args)
+    check_advantages(args)
     check(
         not (args.offload_idle_agents and args.deepspeed_plugin is not None),
         "`offload_idle_agents=True` is not supported with DeepSpeed, which keeps the weights in its own buffers. "
@@ -54,7 +57,7 @@ def _check_stages(args: Any):
     )
     check(args.num_stages is None or args.num_stages >= 1, f"`num_stages` must be at least 1, got {args.num_stages}.")
     check(args.num_iterations >= 1, f"`num_iterations` must be at least 1, got {args.num_iterations}.")
-    _check_choice(args, "update_order", UPDATE_ORDERS)
+    check_choice(args, "update_order", UPDATE_ORDERS)
     check(
         1 <= args.gradient_accumulation_steps <= args.steps_per_generation,
         f"`gradient_accumulation_steps` is {args.gradient_accumulation_steps} and `steps_per_generation` is "
@@ -90,9 +93,9 @@ def check_rollout_options(args: Any):
         f"`generation_cache_gib` must be a positive number of GiB, or `None` for half of what is free, got {cache}.",
     )
     _check_date(args.template_date)
-    _check_choice(args, "router", ROUTERS)
+    check_choice(args, "router", ROUTERS)
     if args.resampling is not None:
-        _check_choice(args, "resampling", RESAMPLINGS)
+        check_choice(args, "resampling", RESAMPLINGS)
     check(
         args.resample_every == 1 or (args.resample_every > 1 and args.resampling in (None, "full")),
         f"`resample_every` is {args.resample_every} with `resampling={args.resampling!r}`. It must be at least 1, "
@@ -121,13 +124,13 @@ def _check_date(given: str | None):
 
 def _check_trust_region(args: Any):
     check_radius(args.trust_region_radius, "the config")
-    _check_choice(args, "radius_schedule", RADIUS_SCHEDULES)
+    check_choice(args, "radius_schedule", RADIUS_SCHEDULES)
     if args.kl_estimator is not None:
-        _check_choice(args, "kl_estimator", KL_ESTIMATORS)
-    _check_choice(args, "kl_controller", KL_CONTROLLERS)
-    _check_choice(args, "scoring_precision", PRECISIONS)
+        check_choice(args, "kl_estimator", KL_ESTIMATORS)
+    check_choice(args, "kl_controller", KL_CONTROLLERS)
+    check_choice(args, "scoring_precision", PRECISIONS)
     if args.speaking_precision is not None:
-        _check_choice(args, "speaking_precision", PRECISIONS)
+        check_choice(args, "speaking_precision", PRECISIONS)
     check(args.floor_every >= 1, f"`floor_every` must be at least 1 stage, got {args.floor_every}.")
     check(args.kl_coef >= 0, f"`kl_coef` must be at least 0, got {args.kl_coef}.")
     check(
@@ -144,29 +147,3 @@ def _check_trust_region(args: Any):
     check(args.max_backtracks >= 0, f"`max_backtracks` must be at least 0, got {args.max_backtracks}.")
     idle = args.max_idle_updates
     check(idle is None or idle >= 1, f"`max_idle_updates` must be at least 1, or `None` for no limit, got {idle}.")
-    check(
-        args.advantage_clip is None or args.advantage_clip > 0,
-        f"`advantage_clip` must be positive or `None`, got {args.advantage_clip}.",
-    )
-    check(args.advantage_epsilon > 0, f"`advantage_epsilon` must be positive, got {args.advantage_epsilon}.")
-
-
-def _check_diagnostics(args: Any):
-    for name, unit in (("diagnostics_every", "stage"), ("certificate_prompts", "prompt")):
-        value = getattr(args, name)
-        check(value >= 1, f"`{name}` must be at least 1 {unit}, got {value}.")
-    gamma = args.certificate_gamma
-    check(
-        gamma is None or 0 <= gamma < 1,
-        f"`certificate_gamma` is {gamma}, but the discounted bound is infinite at 1: pass a discount from 0 up to but "
-        "not 1, or `None` for the finite-horizon bound alone.",
-    )
-    check(
-        args.advantage_bound > 0,
-        f"`advantage_bound` must be positive, the largest difference of two returns, got {args.advantage_bound}.",
-    )
-
-
-def _check_choice(args: Any, name: str, choices: tuple[str, ...]):
-    value = getattr(args, name)
-    check(value in choices, f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")

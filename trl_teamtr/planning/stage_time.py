@@ -61,6 +61,25 @@ def _rollouts(
     resampling: str,
 ) -> float:
     rows = batches.rollouts
+    if args.advantage_group == "rollout":
+        return _team_rollouts(members, speeds, trained, rows, args, resampling)
+    # Groups by turn: trunks of the team, and from an agent's first turn on the branches of each update
+    total = _team_rollouts(members, speeds, trained, rows / args.num_generations, args, resampling)
+    for updated in trained:
+        for member, speed in zip(members, speeds, strict=True):
+            skipped = _count_before(member, members[updated])
+            total += _generate(member, speed, rows * (1 - 1 / args.num_generations), skipped)
+    return total
+
+
+def _team_rollouts(
+    members: Sequence[Member],
+    speeds: Sequence[Speed],
+    trained: Sequence[int],
+    rows: float,
+    args: TeamTRConfig,
+    resampling: str,
+) -> float:
     whole = sum(_generate(member, speed, rows, 0) for member, speed in zip(members, speeds, strict=True))
     if resampling in KEPT:
         return whole
@@ -68,14 +87,18 @@ def _rollouts(
         return whole * -(-len(trained) // args.resample_every)
     total = whole
     for updated in trained[:-1]:  # the updates that a later one of the stage follows
-        first = members[updated].lengths.contexts[0]
         for member, speed in zip(members, speeds, strict=True):
-            skipped = sum(context < first for context in member.lengths.contexts)
+            skipped = _count_before(member, members[updated])
             if resampling == "suffix":
                 total += _generate(member, speed, rows, skipped)
             else:
                 total += _verify(member, speed, rows, skipped)
     return total
+
+
+def _count_before(member: Member, updated: Member) -> int:
+    """Number of messages of `member` before the first one of the updated agent."""
+    return sum(context < updated.lengths.contexts[0] for context in member.lengths.contexts)
 
 
 def _generate(member: Member, speed: Speed, rows: float, skipped: int) -> float:
@@ -85,7 +108,7 @@ def _generate(member: Member, speed: Speed, rows: float, skipped: int) -> float:
     return reading + len(contexts) * message * (speed.step + max(0.0, rows - 1) * speed.row)
 
 
-def _verify(member: Member, speed: Speed, rows: int, skipped: int) -> float:
+def _verify(member: Member, speed: Speed, rows: float, skipped: int) -> float:
     """Two forward passes over the drafts of an agent, and the completion of those that are cut."""
     contexts = member.lengths.contexts[: member.lengths.messages][skipped:]
     scored = 2 * rows * sum(context + member.lengths.message for context in contexts)

@@ -44,6 +44,12 @@ class Acting:
         """Let the environments of `transcripts`, which have no messages, begin anew. All processes call this together."""
         self._together(lambda: [self._reset(transcript) for transcript in transcripts])
 
+    def fork(self, transcripts: Sequence[Transcript]):
+        """Give `transcripts`, which have the environments of others, their own. All processes call this together."""
+        environments = self.environments
+        if environments is not None:
+            self._together(lambda: [self._set(each, environments.fork(each.world)) for each in transcripts])
+
     def reach(self, transcript: Transcript, author: str | None = None, uses: Sequence[ToolUse] = ()):
         """
         Bring the environments of a rollout into their state after its messages, and after the `uses` of a message that its

@@ -64,6 +64,8 @@ class Resampler:
         importance_clip (`float`, *optional*): With `"importance"`: largest weight.
         batch_size (`int`): Rows per forward pass that scores rollouts.
         log (`Callable[[str, float], None]`): Logs a metric.
+        group (`int`, *optional*, defaults to `1`): Number of rows of an update's batch that belong to each rollout, which is
+            the first of them: with groups by turn, the trunk and its branches.
 
     Attributes:
         stage ([`StageRollouts`]): The rollouts of the current stage.
@@ -80,9 +82,10 @@ class Resampler:
         importance_clip: float | None,
         batch_size: int,
         log: Callable[[str, float], None],
+        group: int = 1,
     ):
         self._turn_loop, self.mode, self._every, self._clip = turn_loop, mode, every, importance_clip
-        self._batch_size, self._log = batch_size, log
+        self._batch_size, self._log, self._group = batch_size, log, group
         if mode not in ("full", *RESAMPLED, *KEPT):
             raise ValueError(f"There is no `resampling` mode {mode!r}.")
         self.start_stage()
@@ -125,7 +128,8 @@ class Resampler:
         speaker.backend.publish(speaker.name)
         stage = self.stage
         if self.mode in RESAMPLED:
-            stage.updated, stage.snapshot, stage.log_ratios = speaker.name, before, report.log_ratios
+            stage.updated, stage.snapshot = speaker.name, before
+            stage.log_ratios = None if report.log_ratios is None else report.log_ratios[:: self._group]
         if stage.weights is not None and stage.rollouts is not None and before is not None:
             stage.weights.add(speaker.name, ScoredView(speaker, stage.rollouts, before, self._batch_size))
 

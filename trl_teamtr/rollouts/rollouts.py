@@ -27,7 +27,11 @@ class Rollouts:
         tokens_kept (`int`): Number of tokens of their messages that were reused.
         tool_seconds (`dict[str, float]`): For each agent, seconds in which its tools were executed.
         tools_without_room (`int`): Number of times that tools were not called, since their results might not have had room.
-        weights (`torch.Tensor` of shape `(rows,)`, *optional*): Importance weights, if they are stale.
+        weights (`torch.Tensor` of shape `(rows,)`, *optional*): By how much their advantages are multiplied: importance
+            weights, if they are stale; the weights of groups by turn.
+        credited (`torch.Tensor` of shape `(rows,)`, *optional*): Which of its own messages the updated agent is trained on, -1
+            for none. All if not given.
+        team_every (`int`): Every how manyeth row has the team's distribution, from the first one on.
     """
 
     transcripts: list[Transcript]
@@ -39,6 +43,8 @@ class Rollouts:
     tool_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     tools_without_room: int = 0
     weights: torch.Tensor | None = None
+    credited: torch.Tensor | None = None
+    team_every: int = 1
 
     @property
     def num_cut(self) -> int:

@@ -73,8 +73,15 @@ class Environments:
         world.observations, world.known_rewards = described["observations"], described["rewards"]
         return world
 
+    def fork(self, world: World) -> World:
+        """Others for a rollout that begins like that of `world` ([`World.fork`])."""
+        return world.fork(self._new())
+
     def _make(self, row: Mapping[str, Any]) -> World:
-        return self._open({owner: factory() for owner, factory in self._factories.items()}, row)
+        return self._open(self._new(), row)
+
+    def _new(self) -> dict[str, Any]:
+        return {owner: factory() for owner, factory in self._factories.items()}
 
     def _open(self, environments: dict[str, Any], row: Mapping[str, Any]) -> World:
         return World(environments, dict(row), self.kind, self._methods)

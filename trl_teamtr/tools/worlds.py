@@ -110,6 +110,19 @@ class World:
         else:
             self._replay(done, execute)
 
+    def fork(self, environments: dict[str, Any]) -> "World":
+        """
+        Another world of the same row, on new `environments`. Where states are kept, they are in that which this world has
+        reached; where calls are executed again, in none until it is asked for.
+        """
+        other = World(environments, self.row, self.kind, self.methods, dict(self.observations))
+        if self._snapshots:
+            for owner, environment in environments.items():
+                environment.reset(**_with_seed(self.row, environment.reset))
+                environment.restore(self._snapshots[-1][owner])
+            other._done, other._snapshots = list(self._done or []), list(self._snapshots)
+        return other
+
     def rewards(self) -> dict[str, float]:
         """By its class name, what each environment with a `get_reward` says of the rollout. Asked once in each state."""
         if self.known_rewards is None:
