@@ -5,6 +5,7 @@ from its standard input, locks itself in, and writes `isolated`, then one line o
 
 # ruff: noqa: F401
 # What a program may import is imported here, since there are no files afterwards
+import ast
 import bisect
 import calendar
 import collections
