@@ -23,6 +23,7 @@ from trl_teamtr.tasks.link import link_reward
 def arguments(**fields):
     defaults = {"dataset_name": "link:2", "dataset_config": None, "dataset_streaming": False, "dataset_kwargs": None}
     defaults |= {"dataset_train_split": "train", "dataset_test_split": "test", "dataset_seed": None}
+    defaults |= {"dataset_path": None, "eval_dataset_path": None}
     defaults |= {"dataset_size": 20, "eval_size": 4, "eval_dataset_name": None}
     return SimpleNamespace(**(defaults | fields))
 
@@ -82,6 +83,26 @@ def test_settings_of_a_task_are_a_mapping_or_json():
     assert task_kwargs(arguments(dataset_kwargs='{"min_terms": 2}')) == {"min_terms": 2}
     assert task_kwargs(arguments(dataset_kwargs={"a": 1})) == {"a": 1} and task_kwargs(arguments()) == {}
     assert task_seed(arguments(), training()) == 3 and task_seed(arguments(dataset_seed=0), training()) == 0
+
+
+def aime(folder, name, numbers):
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"{n} of {name}?", "answer": str(n)}) + "\n" for n in numbers))
+    return str(path)
+
+
+def test_rows_of_a_benchmark_with_one_split_are_held_out(tmp_path):
+    given = arguments(dataset_name="math500", dataset_path=aime(tmp_path, "a", range(20)), eval_size=4)
+    train, held_out = load_data(given, training(do_eval=True))
+    assert (len(train), len(held_out)) == (16, 4) and not set(train["answer"]) & set(held_out["answer"])
+    assert len(load_data(given, training())[0]) == 20
+
+
+def test_another_benchmark_for_evaluation_has_a_path_of_its_own(tmp_path):
+    paths = {"dataset_path": aime(tmp_path, "a", range(9)), "eval_dataset_path": aime(tmp_path, "b", range(3))}
+    given = arguments(dataset_name="math500", eval_dataset_name="aime24", **paths)
+    train, held_out = load_data(given, training(do_eval=True))
+    assert len(train) == 9 and held_out["answer"][:] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(

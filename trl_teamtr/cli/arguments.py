@@ -10,7 +10,7 @@ from peft import LoraConfig
 from trl import ScriptArguments
 
 from ..agents.agent import Agent
-from ..tasks.loading import hold_out, is_generated, load_function, load_reward, load_split
+from ..tasks.loading import hold_out, is_generated, is_undivided, load_function, load_reward, load_split
 from .link_team import make_team
 
 
@@ -38,14 +38,18 @@ class TeamScriptArguments(ScriptArguments):
             the environment.
         environment_factory (`str`, *optional*):
             Dotted path of the class of the team's environment. An agent may have one of its own.
+        dataset_path (`str`, *optional*):
+            For a published benchmark: a local file with its columns, or a clone of its repository. Defaults to the hub.
         dataset_kwargs (`dict`, *optional*):
-            Settings of a reasoning-gym task.
+            Settings of a task, e.g. of reasoning-gym.
         dataset_size, eval_size (`int`):
             Rows of a generated task for training and for evaluation. No task is in both.
         dataset_seed (`int`, *optional*):
             Seed of a generated task. Defaults to `--seed`.
         eval_dataset_name (`str`, *optional*):
             Dataset for evaluation, if it is not the one for training.
+        eval_dataset_path (`str`, *optional*):
+            `dataset_path` of that.
     """
 
     agents: str | None = field(default=None, metadata={"help": "The team: a list of mappings, or `link:<n>`."})
@@ -54,13 +58,13 @@ class TeamScriptArguments(ScriptArguments):
     environment_factory: str | None = field(
         default=None, metadata={"help": "Class of the team's environment: a dotted path."}
     )
-    dataset_kwargs: str | None = field(
-        default=None, metadata={"help": "Settings of a reasoning-gym task (a mapping)."}
-    )
+    dataset_path: str | None = field(default=None, metadata={"help": "Local file or clone of a published benchmark."})
+    dataset_kwargs: str | None = field(default=None, metadata={"help": "Settings of a task (a mapping)."})
     dataset_size: int = field(default=10_000, metadata={"help": "Rows of a generated task, for training."})
     eval_size: int = field(default=200, metadata={"help": "Rows of a generated task, for evaluation."})
     dataset_seed: int | None = field(default=None, metadata={"help": "Seed of a generated task; else `--seed`."})
     eval_dataset_name: str | None = field(default=None, metadata={"help": "Dataset for evaluation, if different."})
+    eval_dataset_path: str | None = field(default=None, metadata={"help": "`dataset_path` of that."})
 
 
 def make_agents(specification, training_args):
@@ -94,9 +98,18 @@ def load_equipment(script_args) -> dict[str, Any]:
 
 
 def task_kwargs(script_args) -> dict:
-    """`dataset_kwargs`, a mapping from YAML or text from the command line."""
+    """`dataset_kwargs`, a mapping from YAML or text from the command line, with `dataset_path` if it is given."""
     kwargs = script_args.dataset_kwargs or {}
-    return json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    kwargs = json.loads(kwargs) if isinstance(kwargs, str) else kwargs
+    return kwargs if script_args.dataset_path is None else {**kwargs, "dataset_path": script_args.dataset_path}
+
+
+def eval_kwargs(script_args) -> dict:
+    """[`task_kwargs`] of the dataset for evaluation, which has a path of its own if it is not the one for training."""
+    kwargs = task_kwargs(script_args)
+    if script_args.eval_dataset_name in (None, script_args.dataset_name):
+        return kwargs
+    return kwargs | {"dataset_path": script_args.eval_dataset_path}
 
 
 def task_seed(script_args, training_args) -> int:
@@ -114,8 +127,9 @@ def load_data(script_args, training_args):
     train = load_split(name, script_args.dataset_train_split, script_args.dataset_size + eval_size, seed, **options)
     if training_args.eval_strategy == "no" and not training_args.do_eval:
         return train, None
-    if eval_name == name and is_generated(name):
+    if eval_name == name and (is_generated(name) or is_undivided(name)):
         return hold_out(train, eval_size, seed)
+    options |= eval_kwargs(script_args)
     return train, load_split(eval_name, script_args.dataset_test_split, eval_size, seed, **options)
 
 

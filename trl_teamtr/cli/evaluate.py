@@ -19,10 +19,10 @@ from .arguments import (
     TASKS_FILE,
     ExamplesFormatter,
     TeamScriptArguments,
+    eval_kwargs,
     load_data,
     make_agents,
     set_model_init_kwargs,
-    task_kwargs,
     task_seed,
 )
 
@@ -118,7 +118,7 @@ def load_tasks(script_args, training_args):
     same arguments would hold out; for a hub dataset the test split; for a local file all.
     """
     name = script_args.eval_dataset_name or script_args.dataset_name
-    kwargs = task_kwargs(script_args)
+    kwargs = eval_kwargs(script_args)
     if name == script_args.dataset_name and is_generated(name):
         tasks = trained_tasks(script_args.team)
         if tasks is not None and (tasks["dataset_name"], tasks["dataset_kwargs"]) == (name, kwargs):

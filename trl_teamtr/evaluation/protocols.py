@@ -11,6 +11,7 @@ from ..agents.agent import Agent
 from ..conversation.router import Router
 from ..conversation.rules import TurnTaking
 from ..conversation.transcript import Transcript
+from ..tasks.catalogue import answer_reader
 from ..tasks.link import link_reward
 from ..tasks.reasoning_gym import extract_answer, reasoning_gym_reward
 from .evaluation_config import DEBATE_PROMPT, JUDGE_PROMPT, EvaluationConfig
@@ -51,6 +52,8 @@ def default_reader(reward_funcs: Sequence) -> AnswerReader:
     """The function that extracts the answer from a message which `reward_funcs` score."""
     if reasoning_gym_reward in reward_funcs:
         return reasoning_gym_answer
+    if reader := answer_reader(reward_funcs):
+        return reader
     return math_answer if accuracy_reward in reward_funcs else last_line
 
 

@@ -13,6 +13,7 @@ from datasets import Dataset, load_dataset
 from trl.rewards import accuracy_reward, reasoning_accuracy_reward, think_format_reward
 
 from . import link, reasoning_gym
+from .catalogue import BENCHMARKS, find_benchmark, is_stand_in, load_benchmark, reward_of
 from .guess_number.dataset import make_dataset as make_guess_number
 from .guess_number.reward import guess_number_reward
 from .service_desk.dataset import make_dataset as make_service_desk
@@ -32,6 +33,7 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "guess_number": guess_number_reward,
     "service_desk": service_desk_reward,
     "tau2": tau2_reward,
+    **{name: benchmark.reward for name, benchmark in BENCHMARKS.items()},
 }
 # Sampled from a seed. These, and τ²-bench's, have the reward of their name
 GENERATED = ("reasoning_gym", "link", "guess_number", "service_desk")
@@ -45,17 +47,24 @@ def load_split(
 
     Args:
         name (`str`): `reasoning_gym:<task>`, `link:<number of agents>`, `guess_number`, `service_desk`, `tau2:<domain>`, a
-            local JSON, JSON-lines, parquet or CSV file, or a dataset on the hub.
+            published benchmark or its stand-in (`aime24`, `zebralogic:synthetic`; docs/tasks.md), a local JSON, JSON-lines,
+            parquet or CSV file, or a dataset on the hub.
         split (`str`): Split of a hub dataset or of a domain of τ²-bench; a local file has only `"train"`.
         size, seed (`int`): Number of rows and seed of a generated task.
         config (`str`, *optional*): Configuration of a hub dataset.
         streaming (`bool`): Whether to stream a hub dataset.
-        task_kwargs: Settings of a task of reasoning-gym, of `guess_number` or of `service_desk`.
+        task_kwargs: Settings of a task of reasoning-gym, of `guess_number`, of `service_desk` or of a benchmark, for which
+            `dataset_path` is a local file or a clone of its repository.
 
     Raises:
         `FileNotFoundError`: If `name` looks like a local file and there is none.
+        `ValueError`: If a benchmark cannot be read, or `dataset_path` is given for something else.
     """
     kind, _, rest = name.partition(":")
+    if find_benchmark(name) is not None:
+        return load_benchmark(name, split, size, seed, **task_kwargs)
+    if task_kwargs.pop("dataset_path", None) is not None:
+        raise ValueError(f"`dataset_path` is for {', '.join(BENCHMARKS)}. Set `dataset_name` to the path itself.")
     if kind == "reasoning_gym":
         return reasoning_gym.make_dataset(rest, size, seed, **task_kwargs)
     if kind == "link":
@@ -97,12 +106,21 @@ def hold_out(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
 def default_reward(dataset_name: str) -> str | None:
     """The reward that comes with a task, if the dataset is one."""
     kind = dataset_name.partition(":")[0]
+    if kind in BENCHMARKS:
+        scorer = reward_of(dataset_name)
+        return next(name for name in (kind, *REWARDS) if REWARDS[name] is scorer)
     return kind if kind in (*GENERATED, "tau2") else None
 
 
 def is_generated(dataset_name: str) -> bool:
     """Whether the rows of a dataset are sampled, so that some can be held out, rather than come with splits."""
-    return dataset_name.partition(":")[0] in GENERATED
+    return dataset_name.partition(":")[0] in GENERATED or is_stand_in(dataset_name)
+
+
+def is_undivided(dataset_name: str) -> bool:
+    """Whether a dataset is a benchmark with one split alone, so that some rows have to be held out of a training on it."""
+    benchmark = find_benchmark(dataset_name)
+    return benchmark is not None and benchmark.source is not None and not is_stand_in(dataset_name)
 
 
 def load_reward(name: str) -> Callable[..., Any]:
