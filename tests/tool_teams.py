@@ -63,6 +63,13 @@ class Dial(Untold):
     deterministic = True
 
 
+class Scored(Dial):
+    """Right if it was turned once."""
+
+    def get_reward(self):
+        return float(self.count == 1)
+
+
 class Saved(Untold):
     """Its state can be kept."""
 

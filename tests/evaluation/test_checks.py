@@ -1,5 +1,4 @@
 import functools
-import json
 import warnings
 
 import pytest
@@ -12,8 +11,8 @@ from trl_teamtr.evaluation.checks import (
     check_dataset,
     check_players,
     check_prompts,
+    check_rewards,
     reads_transcripts,
-    refuse_environment,
 )
 from trl_teamtr.tasks.link import link_reward
 from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
@@ -98,15 +97,17 @@ def test_prompts_must_be_for_the_agents_at_the_table():
         check_prompts(EvaluationConfig(), Dataset.from_dict({"question": ["a"]}), TEAM, TEAM)
 
 
-def test_a_team_that_acts_on_an_environment_is_refused(tmp_path):
-    entry = {"name": "x"}
-    for content in ({"code": {"environment_factory": {"path": "a.B", "shown": "B"}}}, {}):
-        agents = [entry | ({} if content else {"environment_factory": {"path": None, "shown": "B"}})]
-        (tmp_path / "team.json").write_text(json.dumps({"format": 2, "agents": agents, **content}))
-        with pytest.raises(ValueError, match="acts on an environment, which this evaluation does not have"):
-            refuse_environment(str(tmp_path))
-    (tmp_path / "team.json").write_text(json.dumps({"format": 1, "agents": [entry]}))
-    refuse_environment(str(tmp_path))
+def test_rewards_may_read_environments_if_there_are_some():
+    def counts(environments, **kwargs):
+        return [environment.count for environment in environments]
+
+    dataset = Dataset.from_dict({"prompt": ["a"]})
+    check_dataset(dataset, [counts], acts=True)
+    with pytest.raises(ValueError, match="'counts' needs the column.s. environments"):
+        check_dataset(dataset, [counts])
+    with pytest.raises(ValueError, match="There is no reward: no `reward_funcs`, and no environment"):
+        check_rewards(EvaluationConfig(), [])
+    check_rewards(EvaluationConfig(), [counts])
 
 
 def test_single_model_without_the_agents_prompt_is_told():

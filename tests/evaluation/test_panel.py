@@ -33,9 +33,9 @@ def test_every_task_gets_a_conversation_in_its_place(tmp_path):
     team = make_team(2, size=4, seed=6)
     panel = make_panel(tmp_path, team, per_device_eval_batch_size=3, top_k=1, max_completion_length=3)
     tasks = [0, 0, 1, 2, 3, 4, 5, 6, 7, 7]
-    found = ids(panel.write(tasks, "team"))
+    found = ids(panel.play(tasks, "team")[0])
     assert [[name for name, _ in messages] for messages in found] == [["x", "y"]] * 10
-    alone = {task: ids(panel.write([task], "team"))[0] for task in set(tasks)}
+    alone = {task: ids(panel.play([task], "team")[0])[0] for task in set(tasks)}
     assert found == [alone[task] for task in tasks]  # greedy, and so a function of the task
     assert len({str(messages) for messages in found}) == 3
 
@@ -43,10 +43,10 @@ def test_every_task_gets_a_conversation_in_its_place(tmp_path):
 def test_what_is_written_is_a_function_of_seed_and_purpose(tmp_path):
     team, tasks = make_team(2), list(range(8)) * 4
     panel = make_panel(tmp_path, team)
-    first, again, other = (ids(panel.write(tasks, purpose)) for purpose in ("team", "team", "debate"))
+    first, again, other = (ids(panel.play(tasks, purpose)[0]) for purpose in ("team", "team", "debate"))
     assert first == again != other
-    assert ids(make_panel(tmp_path, team).write(tasks, "team")) == first
-    assert ids(make_panel(tmp_path, team, seed=7).write(tasks, "team")) != first
+    assert ids(make_panel(tmp_path, team).play(tasks, "team")[0]) == first
+    assert ids(make_panel(tmp_path, team, seed=7).play(tasks, "team")[0]) != first
 
 
 def test_models_speak_in_evaluation_mode_and_are_left_in_theirs(tmp_path):
@@ -55,14 +55,14 @@ def test_models_speak_in_evaluation_mode_and_are_left_in_theirs(tmp_path):
     models[0].train()
     begin = speaker.begin
     speaker.begin = lambda *args: modes.append([model.training for model in models]) or begin(*args)
-    panel.write([0], "team")
+    panel.play([0], "team")
     assert modes == [[False, False]] and models[0].training
 
 
 def test_score_is_the_weighted_sum_of_sync_and_async_rewards(tmp_path):
     rows = Dataset.from_dict({"prompt": ["a", "u"]})
     panel = make_panel(tmp_path, make_team(1), [letters, length], rows, reward_weights=[2.0, 10.0])
-    conversation = panel.write([0], "team")[0]
+    conversation = panel.play([0], "team")[0][0]
     text = conversation[-1].text
     expected = 2 * text.count("a") / 4
     answers = [(0, conversation), (1, conversation), (0, [])]
@@ -88,7 +88,7 @@ def test_rewards_see_the_columns_and_the_conversation_up_to_the_answer(tmp_path)
     team = make_team(2)
     team[0].processing_class.chat_template = "{% for m in messages %}{{ m['content'] }}.{% endfor %}"
     panel = make_panel(tmp_path, team, [reward], rows)
-    first, second = panel.write([0], "team")[0]
+    first, second = panel.play([0], "team")[0][0]
     assert panel.score([(0, [first])]) == [1.0]
     said = {"role": "assistant", "name": "x", "content": first.text}
     assert seen == [([prompt], [[said]], [list(first.ids)], [[said]], [3])]

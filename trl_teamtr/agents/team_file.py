@@ -334,6 +334,11 @@ def _read_from_config(file_path: str) -> SpeakingSettings:
     return SpeakingSettings(sampling, **{name: args[name] for name in reading if name in args})
 
 
+def has_environment(path: str) -> bool:
+    """Whether the team saved in directory or repository `path` shares an environment."""
+    return (read_team_file(find_team(path)).get("code") or {}).get("environment_factory") is not None
+
+
 def check_same_team(path: str, agents: Sequence[Agent]):
     """
     Raise if `path` contains a team other than `agents`.

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from trl import ModelConfig, TrlParser, get_quantization_config
 
 from ..agents.resolving import speaking_defaults
+from ..agents.team_file import has_environment
 from ..evaluation import EvaluationConfig, evaluate_protocols, format_table, write_episodes
 from ..tasks.loading import default_reward, hold_out, is_generated, load_function, load_reward, load_split
 from ..teamtr_config import TeamTRConfig
@@ -21,6 +22,7 @@ from .arguments import (
     TeamScriptArguments,
     eval_kwargs,
     load_data,
+    load_equipment,
     make_agents,
     set_model_init_kwargs,
     task_seed,
@@ -140,12 +142,21 @@ def choose_model(script_args, evaluation, training_args, model_args):
     return make_agents(script_args.agents, training_args) if script_args.agents is not None else None
 
 
+def acts_on_environment(script_args) -> bool:
+    """Whether there is an environment for the team, which may have a reward: one of the arguments, or of the saved team."""
+    if script_args.environment_factory is not None or script_args.team is None:
+        return script_args.environment_factory is not None
+    return has_environment(script_args.team)
+
+
 def evaluate(script_args, evaluation, training_args, model_args):
     """The results by protocol, and the other entries of the JSON file."""
     if script_args.dataset_name is None:
         raise ValueError("Set `dataset_name`, in the YAML file or on the command line.")
     dataset_name = script_args.eval_dataset_name or script_args.dataset_name
-    names = script_args.reward_funcs or [default_reward(dataset_name)]
+    names = script_args.reward_funcs or []
+    if not names and not acts_on_environment(script_args):
+        names = [default_reward(dataset_name)]
     if names == [None]:
         raise ValueError(f"{dataset_name!r} comes without a reward: set `reward_funcs`.")
     reward_funcs = [load_reward(name) for name in names]
@@ -163,6 +174,7 @@ def evaluate(script_args, evaluation, training_args, model_args):
         model=choose_model(script_args, evaluation, training_args, model_args),
         extract_answer=read,
         quantization_config=get_quantization_config(model_args),
+        **load_equipment(script_args),
     )
     settings = {name: vars(training_args)[name] for name in (*SAMPLING, *TURNS)} | dataclasses.asdict(evaluation)
     baselines = model_args.model_name_or_path or script_args.agents or "the team's own models"

@@ -10,7 +10,6 @@ from torch import nn
 from trl.trainer.utils import get_callable_name
 
 from ..agents.agent import Agent
-from ..agents.team_file import read_team_file
 from ..checks import preflight
 from ..teamtr_config import TeamTRConfig
 from .evaluation_config import EvaluationConfig
@@ -20,6 +19,8 @@ from .protocols import DEBATES, JUDGE, SAMPLED
 
 # What TRL passes to reward functions beside the columns of the dataset, and what a team adds
 PROVIDED = ("prompts", "completions", "completion_ids", "transcripts", "trainer_state", "log_extra", "log_metric")
+# What they get besides, of rollouts with environments
+OF_WORLDS = ("environments", "worlds")
 
 
 def reads_transcripts(reward_func: Any) -> bool:
@@ -43,9 +44,9 @@ def check_launch(args: TeamTRConfig):
         )
 
 
-def check_dataset(dataset: Any, reward_funcs: Sequence):
+def check_dataset(dataset: Any, reward_funcs: Sequence, acts: bool = False):
     """
-    Raise unless `dataset` has rows, and the columns that the reward functions require.
+    Raise unless `dataset` has rows, and the columns that the reward functions require, beside environments if the team `acts` on some.
 
     Raises:
         `TypeError`: If it is not a map-style dataset.
@@ -67,7 +68,8 @@ def check_dataset(dataset: Any, reward_funcs: Sequence):
             for name, parameter in inspect.signature(func).parameters.items()
             if parameter.kind in named and parameter.default is parameter.empty
         ]
-        missing = [name for name in required if name not in (*PROVIDED, *dataset.column_names)]
+        provided = (*PROVIDED, *(OF_WORLDS if acts else ()))
+        missing = [name for name in required if name not in (*provided, *dataset.column_names)]
         if missing:
             raise ValueError(
                 f"The reward function {get_callable_name(func)!r} needs the column(s) {', '.join(missing)}, but those of the "
@@ -76,19 +78,14 @@ def check_dataset(dataset: Any, reward_funcs: Sequence):
             )
 
 
-def refuse_environment(path: str):
-    """Raise `ValueError` if the team in `path` acts on an environment, whose state is not kept with the answers."""
-    content = read_team_file(path)
-    owners = [entry["name"] for entry in content["agents"] if entry.get("environment_factory")]
-    if content.get("code", {}).get("environment_factory") or owners:
+def check_rewards(config: EvaluationConfig, reward_funcs: Sequence):
+    """
+    Raise `ValueError` if there is no reward, those of environments included, or there are several and no threshold for their sum.
+    """
+    if not reward_funcs:
         raise ValueError(
-            f"The team in {path!r} acts on an environment, which this evaluation does not have: it keeps answers alone. Use "
-            "`TeamTRTrainer.evaluate`, or score `Team.from_pretrained(...).generate(rows)`."
+            "There is no reward: no `reward_funcs`, and no environment with a `get_reward`. Pass the reward functions of the training."
         )
-
-
-def check_threshold(config: EvaluationConfig, reward_funcs: Sequence):
-    """Raise `ValueError` if there are several rewards and no threshold for their sum."""
     if len(reward_funcs) > 1 and config.threshold is None:
         raise ValueError(
             f"There are {len(reward_funcs)} reward functions, and an answer with any of them at 1 may be wrong. Set "

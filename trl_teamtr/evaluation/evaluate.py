@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,8 +15,8 @@ from datasets import Dataset
 from ..agents.agent import Agent
 from ..agents.resolving import default_args, resolve_agents
 from ..agents.settings import SpeakingSettings
-from ..agents.team_file import load_team, read_team, warn_of_changes
-from ..checks.preflight import check_speakers, refuse_processors
+from ..agents.team_file import find_team, read_speaking_settings, read_team, warn_of_changes
+from ..checks.preflight import check_speakers, check_tools, refuse_processors
 from ..checks.thoughts import check_thoughts
 from ..conversation.router import Router
 from ..conversation.rules import TurnTaking
@@ -32,10 +33,9 @@ from .checks import (
     check_launch,
     check_players,
     check_prompts,
-    check_threshold,
     reads_transcripts,
-    refuse_environment,
 )
+from .equipment import Equipment
 from .evaluation_config import PROTOCOLS, EvaluationConfig
 from .panel import Panel, share_prompts
 from .protocols import (
@@ -64,6 +64,8 @@ def evaluate_protocols(
     quantization_config: Any = None,
     router: Router | None = None,
     stop_condition: Callable[[Transcript], bool] | None = None,
+    tools: Sequence[Callable] | None = None,
+    environment_factory: Callable | None = None,
 ) -> dict[str, ProtocolResult]:
     """
     Evaluate a team, and other uses of the same models or of another one, on the same tasks (docs/evaluation.md).
@@ -81,7 +83,8 @@ def evaluate_protocols(
             `"team"`: several agents, or one model for all of them. Defaults to the agents of `team`.
         extract_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are counted;
             empty for no vote. Defaults to how the reward finds it (reasoning-gym, `accuracy_reward`), else to the last line.
-        router, stop_condition (*optional*): As in [`TeamTRTrainer`], for the team.
+        router, stop_condition, tools, environment_factory (*optional*): As in [`TeamTRTrainer`], for the team; of a saved one in
+            place of what was saved. Every conversation has an environment of its own.
 
     Returns:
         `dict[str, ProtocolResult]`, in the order of `PROTOCOLS`.
@@ -90,28 +93,39 @@ def evaluate_protocols(
         `ValueError`, `TypeError` or `FileNotFoundError`: For input that cannot be evaluated, before a model is loaded.
     """
     args, config = _as_saved(args, team), config or EvaluationConfig()
-    reward_funcs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     check_launch(args)
     turns = TurnTaking.of(args)
+    own: Any = {"router": router, "stop_condition": stop_condition, "environment_factory": environment_factory}
     if isinstance(team, str):
-        path, team = team, load_team(team, trust_remote_code=args.trust_remote_code)
-        refuse_environment(path)
-        if "team" in config.protocols:
-            warn_of_changes(path, turns, SpeakingSettings.of(args))
+        (team, own), tools = _open_saved(team, args, config, turns, tools, own), None
     source = None if model is None else resolve_agents(model, None, turns)
     players = spread(source, team, args.num_agents) if source else team or []
     check_players(config, team, players)
-    check_dataset(dataset, reward_funcs)
+    equipment = Equipment.of(team or players, tools, own.pop("environment_factory"), config)
+    reward_funcs, args = equipment.add_rewards(reward_funcs, args, config)
+    check_dataset(dataset, reward_funcs, equipment.acts)
     check_prompts(config, dataset, team, players)
-    check_threshold(config, reward_funcs)
     config = without_english(config, players, reward_funcs)
-    tables = _Tables(dataset, reward_funcs, reward_processing_classes, args, quantization_config)
+    tables = _Tables(dataset, reward_funcs, reward_processing_classes, args, quantization_config, equipment)
     evaluation = _Evaluation(tables, config, extract_answer or default_reader(reward_funcs))
-    if team is not None and ("team" in config.protocols or source is None):
-        team = players = tables.load(team)
-    if source is not None and set(config.protocols) != {"team"}:
-        players = spread(tables.load(source), team, args.num_agents)
-    return evaluation.run(team, players, turns, router, stop_condition)
+    team, players = tables.load_all(team, players, source, config.protocols)
+    return evaluation.run(team, players, turns, **own)
+
+
+def _open_saved(
+    path: str,
+    args: TeamTRConfig,
+    config: EvaluationConfig,
+    turns: TurnTaking,
+    tools: Sequence[Callable] | None,
+    code: dict[str, Any],
+) -> tuple[list[Agent], dict[str, Any]]:
+    """The agents of the team in `path`, and its own code where none is given. Warns of what it will do otherwise."""
+    saved = read_team(path, tools=tools, trust_remote_code=args.trust_remote_code)
+    code = saved.find_code(**code, trusted=args.trust_remote_code or os.path.isdir(path))
+    if "team" in config.protocols:
+        warn_of_changes(path, turns, SpeakingSettings.of(args))
+    return saved.agents, code
 
 
 def _as_saved(args: TeamTRConfig | None, team: str | list[Agent] | None) -> TeamTRConfig:
@@ -120,7 +134,7 @@ def _as_saved(args: TeamTRConfig | None, team: str | list[Agent] | None) -> Team
         args = default_args(team) if isinstance(team, str) else TeamTRConfig()
     if args.template_date is None and isinstance(team, str):
         args = copy.copy(args)
-        args.template_date = read_team(team).settings.template_date
+        args.template_date = read_speaking_settings(find_team(team)).template_date
     return args
 
 
@@ -132,10 +146,19 @@ class _Tables:
         dataset ([`~datasets.Dataset`]): The tasks.
         reward_funcs (`list[RewardFunc]`), reward_processing_classes, quantization_config: As in [`evaluate_protocols`].
         args (`TeamTRConfig`): The config.
+        equipment ([`Equipment`]): The tools and the environment.
     """
 
-    def __init__(self, dataset, reward_funcs, reward_processing_classes, args: TeamTRConfig, quantization_config):
-        self.dataset, self.args = dataset, args
+    def __init__(
+        self,
+        dataset,
+        reward_funcs,
+        reward_processing_classes,
+        args: TeamTRConfig,
+        quantization_config,
+        equipment: Equipment,
+    ):
+        self.dataset, self.args, self.equipment = dataset, args, equipment
         self._accelerator = Accelerator(mixed_precision=args.mixed_precision)
         settings = SpeakingSettings.of(args, quantization_config)
         self._settings = dataclasses.replace(settings, template_date=agree_on_date(args.template_date))
@@ -154,9 +177,24 @@ class _Tables:
         """`agents` with their models and tokenizers, which all panels share."""
         return load_members(agents, self._settings)
 
+    def load_all(
+        self, team: list[Agent] | None, players: list[Agent], source: list[Agent] | None, protocols: Sequence[str]
+    ) -> tuple[list[Agent] | None, list[Agent]]:
+        """The team, and the players of the other `protocols`: of the models of `source`, if it is given."""
+        if team is not None and ("team" in protocols or source is None):
+            team = players = self.load(team)
+        if source is not None and set(protocols) != {"team"}:
+            players = spread(self.load(source), team, self.args.num_agents)
+        return team, players
+
     @contextlib.contextmanager
     def seat(
-        self, agents: Sequence[Agent], turns: TurnTaking, router: Router | None = None, stop_condition=None
+        self,
+        agents: Sequence[Agent],
+        turns: TurnTaking,
+        router: Router | None = None,
+        stop_condition=None,
+        tools: Sequence[Callable] = (),
     ) -> Iterator[Panel]:
         """
         Context with a panel of `agents`; raises unless they can read the tasks. With `use_vllm=True` they speak through the
@@ -164,8 +202,13 @@ class _Tables:
         """
         if self.args.use_vllm:  # whole models are those of the servers: none of them changes
             agents = [dataclasses.replace(agent, trainable=False) for agent in agents]
-        team = Team.from_agents(agents, self._settings, turns, router, stop_condition, self._accelerator)
-        check_speakers(team.speakers, {"evaluation": share_prompts(self.dataset, agents)}, team.rules)
+        rules, factory = (turns, router, stop_condition), self.equipment.environment_factory
+        team = Team.from_agents(
+            agents, self._settings, *rules, self._accelerator, tools=tools, environment_factory=factory
+        )
+        tasks = {"evaluation": share_prompts(self.dataset, agents)}
+        check_tools(team.local_speakers, tasks)
+        check_speakers(team.speakers, tasks, team.rules)
         check_thoughts(team.speakers, self._scorer.names)
         if self.args.use_vllm:
             refuse_processors({agent.name: agent.processing_class for agent in agents})
@@ -200,33 +243,36 @@ class _Evaluation:
         stop_condition,
     ) -> dict[str, ProtocolResult]:
         """All protocols of the config, `"team"` played by `team`, and the others by `players`."""
-        wanted, results = self.config.protocols, {}
+        wanted, results, equipment = self.config.protocols, {}, self.tables.equipment
         if team is not None and "team" in wanted:
-            with self.tables.seat(team, turns, router, stop_condition) as panel:
+            with self.tables.seat(team, turns, router, stop_condition, equipment.tools) as panel:
                 results["team"] = self._converse("team", panel)
         if set(SAMPLED) & set(wanted):
-            with self.tables.seat(
-                seat("single", players, self.config), *take_turns("single", 1, self.config)
-            ) as panel:
+            one = equipment.seat_one(seat("single", players, self.config))
+            functions = equipment.functions if equipment.acts else equipment.tools
+            with self.tables.seat(one, *take_turns("single", 1, self.config), tools=functions) as panel:
                 results |= self._sample(panel, results.get("team"))
         for protocol in ("debate", "debate_judge", "role_play"):
             if protocol in wanted:
                 agents = seat(protocol, players, self.config)
-                with self.tables.seat(agents, *take_turns(protocol, len(agents), self.config)) as panel:
+                turns, router = take_turns(protocol, len(agents), self.config)
+                with self.tables.seat(agents, turns, router, tools=equipment.tools) as panel:
                     results[protocol] = self._converse(protocol, panel)
         return {protocol: results[protocol] for protocol in PROTOCOLS if protocol in results}
 
     # Protocols of one conversation per episode
 
     def _converse(self, protocol: str, panel: Panel) -> ProtocolResult:
-        conversations, answers = panel.write(self.tasks, protocol), []
+        (conversations, rewards), answers = panel.play(self.tasks, protocol), []
         for task, messages in zip(self.tasks, conversations, strict=True):
             length = len(messages)
             if protocol == "debate" and self.judges_messages:
                 row = self.dataset[task]
                 length = debate_length([self.read(m.text, row) for m in messages], len(panel.team.names))
             answers.append((task, messages[:length]))
-        rewards, earlier = panel.score(answers), self._score_earlier(protocol, panel, answers)
+        if rewards is None:
+            rewards = panel.score(answers)
+        earlier = self._score_earlier(protocol, panel, answers)
         found = zip(conversations, answers, rewards, earlier, strict=True)
         episodes = [
             self._episode(i, [conversation], (0, len(answer)), reward, said)
@@ -238,7 +284,7 @@ class _Evaluation:
         self, protocol: str, panel: Panel, answers: list[tuple[int, list[Message]]]
     ) -> list[list[float] | None]:
         """Rewards of the messages before each answer (of a debate, before its last round), each as the answer."""
-        if not self.judges_messages:
+        if not self.judges_messages or panel.acts:
             return [None] * len(answers)
         size = len(panel.team.names) if protocol == "debate" else 1
         counts = [(len(messages) - 1) // size * size if messages else 0 for _, messages in answers]
@@ -254,13 +300,17 @@ class _Evaluation:
 
     def _sample(self, panel: Panel, team: ProtocolResult | None) -> dict[str, ProtocolResult]:
         config = self.config
-        first, size = panel.write(self.tasks, "single"), 1
+        (first, rewards), size = panel.play(self.tasks, "single"), 1
         if {"best_of_n", "majority"} & set(config.protocols):
             size = config.budget_samples or _samples_for(team, first)
-        more = panel.write([task for task in self.tasks for _ in range(size - 1)], "more samples")
-        pools = [[messages, *more[i * (size - 1) : (i + 1) * (size - 1)]] for i, messages in enumerate(first)]
-        answers = [(task, messages) for task, pool in zip(self.tasks, pools, strict=True) for messages in pool]
-        rewards, results = panel.score(answers), {}
+        more, further = panel.play([task for task in self.tasks for _ in range(size - 1)], "more samples")
+        pools, results = _beside(first, more, size), {}
+        if rewards is not None and further is not None:
+            rewards = [reward for pool in _beside(rewards, further, size) for reward in pool]
+        else:
+            rewards = panel.score(
+                [(task, said) for task, pool in zip(self.tasks, pools, strict=True) for said in pool]
+            )
         for protocol in SAMPLED:
             if protocol in config.protocols:
                 episodes = [
@@ -289,6 +339,11 @@ class _Evaluation:
         result = summarize(protocol, episodes, self.dataset, self.config, self.tables.args.seed)
         result.ended_for_length = panel.ended_for_length
         return result
+
+
+def _beside(first: list, more: list, size: int) -> list[list]:
+    """Each of `first` with its `size` - 1 of `more`."""
+    return [[each, *more[i * (size - 1) : (i + 1) * (size - 1)]] for i, each in enumerate(first)]
 
 
 def _samples_for(team: ProtocolResult | None, conversations: list[list[Message]]) -> int:

@@ -1,5 +1,6 @@
 """A team with tasks and rewards: it generates conversations on the rows of a dataset, and scores them."""
 
+import contextlib
 import random
 from collections.abc import Iterator, Sequence
 
@@ -45,7 +46,12 @@ class Panel:
         self._dataset = share_prompts(dataset, [speaker.agent for speaker in team.speakers])
         self._ended: list[bool] = []
 
-    def write(self, tasks: Sequence[int], purpose: str) -> list[list[Message]]:
+    @property
+    def acts(self) -> bool:
+        """Whether the team acts on environments, which are there until their conversation has been scored."""
+        return self.team.settings.environments is not None
+
+    def play(self, tasks: Sequence[int], purpose: str) -> tuple[list[list[Message]], list[float] | None]:
         """
         Generate one conversation for each of `tasks`. All processes call this together; each generates its share, and
         gets all of them.
@@ -53,18 +59,32 @@ class Panel:
         Args:
             tasks (`list[int]`): Rows of the dataset.
             purpose (`str`): Seeds all sampling, with `args.seed`, so that no protocol depends on another.
+
+        Returns:
+            `tuple` of the conversations and, if the team acts on environments, the reward of each in the state of its environment
+            at its end; else `None`: [`~Panel.score`] scores them.
         """
         team, conversations = self.team, []
+        rewards: list[float] | None = [] if self.acts else None
         key = f"{self._args.seed}/{purpose}/{team.accelerator.process_index}"
         set_seed(random.Random(key).getrandbits(31))
+        for mine, size in self._shares(tasks, purpose):
+            rows = [self._dataset[task] for task in mine]
+            with self._speaking():
+                rollouts = team.collect(rows)
+            transcripts = enumerate(rollouts.transcripts)
+            written = gather_object([(each.messages, row in rollouts.full) for row, each in transcripts])[:size]
+            conversations += [messages for messages, _ in written]
+            self._ended += [full for _, full in written]
+            if rewards is not None:
+                rewards += self._scorer.score(rows, rollouts.transcripts)[:size].tolist()
+        return conversations, rewards
+
+    @contextlib.contextmanager
+    def _speaking(self) -> Iterator[None]:
+        team = self.team
         with evaluating([speaker.policy.model for speaker in team.local_speakers]), team.accelerator.autocast():
-            for mine, size in self._shares(tasks, purpose):
-                rollouts = team.collect([self._dataset[task] for task in mine])
-                transcripts = enumerate(rollouts.transcripts)
-                written = gather_object([(each.messages, row in rollouts.full) for row, each in transcripts])[:size]
-                conversations += [messages for messages, _ in written]
-                self._ended += [full for _, full in written]
-        return conversations
+            yield
 
     @property
     def ended_for_length(self) -> float:

@@ -70,8 +70,13 @@ class Episode:
             "answered_at": list(self.answer),
             "cut_off": self.cut_off,
             "earlier_rewards": None if self.earlier is None else [_or_none(reward) for reward in self.earlier],
-            "transcripts": [[{"name": m.agent, "content": m.text} for m in each] for each in self.conversations],
+            "transcripts": [[part for m in each for part in _shown(m)] for each in self.conversations],
         }
+
+
+def _shown(message: Message) -> list[dict[str, Any]]:
+    """A message; with its calls and their results before it, if it has some."""
+    return message.as_dicts() if message.tool_uses else [{"name": message.agent, "content": message.text}]
 
 
 def is_right(reward: float, threshold: float | None) -> bool:
