@@ -27,6 +27,7 @@ from .arguments import (
     set_model_init_kwargs,
     task_seed,
 )
+from .evaluate_tasks import check_tasks, evaluate_tasks, read_paths
 
 
 # What a result depends on beside the models and the tasks
@@ -43,6 +44,8 @@ examples:
       --protocols team debate role_play --output runs/evaluation.json
   trl-teamtr evaluate --model Qwen/Qwen3-0.6B --num_agents 3 --dataset_name reasoning_gym:chain_sum \\
       --protocols single majority debate --budget_samples 3
+  trl-teamtr evaluate --team runs/team --tasks aime24 math500 zebralogic --num_samples 64 --k 1 8 \\
+      --protocols team single debate --output runs/paper.json
 """
 
 
@@ -53,6 +56,11 @@ class EvaluationScriptArguments(TeamScriptArguments):
     `train.py`, whose YAML files can be given as they are, and:
 
     Args:
+        tasks (`list[str]`, *optional*):
+            Published benchmarks (docs/tasks.md), in place of `dataset_name` and `eval_dataset_name`: one table, and one JSON file, from which the same
+            command goes on if it was interrupted.
+        task_paths (`dict`, *optional*):
+            `dataset_path` by task; the others are read from the hub.
         team (`str`, *optional*):
             Directory of a saved team. Turn-taking, sampling and what the agents read default to those saved with it.
         output (`str`, *optional*):
@@ -63,6 +71,8 @@ class EvaluationScriptArguments(TeamScriptArguments):
             Dotted path of a function that extracts the answer from a message to a row, by which votes are counted.
     """
 
+    tasks: list[str] | None = field(default=None, metadata={"help": "Published benchmarks; see docs/tasks.md."})
+    task_paths: str | None = field(default=None, metadata={"help": "Local file or clone by task (a mapping)."})
     team: str | None = field(default=None, metadata={"help": "Directory of a saved team."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     episodes: str | None = field(default=None, metadata={"help": "JSON-lines file to write every episode to."})
@@ -123,11 +133,14 @@ def load_tasks(script_args, training_args):
     kwargs = eval_kwargs(script_args)
     if name == script_args.dataset_name and is_generated(name):
         tasks = trained_tasks(script_args.team)
+        if script_args.tasks is not None:
+            kwargs = tasks["dataset_kwargs"] if tasks is not None and tasks["dataset_name"] == name else kwargs
         if tasks is not None and (tasks["dataset_name"], tasks["dataset_kwargs"]) == (name, kwargs):
             if script_args.dataset_seed in (None, tasks["seed"]):
                 return held_out_tasks(tasks, script_args.eval_size)
-        training_args.do_eval = True  # else nothing is held out
-        return load_data(script_args, training_args)[1]
+        if script_args.tasks is None:
+            training_args.do_eval = True  # else nothing is held out
+            return load_data(script_args, training_args)[1]
     options = {"config": script_args.dataset_config, "streaming": script_args.dataset_streaming, **kwargs}
     seed = task_seed(script_args, training_args)
     return load_split(name, script_args.dataset_test_split, script_args.eval_size, seed, **options)
@@ -176,25 +189,46 @@ def evaluate(script_args, evaluation, training_args, model_args):
         quantization_config=get_quantization_config(model_args),
         **load_equipment(script_args),
     )
-    settings = {name: vars(training_args)[name] for name in (*SAMPLING, *TURNS)} | dataclasses.asdict(evaluation)
+    return results, {"dataset": dataset_name, "rows": len(dataset), "rewards": names}
+
+
+def describe(script_args, evaluation, training_args, model_args) -> dict[str, Any]:
+    """The entries of the JSON file that do not depend on the rows."""
     baselines = model_args.model_name_or_path or script_args.agents or "the team's own models"
-    about = {
+    return {
         "team": script_args.team,
-        "baselines": None if set(results) == {"team"} else baselines,
-        "dataset": dataset_name,
+        "baselines": None if set(evaluation.protocols) == {"team"} else baselines,
         "dataset_kwargs": script_args.dataset_kwargs,
         "dataset_seed": script_args.dataset_seed,
-        "rows": len(dataset),
-        "rewards": names,
         "processes": training_args.world_size,
+        **{name: vars(training_args)[name] for name in (*SAMPLING, *TURNS)},
+        **dataclasses.asdict(evaluation),
     }
-    return results, about | settings
+
+
+def main_of_tasks(script_args, evaluation, training_args, model_args):
+    """[`main`] for several tasks."""
+    if script_args.episodes is not None:
+        raise ValueError("`episodes` is a file of one dataset: leave it out, or evaluate with `dataset_name`.")
+    script_args.dataset_kwargs = None  # a YAML file has those of its own dataset
+    check_tasks(script_args.tasks, read_paths(script_args.task_paths), evaluation.protocols)
+    evaluate_tasks(
+        script_args,
+        describe(script_args, evaluation, training_args, model_args),
+        lambda own: evaluate(own, evaluation, training_args, model_args),
+        training_args.process_index == 0,
+    )
+    PartialState().destroy_process_group()
 
 
 def main(script_args, evaluation, training_args, model_args):
+    if script_args.tasks is not None:
+        main_of_tasks(script_args, evaluation, training_args, model_args)
+        return
     for path in filter(None, (script_args.output, script_args.episodes)):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     results, about = evaluate(script_args, evaluation, training_args, model_args)
+    about |= describe(script_args, evaluation, training_args, model_args)
     if training_args.process_index == 0:
         print(f"{about['team'] or about['baselines']} on {about['rows']} tasks of {about['dataset']}")
         if about["baselines"] is not None:
