@@ -66,6 +66,7 @@ SLOW = (
 # Whole launches of DeepSpeed between two that `make test` keeps, and long relatives of tests that it keeps: only
 # `make test-all` runs them
 NIGHTLY = (
+    ("distributed/test_branches_on_processes.py", ""),
     ("distributed/test_engines.py", "float32_masters"),
     ("distributed/test_runs.py", "[multi_gpu"),
     ("distributed/test_runs.py", "test_two_machines"),

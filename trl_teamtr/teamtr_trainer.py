@@ -27,7 +27,7 @@ from .agents.resolving import default_args
 from .agents.settings import SpeakingSettings
 from .agents.team_file import check_same_team
 from .checks import preflight
-from .checks.sampling_checks import check_sampling
+from .checks.sampling_checks import check_branching, check_sampling
 from .checks.thoughts import check_thoughts
 from .conversation.router import Router
 from .conversation.rules import TurnTaking, make_rules
@@ -41,6 +41,8 @@ from .reports.agent_metrics import agent_metrics, count_values
 from .reports.run_report import try_report
 from .returns.environment_rewards import environment_rewards, with_weights
 from .returns.rewards import check_reward_funcs, check_trust
+from .rollouts.rollouts import Rollouts
+from .rollouts.values import MessageValue, value_of
 from .runs import checkpoint, run_state
 from .runs.random_states import kept_if_it_fails
 from .runs.stage_state import load_stage
@@ -224,6 +226,31 @@ class TeamTRTrainer(LeadTrainer):
             self._end_update(agent, report, **log_kwargs)
             if self.control.should_training_stop:
                 break
+
+    def value_of(self, row: dict[str, Any], rollouts: Rollouts, turn: int, num_rollouts: int = 32) -> MessageValue:
+        """
+        What one message of a rollout is worth to the team as it is: the mean return of rollouts that go on from it, and of those
+        in which its author speaks anew. What is random besides the policies, such as a random router, is as in the rollout.
+
+        Args:
+            row (`dict`): The row of the dataset that it is a rollout of.
+            rollouts ([`Rollouts`]): What `trainer.team.collect([row])` has returned. All processes call this together.
+            turn (`int`): Which of its messages, from 0.
+            num_rollouts (`int`, *optional*, defaults to `32`): Number of rollouts with the message, and of those with others.
+
+        Raises:
+            `ValueError`: If there is no such message, or the state of the environments at it cannot be had again.
+        """
+        check_branching(self.team.settings.environments, "`value_of`")
+
+        def score(transcripts: list[Transcript]) -> torch.Tensor:
+            returns, first = (
+                self.compute_returns([row] * len(transcripts), transcripts),
+                self.accelerator.process_index,
+            )
+            return returns[first * len(transcripts) : (first + 1) * len(transcripts)]
+
+        return value_of(self.team.turn_loop, rollouts, turn, score, num_rollouts)
 
     def _floor_is_due(self) -> bool:
         stage = self.state.global_step // len(self.trained_members)

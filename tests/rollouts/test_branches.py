@@ -117,7 +117,7 @@ def test_rollouts_of_a_group_begin_like_their_trunk(tmp_path, credit):
 @pytest.mark.parametrize("world", [Dial, Saved])
 @pytest.mark.parametrize("mode", ["full", "speculative"])
 def test_branches_act_on_environments_of_their_own(tmp_path, world, mode):
-    case, total = ToolCase(tmp_path, world, mode, **BY_TURN), 600
+    case, total = ToolCase(tmp_path, world, mode, **BY_TURN), 300
     trunks = case.rollouts(total)
     if mode == "speculative":
         case.update(0, seed=3)

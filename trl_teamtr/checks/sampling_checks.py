@@ -114,13 +114,8 @@ def _all_transforms(args: TeamTRConfig) -> list[str]:
 
 def _check_environments(args: TeamTRConfig, environments: Environments | None):
     """Raise `ValueError` if rollouts would be resampled, or part, on environments whose earlier state nobody can find again."""
-    if environments is not None and environments.kind in (NEVER, REBUILD) and args.advantage_group == "turn":
-        raise ValueError(
-            "`advantage_group='turn'` lets rollouts part after a common beginning, but an environment does not say how the state is "
-            "found that it had there. Give its class the methods `snapshot()` and `restore(state)`; or `deterministic = True`, if the "
-            "same calls after the same `reset` have the same results. Calls that are executed again with other results are another "
-            "beginning. Or use `advantage_group='rollout'`."
-        )
+    if args.advantage_group == "turn":
+        check_branching(environments, "`advantage_group='turn'`")
     if environments is not None and environments.kind == NEVER and args.resampling in ("suffix", "speculative"):
         raise ValueError(
             f"`resampling={args.resampling!r}` continues rollouts where they change, but an environment does not say how the state is "
@@ -139,6 +134,26 @@ def _check_forgetting(args: TeamTRConfig, agents: Sequence[Agent]):
         raise ValueError(
             f"Agent {forgetful[0]!r} has `keep_thoughts=False`, so that of each rollout only its last message is scored, but `{used[0]}` "
             "weighs all. Leave one out."
+        )
+
+
+def check_branching(environments: Environments | None, what: str):
+    """
+    Raise unless rollouts can part after a common beginning.
+
+    Args:
+        environments ([`Environments`], *optional*): Those on which they act.
+        what (`str`): What needs that.
+
+    Raises:
+        `ValueError`: If nobody can find the state again that an environment had there.
+    """
+    if environments is not None and environments.kind in (NEVER, REBUILD):
+        raise ValueError(
+            f"{what} lets rollouts part after a common beginning, but an environment does not say how the state is found that it had "
+            "there. Give its class the methods `snapshot()` and `restore(state)`; or `deterministic = True`, if the same calls after "
+            "the same `reset` have the same results. Calls that are executed again with other results are another beginning. Or do "
+            "without it."
         )
 
 

@@ -64,11 +64,12 @@ def _rollouts(
     if args.advantage_group == "rollout":
         return _team_rollouts(members, speeds, trained, rows, args, resampling)
     # Groups by turn: trunks of the team, and from an agent's first turn on the branches of each update
-    total = _team_rollouts(members, speeds, trained, rows / args.num_generations, args, resampling)
+    trunks = rows / (args.num_generations or 1)
+    total = _team_rollouts(members, speeds, trained, trunks, args, resampling)
     for updated in trained:
         for member, speed in zip(members, speeds, strict=True):
             skipped = _count_before(member, members[updated])
-            total += _generate(member, speed, rows * (1 - 1 / args.num_generations), skipped)
+            total += _generate(member, speed, rows - trunks, skipped)
     return total
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..maths.turn_groups import branch_turns, group_weights
+from .acting import Acting
 from .drafts import Drafts
 from .rollouts import Rollouts
 from .turn_loop import TurnLoop
@@ -54,7 +55,9 @@ class Branches:
         standing = []
         for turn, length in zip(parting, lengths, strict=True):
             standing += [length, *[length if turn is None else turn] * (self.num_generations - 1)]
-        found = self._turn_loop.resample(Drafts(self._repeat(trunks), updated=None, standing=standing))
+        found = self._turn_loop.resample(
+            Drafts(repeat(trunks, self.num_generations, self._turn_loop.acting), updated=None, standing=standing)
+        )
         own = torch.tensor([len(transcript.turns_of(name)) for transcript in trunks.transcripts])
         found.weights = group_weights(own, self.num_generations, self._credit)
         if self._credit == "message":
@@ -72,15 +75,6 @@ class Branches:
         turns = branch_turns(own_turns, self._credit)
         return random.choice(turns) if turns else None
 
-    def _repeat(self, trunks: Rollouts) -> Rollouts:
-        """Each trunk `num_generations` times, every one after the first with environments of its own."""
-        size = self.num_generations
-        transcripts = [dataclasses.replace(each) for each in trunks.transcripts for _ in range(size)]
-        self._turn_loop.acting.fork([each for row, each in enumerate(transcripts) if row % size])
-        views = {name: [view for view in views for _ in range(size)] for name, views in trunks.views.items()}
-        full = {row * size + number: name for row, name in trunks.full.items() for number in range(size)}
-        return Rollouts(transcripts, views, full)
-
     def _count(self, found: Rollouts, trunks: Rollouts):
         """Add what the trunks cost; of the messages that the groups kept, those of the trunks themselves were not reused."""
         found.tokens_kept += trunks.tokens_kept - sum(
@@ -91,6 +85,15 @@ class Branches:
         found.tools_without_room += trunks.tools_without_room
         for name, seconds in trunks.tool_seconds.items():
             found.tool_seconds[name] += seconds
+
+
+def repeat(rollouts: Rollouts, times: int, acting: Acting) -> Rollouts:
+    """Each rollout `times` times, every one after the first with environments of its own. All processes call this together."""
+    transcripts = [dataclasses.replace(each) for each in rollouts.transcripts for _ in range(times)]
+    acting.fork([each for row, each in enumerate(transcripts) if row % times])
+    views = {name: [view for view in views for _ in range(times)] for name, views in rollouts.views.items()}
+    full = {row * times + number: name for row, name in rollouts.full.items() for number in range(times)}
+    return Rollouts(transcripts, views, full)
 
 
 def make_branches(turn_loop: TurnLoop, args: Any) -> Branches | None:
