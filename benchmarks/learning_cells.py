@@ -62,7 +62,8 @@ def run_missing(
     command = [str(folder), "--stages", str(stages), *size]
     here = main if options.size == "smoke" else None
     teams = [[*command, "--team", str(seed)] for seed in seeds if not (folder / f"team_{seed}").exists()]
-    cells = [(arm, seed) for arm in arms for seed in seeds if not cell_path(folder, arm, seed).exists()]
+    # Seed by seed, so that what is there can be compared at any time
+    cells = [(arm, seed) for seed in seeds for arm in arms if not cell_path(folder, arm, seed).exists()]
     # The first makes the base, which the others share
     for waiting in (teams[:1], teams[1:], [[*command, "--cell", arm, str(seed)] for arm, seed in cells]):
         run_script(script, waiting, options.jobs, folder / "output.txt", here)

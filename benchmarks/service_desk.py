@@ -58,11 +58,10 @@ def make_data(size: str):
 
 
 def make_trainer(seed: int, stages: int, size: str, folder: Path):
-    from service_desk_start import LENGTH, TOOLS, TURNS, USE
+    from service_desk_start import GAME
     from transformers.trainer_callback import PrinterCallback
 
     from trl_teamtr import Agent, TeamTRConfig, TeamTRTrainer
-    from trl_teamtr.tasks.service_desk.environment import ServiceDesk
     from trl_teamtr.tasks.service_desk.reward import service_desk_reward
 
     train, held_out = make_data(size)
@@ -74,7 +73,6 @@ def make_trainer(seed: int, stages: int, size: str, folder: Path):
         resampling="speculative",
         per_device_train_batch_size=group * prompts,
         num_generations=group,
-        max_completion_length=LENGTH,
         num_iterations=4,
         learning_rate=5e-4,
         lr_scheduler_type="constant",
@@ -84,21 +82,20 @@ def make_trainer(seed: int, stages: int, size: str, folder: Path):
         logging_steps=1,
         eval_strategy="steps",
         eval_on_start=True,
-        eval_steps=EVALUATED_EVERY * len(TOOLS),
+        eval_steps=EVALUATED_EVERY * len(GAME.tools),
         per_device_eval_batch_size=EVALUATED * len(held_out),
         num_generations_eval=EVALUATED,
-        **TURNS,
-        **USE,
+        **GAME.options,
         **QUIET,
     )
-    team = [Agent(name, str(folder / f"team_{seed}" / name), tools=tools) for name, tools in TOOLS.items()]
+    team = [Agent(name, str(folder / f"team_{seed}" / name), tools=tools) for name, tools in GAME.tools.items()]
     trainer = TeamTRTrainer(
         team,
         service_desk_reward,
         args,
         train_dataset=train,
         eval_dataset=held_out,
-        environment_factory=ServiceDesk,
+        environment_factory=GAME.environment,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -106,6 +103,7 @@ def make_trainer(seed: int, stages: int, size: str, folder: Path):
 
 def sample_transcripts(trainer) -> list[dict]:
     """Rollouts of the first held-out rows: what was called, with its results, and what was said."""
+    from scripted import show_messages
     from service_desk_start import share_solved
 
     from trl_teamtr.policy.evaluating import evaluating
@@ -114,12 +112,7 @@ def sample_transcripts(trainer) -> list[dict]:
     for row in trainer.eval_dataset.take(TRANSCRIPTS).to_list():
         with evaluating([member.model for member in trainer.members]):
             rollouts = trainer.team.collect([row])
-        (transcript,) = rollouts.transcripts
-        messages = [
-            [message.agent, *(line for use in message.tool_uses for line in str(use).splitlines()), message.text]
-            for message in transcript.messages
-        ]
-        found.append({"reward": share_solved(rollouts, [row]), "messages": messages})
+        found.append({"reward": share_solved(rollouts, [row]), "messages": show_messages(rollouts.transcripts[0])})
     return found
 
 
@@ -132,15 +125,6 @@ def run_cell(seed: int, stages: int, size: str, folder: Path):
         for case in cases
     ]
     train_cell(trainer, ARMS[0], seed, lambda: sample_transcripts(trainer), folder, tasks=tasks)
-
-
-def prepare(seed: int, size: str, folder: Path):
-    """The models of a seed."""
-    from service_desk_start import save_base, save_start
-
-    rows = make_data(size)[0].to_list()
-    save_base(folder / "base", rows, size)
-    save_start(folder / f"team_{seed}", folder / "base", rows, seed, size)
 
 
 # Summary
@@ -159,13 +143,13 @@ def summarize(folder: Path, seeds: range, size: str) -> dict:
 
 def describe_players(folder: Path, size: str) -> dict:
     """Print how the scripted agents and the base fare on the held-out rows."""
-    from service_desk_start import CARELESS, play, share_solved, share_solved_by_base
+    from service_desk_start import CARELESS, GAME, share_solved
 
     rows = make_data(size)[1].to_list() * EVALUATED
     found = {
-        "scripted": share_solved(play(rows, 0.0, 0), rows),
-        "scripted, careless": share_solved(play(rows, CARELESS, 0), rows),
-        "base": share_solved_by_base(folder / "base", rows),
+        "scripted": share_solved(GAME.play(rows, 0.0, 0), rows),
+        "scripted, careless": share_solved(GAME.play(rows, CARELESS, 0), rows),
+        "base": share_solved(GAME.play_with(folder / "base", rows), rows),
     }
     print(", ".join(f"{name} {share:.3f}" for name, share in found.items()), f"({len(rows)} held-out rollouts each)")
     return {name: round(share, 4) for name, share in found.items()}
@@ -195,7 +179,9 @@ def main(options):
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     if options.team is not None:
-        return prepare(options.team, options.size, folder)
+        from service_desk_start import save_models
+
+        return save_models(folder, make_data(options.size)[0].to_list(), options.team, options.size)
     if options.cell:
         return run_cell(int(options.cell[1]), options.stages, options.size, folder)
     seeds, stages = choose_cells(options)

@@ -206,6 +206,7 @@ SMOKE = {
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
     "guess_number": ["{folder}"],
+    "guess_number_tools": ["{folder}"],
     "service_desk": ["{folder}"],
     "vllm_link": [],
     "vllm_publish": [],

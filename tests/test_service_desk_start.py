@@ -13,14 +13,7 @@ from trl_teamtr.tasks.service_desk.cases import FAULTS, load_case
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from service_desk_start import (  # noqa: E402
-    TASK,
-    TOOLS,
-    make_demonstrations,
-    make_tokenizer,
-    play,
-    share_solved,
-)
+from service_desk_start import GAME, TASK, share_solved  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,7 @@ def rows():
 
 
 def test_careful_scripts_solve_every_case_with_tools_alone_and_words_they_know(rows):
-    rollouts, tokenizer = play(rows, 0.0, 0), make_tokenizer()
+    rollouts, tokenizer = GAME.play(rows, 0.0, 0), GAME.make_tokenizer()
     assert share_solved(rollouts, rows) == 1.0 and not rollouts.full and not rollouts.tools_without_room
     for row, transcript in zip(rows, rollouts.transcripts, strict=True):
         uses = [(message.agent, use) for message in transcript.messages for use in message.tool_uses]
@@ -52,12 +45,12 @@ def test_careful_scripts_solve_every_case_with_tools_alone_and_words_they_know(r
 
 def test_scripts_that_overlook_everything_solve_the_case_in_which_nothing_is_to_be_done(rows):
     empty = sum(not load_case(row["case"])["reference"] for row in rows)
-    assert empty == 1 and share_solved(play(rows, 1.0, 0), rows) == empty / len(rows)
+    assert empty == 1 and share_solved(GAME.play(rows, 1.0, 0), rows) == empty / len(rows)
 
 
 def test_what_was_written_is_learned_and_nothing_that_was_read(rows):
-    tokenizer, both = make_tokenizer(), make_demonstrations(rows, tuple(TOOLS), 0.0, seed=1)
-    own = make_demonstrations(rows, ("assistant",), 0.0, seed=1)
+    tokenizer, both = GAME.make_tokenizer(), GAME.make_demonstrations(rows, tuple(GAME.tools), 0.0, seed=1)
+    own = GAME.make_demonstrations(rows, ("assistant",), 0.0, seed=1)
     assert len(own) < len(both) and {str(row) for row in own} < {str(row) for row in both}
     for row in own:
         learned = [token for token in row["labels"] if token != -100]
