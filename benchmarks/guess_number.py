@@ -22,14 +22,21 @@ and one JSON object last.
 import argparse
 import json
 import os
-import statistics
-import sys
 from pathlib import Path
 
-from machine import describe_machine
+from learning_cells import (
+    add_cell_options,
+    choose_cells,
+    keep,
+    plot_curves,
+    print_command,
+    print_end,
+    print_table,
+    read_cells,
+    run_missing,
+    train_cell,
+)
 from quiet import QUIET
-from reproduction.statistics import interval
-from side_by_side import run_script
 from size import add_size
 
 
@@ -40,6 +47,7 @@ ARMS = ("team", "alone")
 LONE_HINTS = "a"  # whose hints the lone agent is told
 PROMPTS, GROUP, STAGES, EVALUATED_EVERY, ROWS, HELD_OUT = 24, 8, 20, 4, 6000, 64
 EVALUATED, TRANSCRIPTS = 4, 4  # rollouts of each held-out row in an evaluation; of those shown
+LAST = 3  # evaluations whose mean is the end
 
 
 def make_data(size: str):
@@ -105,27 +113,8 @@ def run_cell(arm: str, seed: int, stages: int, size: str, folder: Path):
     from trl_teamtr.cli.quickstart import sample_transcripts
 
     trainer = make_trainer(arm, seed, stages, size, folder)
-    before = sample_transcripts(trainer, TRANSCRIPTS)
-    trainer.train()
-    logs, agents = trainer.state.log_history, len(trainer.team.names)
-    curve = [[log["step"] // agents, log["eval_reward"]] for log in logs if "eval_reward" in log]
-    tokens = round(sum(log.get("rollout/tokens_decoded", 0) for log in logs))
-    result = {
-        "arm": arm,
-        "seed": seed,
-        "curve": curve,
-        "tokens": tokens,
-        "held_out": len(trainer.eval_dataset),
-    }
     secrets = [trainer.eval_dataset[i]["secret"] for i in range(TRANSCRIPTS)]
-    result |= {"secrets": secrets, "before": before, "after": sample_transcripts(trainer, TRANSCRIPTS)}
-    path = cell_path(folder, arm, seed)
-    path.with_suffix(".part").write_text(json.dumps(result))
-    path.with_suffix(".part").rename(path)
-
-
-def cell_path(folder: Path, arm: str, seed: int) -> Path:
-    return folder / f"{arm}_seed{seed}.json"
+    train_cell(trainer, arm, seed, lambda: sample_transcripts(trainer, TRANSCRIPTS), folder, secrets=secrets)
 
 
 def prepare(seed: int, size: str, folder: Path):
@@ -140,40 +129,12 @@ def prepare(seed: int, size: str, folder: Path):
 # Summary
 
 
-def final(result: dict) -> float:
-    """Mean of the last three evaluations."""
-    return statistics.mean(success for _, success in result["curve"][-3:])
-
-
-def show(values: list[float]) -> str:
-    """Mean and 95 % interval."""
-    mean, low, high = interval(values)
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
 def summarize(folder: Path, seeds: range, size: str) -> dict:
-    runs = {
-        arm: {seed: json.loads(path.read_text()) for seed in seeds if (path := cell_path(folder, arm, seed)).exists()}
-        for arm in ARMS
-    }
-    if not any(runs.values()):
-        raise SystemExit(f"There is no result in {folder}. Run it without `--summary` first.")
+    runs = read_cells(folder, ARMS, seeds)
     found = {"base": describe_base(folder, size)}
     print("held-out success: at the start, at the end (mean of the last three evaluations), and the differences")
-    print(f"{'arm':<9}{'seeds':>6}{'tokens':>14}   {'start':<25}{'end':<25}{'end - start':<25}team - arm, paired")
-    for arm, by_seed in runs.items():
-        if not by_seed:
-            continue
-        start, end = [run["curve"][0][1] for run in by_seed.values()], [final(run) for run in by_seed.values()]
-        gains = [b - a for a, b in zip(start, end, strict=True)]
-        paired = [final(runs["team"][seed]) - final(run) for seed, run in by_seed.items() if seed in runs["team"]]
-        tokens = statistics.mean(run["tokens"] for run in by_seed.values())
-        columns = "".join(f"{show(values):<25}" for values in (start, end, gains))
-        print(
-            f"{arm:<9}{len(by_seed):>6}{tokens:>14.0f}   {columns}{show(paired) if arm != 'team' and paired else ''}"
-        )
-        found[arm] = {"start": statistics.mean(start), "end": statistics.mean(end), "tokens": round(tokens)}
-        found[arm] |= {"by_seed": {seed: round(final(run), 4) for seed, run in by_seed.items()}}
+    found |= print_table(runs, LAST)
+    keep(folder, runs)
     plot(folder, runs)
     write_transcripts(folder, runs["team"])
     return found
@@ -192,30 +153,9 @@ def describe_base(folder: Path, size: str) -> dict:
 
 
 def plot(folder: Path, runs: dict[str, dict[int, dict]]):
-    """Held-out success over decoded tokens: each seed, and the mean."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
-    for (arm, by_seed), color in zip(runs.items(), ("tab:red", "tab:blue"), strict=True):
-        curves = [
-            [(step / run["curve"][-1][0] * run["tokens"], y) for step, y in run["curve"]] for run in by_seed.values()
-        ]
-        for curve in curves:
-            axis.plot(*zip(*curve, strict=True), color=color, alpha=0.2)
-        if curves:
-            means = [
-                statistics.mean(values) for values in zip(*([y for _, y in curve] for curve in curves), strict=True)
-            ]
-            axis.plot([x for x, _ in curves[0]], means, ".-", color=color, label=arm)
-    axis.axhline(0.5, color="black", linestyle="--", linewidth=0.8, label="most that an agent alone can have")
-    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
-    title = f"Guess-a-number with split hints, seeds {seeds[0]} to {seeds[-1]} (n = {len(seeds)})"
-    axis.set(xlabel="decoded tokens", ylabel="held-out success (share of tasks)", ylim=(0, 1), title=title)
-    axis.legend()
-    figure.savefig(folder / "guess_number.png", dpi=110)
+    """Held-out success over decoded tokens."""
+    line = (0.5, "most that an agent alone can have")
+    plot_curves(folder / "guess_number.png", runs, "Guess-a-number with split hints", line)
 
 
 def write_transcripts(folder: Path, runs: dict[int, dict]):
@@ -235,34 +175,18 @@ def main(options):
         return prepare(options.team, options.size, folder)
     if options.cell:
         return run_cell(options.cell[0], int(options.cell[1]), options.stages, options.size, folder)
-    seeds, stages = range(options.seeds), options.stages
-    if options.size != "full":
-        seeds, stages = range(1), 1 if options.size == "smoke" else 4
+    seeds, stages = choose_cells(options)
     if not options.summary:
-        size = [] if options.size == "full" else [f"--{options.size}"]
-        command = [str(folder), "--stages", str(stages), *size]
-        here = (lambda arguments: main(make_parser().parse_args(arguments))) if options.size == "smoke" else None
-        teams = [[*command, "--team", str(seed)] for seed in seeds if not (folder / f"team_{seed}").exists()]
-        cells = [(arm, seed) for arm in ARMS for seed in seeds if not cell_path(folder, arm, seed).exists()]
-        # The first makes the base, which the others share
-        for waiting in (teams[:1], teams[1:], [[*command, "--cell", arm, str(seed)] for arm, seed in cells]):
-            run_script(__file__, waiting, options.jobs, folder / "output.txt", here)
-    print("$ python " + " ".join(["benchmarks/guess_number.py", *sys.argv[1:]]))
-    found = summarize(folder, seeds, options.size)
-    print(f"\n{describe_machine()}, {options.jobs} cells at a time")
-    print(json.dumps(found | {"size": options.size, "stages": stages, "seeds": len(seeds)}))
+        run_missing(__file__, options, ARMS, seeds, stages, lambda line: main(make_parser().parse_args(line)))
+    print_command(__file__)
+    print_end(summarize(folder, seeds, options.size), options, stages, seeds)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="where the cells' results go")
     add_size(parser)
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--stages", type=int, default=STAGES)
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
-    parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--team", type=int, help=argparse.SUPPRESS)
+    add_cell_options(parser, STAGES)
     return parser
 
 

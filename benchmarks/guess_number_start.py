@@ -7,12 +7,10 @@ on demonstrations of its part in which it is careless: `a` says other counts hal
 So what the start lacks is the habit, not the knowledge. No demonstration is of a held-out task.
 """
 
-import os
 import random
-import tempfile
 from pathlib import Path
 
-from quiet import QUIET
+from warm_start import fit_base, write_whole
 
 from trl_teamtr.cli.link_team import fit
 from trl_teamtr.conversation.rendering import add_to_last_user_turn
@@ -79,41 +77,18 @@ def make_demonstrations(rows: list[dict], parts: tuple[str, ...], size: int, see
     return Dataset.from_dict(found)
 
 
-def fit_base(model, tokenizer, rows: list[dict]):
-    """Fine-tune `model` on demonstrations of all parts, without carelessness."""
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
-
-    args = SFTConfig(
-        tempfile.gettempdir(),  # nothing is saved there
-        max_steps=BASE_STEPS,
-        per_device_train_batch_size=BATCH,
-        learning_rate=4e-3,
-        lr_scheduler_type="cosine",
-        warmup_steps=BASE_STEPS // 20,
-        weight_decay=0.1,
-        adam_beta2=0.98,
-        logging_strategy="no",
-        seed=0,
-        **QUIET,
-    )
-    demonstrations = make_demonstrations(rows, PARTS, 16000, seed=0, noisy=False)
-    trainer = SFTTrainer(model, args, train_dataset=demonstrations, processing_class=tokenizer)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-
-
 def save_base(path: Path, rows: list[dict], size: str):
     """Save the base, unless it is there; with random weights for `size="smoke"`."""
-    if path.exists():
-        return
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer, 0)
-    if size != "smoke":
-        fit_base(model, tokenizer, rows)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    model.save_pretrained(part)
-    part.rename(path)
+
+    def write(part: Path):
+        tokenizer = make_tokenizer()
+        model = make_model(tokenizer, 0)
+        if size != "smoke":
+            demonstrations = make_demonstrations(rows, PARTS, 16000, seed=0, noisy=False)
+            fit_base(model, tokenizer, demonstrations, BASE_STEPS, BATCH)
+        model.save_pretrained(part)
+
+    write_whole(path, write)
 
 
 def share_solved(base: Path, rows: list[dict]) -> float:
@@ -147,15 +122,15 @@ def save_start(path: Path, base: Path, rows: list[dict], seed: int, size: str):
     """
     from transformers import Qwen3ForCausalLM
 
-    if path.exists():
-        return
-    tokenizer, part = make_tokenizer(), path.with_name(f"{path.name}.part{os.getpid()}")
-    for i, (name, own) in enumerate((("a", PARTS[:1]), ("b", PARTS[1:]))):
-        model = Qwen3ForCausalLM.from_pretrained(base)
-        if size != "smoke":
-            count = CARELESS_STEPS * BATCH
-            demonstrations = make_demonstrations(rows, own, count, seed + 1000 * (i + 1), noisy=True)
-            fit(model, tokenizer, demonstrations, CARELESS_STEPS, 5e-4, seed)
-        for each in (model, tokenizer):
-            each.save_pretrained(part / name)
-    part.rename(path)
+    def write(part: Path):
+        tokenizer = make_tokenizer()
+        for i, (name, own) in enumerate((("a", PARTS[:1]), ("b", PARTS[1:]))):
+            model = Qwen3ForCausalLM.from_pretrained(base)
+            if size != "smoke":
+                count = CARELESS_STEPS * BATCH
+                demonstrations = make_demonstrations(rows, own, count, seed + 1000 * (i + 1), noisy=True)
+                fit(model, tokenizer, demonstrations, CARELESS_STEPS, 5e-4, seed)
+            for each in (model, tokenizer):
+                each.save_pretrained(part / name)
+
+    write_whole(path, write)

@@ -207,6 +207,8 @@ SMOKE = {
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
     "guess_number": ["{folder}"],
+    "guess_number_tools": ["{folder}"],
+    "service_desk": ["{folder}"],
     "vllm_link": [],
     "vllm_publish": [],
     "versus_comlrl": [],

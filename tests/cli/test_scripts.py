@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 from tiny import make_model, make_tokenizer
+from tokenizers_for_tests import tokenizer_for
+from trl.chat_template_utils import qwen2_5_chat_template
 
-from trl_teamtr.cli.train import make_parser
+from trl_teamtr.cli.train import make_parser, make_trainer
+from trl_teamtr.tasks import link
+from trl_teamtr.tasks.service_desk.environment import ASSISTANT_TOOLS, USER_TOOLS
 
 
 ROOT = Path(__file__).parents[2]
@@ -195,7 +199,30 @@ def test_quickstart_with_the_same_seed_prints_the_same_figures(quickstart, tmp_p
     assert first == second
 
 
+def parse_example(config):
+    return make_parser().parse_args_and_config(["--config", str(config), "--use_cpu", "true"])  # some are for GPUs
+
+
 def test_examples_can_be_parsed_by_the_script():
     for config in sorted((ROOT / "examples").glob("*.yaml")):
-        script_args, training_args, _ = make_parser().parse_args_and_config(["--config", str(config)])
+        script_args, training_args, _ = parse_example(config)
         assert script_args.dataset_name and script_args.agents and training_args.num_stages
+
+
+def test_example_with_tools_makes_its_trainer_whose_agents_have_all_methods_of_its_environment(tmp_path):
+    tokenizer = tokenizer_for(qwen2_5_chat_template)
+    save_whole(tmp_path / "model", link.make_model(tokenizer, 0, max_length=4096), tokenizer)
+    script_args, training_args, model_args = parse_example(ROOT / "examples" / "service_desk.yaml")
+    script_args.agents = [agent | {"model": str(tmp_path / "model")} for agent in script_args.agents]
+    training_args.output_dir = str(tmp_path / "run")
+    trainer = make_trainer(script_args, training_args, model_args)
+    found = {
+        speaker.name: {each["function"]["name"] for each in speaker.tools.schemas} for speaker in trainer.team.speakers
+    }
+    assert found == {"user": set(USER_TOOLS), "assistant": set(ASSISTANT_TOOLS)}
+    assert set(trainer.train_dataset[0]["agent_prompts"]) == set(found) and len(trainer.eval_dataset) == 100
+
+
+def save_whole(folder, *parts):
+    for part in parts:
+        part.save_pretrained(folder)

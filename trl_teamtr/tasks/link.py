@@ -75,7 +75,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, seed: int, head_dim: int = 16) -> Qwen3ForCausalLM:
+def make_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int, head_dim: int = 16, max_length: int = 256
+) -> Qwen3ForCausalLM:
     """A random Qwen3 model of 0.1 M parameters. vLLM's kernels for the CPU need a `head_dim` of at least 32."""
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -86,7 +88,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int, head_dim: int = 16
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=head_dim,
-        max_position_embeddings=256,
+        max_position_embeddings=max_length,
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,8 +1,11 @@
 from inspect import getmembers, isfunction
+from pathlib import Path
 
 import pytest
 from transformers.utils import get_json_schema
 
+from trl_teamtr.cli.arguments import load_data, load_equipment, make_agents
+from trl_teamtr.cli.train import make_parser
 from trl_teamtr.tasks.tau2.dataset import make_dataset
 from trl_teamtr.tasks.tau2.domain import DOMAINS, in_store, load_domain
 from trl_teamtr.tasks.tau2.environment import airline, environment_class, retail, telecom
@@ -45,6 +48,17 @@ def test_rows_name_their_task_and_tell_each_party_its_part(name):
     assert not set(make_dataset(name, "train")["task_id"]) & set(rows["task_id"])
     with pytest.raises(ValueError, match="no split 'other'.*train, test"):
         make_dataset(name, "other")
+
+
+def test_example_gives_each_party_all_of_its_tools():
+    config = Path(__file__).parents[3] / "examples" / "tau2_telecom.yaml"
+    script_args, training_args, _ = make_parser().parse_args_and_config(["--config", str(config), "--use_cpu", "true"])
+    agents = {agent.name: agent for agent in make_agents(script_args.agents, training_args)}
+    world = load_equipment(script_args)["environment_factory"]()
+    assert agents["assistant"].tools == list(world.assistant_tools) and agents["user"].tools == list(world.user_tools)
+    assert agents["assistant"].trainable and not agents["user"].trainable
+    train, held_out = load_data(script_args, training_args)
+    assert set(train[0]["agent_prompts"]) == set(agents) and not set(train["task_id"]) & set(held_out["task_id"])
 
 
 def test_unknown_domain_is_refused():
