@@ -6,6 +6,7 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
     python benchmarks/reproduce.py smollm2 runs/reproduce --seeds 3 --jobs 1    # a real model: hours
+    python benchmarks/reproduce.py replacement runs/replacement --seeds 10    # a member replaced by another model
     python benchmarks/reproduce.py cost runs/reproduce             # what the diagnostics cost
     python benchmarks/reproduce.py scaling runs/reproduce --summary    # tables and plots of what is there
     python benchmarks/reproduce.py scaling runs/quick --quick          # one seed, small: minutes
@@ -28,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from machine import describe_machine  # noqa: E402
-from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
+from reproduction import ablations, certificates, cost, monitoring, replacement, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
 from side_by_side import run_script  # noqa: E402
@@ -41,10 +42,11 @@ STUDIES = {
     "certificates": certificates,
     "monitoring": monitoring,
     "smollm2": smollm2,
+    "replacement": replacement,
     "cost": cost,
 }
 # The others share their cells
-RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell}
+RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell, "replacement": replacement.run_cell}
 
 
 def path_of(study: str, cell: Cell, folder: Path) -> Path:
@@ -52,9 +54,9 @@ def path_of(study: str, cell: Cell, folder: Path) -> Path:
 
 
 def launch(study: str, arguments: list[list[str]], options):
-    """This script with each of `arguments`, side by side; in this process if it only has to run."""
+    """This script with each of `arguments`, side by side; in this process without jobs, or if it only has to run."""
     folder, smoke = Path(options.folder), options.size == "smoke"
-    here = (lambda each: main(make_parser().parse_args(each))) if smoke else None
+    here = (lambda each: main(make_parser().parse_args(each))) if smoke or options.jobs == 0 else None
     command = [study, str(folder), *(["--smoke"] if smoke else [])]
     run_script(__file__, [[*command, *each] for each in arguments], options.jobs, folder / "output.txt", here)
 
@@ -90,7 +92,7 @@ def main(options):
     if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
         raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
     print("$ python " + " ".join(["benchmarks/reproduce.py", *sys.argv[1:]]))
-    print(f"{describe_machine()}, {options.jobs} cells at a time")
+    print(f"{describe_machine()}, {options.jobs or 1} cells at a time")
     print(json.dumps(study.report(folder, seeds, options.size) | {"study": options.study, "size": options.size}))
 
 
@@ -101,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_size(parser)
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time; 0 runs them in this process")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     parser.add_argument("--team", type=int, help=argparse.SUPPRESS)
     return parser

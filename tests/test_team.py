@@ -311,11 +311,6 @@ def test_a_member_speaks_alone(tmp_path):
     assert [m.agent for m in team.chat("au").messages] == ["x", "y"]
 
 
-def test_what_is_not_there_yet_says_so():
-    with pytest.raises(NotImplementedError, match="`Team.replace` is not there yet"):
-        Team.from_agents(make_team(2), SHORT).replace("x", None)
-
-
 def test_a_trainer_takes_the_settings_of_a_saved_team_or_says_what_differs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_saved(tmp_path / "run", num_rounds=2, temperature=0.8, max_context_length=60)

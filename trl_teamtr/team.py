@@ -70,11 +70,15 @@ class Team:
         turns: TurnTaking | None = None,
         conversational: bool | None = None,
     ):
-        self.speakers, self.rules, self.accelerator = list(speakers), rules, accelerator
-        self.settings = settings if settings is not None else SpeakingSettings()
+        self.accelerator = accelerator
         self.turns = turns if turns is not None else TurnTaking()
         self.conversational = conversational
-        self.turn_loop = TurnLoop(self.speakers, rules, accelerator, self.settings.environments)
+        self.seat(speakers, rules, settings if settings is not None else SpeakingSettings())
+
+    def seat(self, speakers: Sequence[Participant], rules: RolloutRules, settings: SpeakingSettings):
+        """From now on, `speakers` are the members, in team order. `trl_teamtr.replacement` makes them."""
+        self.speakers, self.rules, self.settings = list(speakers), rules, settings
+        self.turn_loop = TurnLoop(self.speakers, rules, self.accelerator, settings.environments)
         self.names = self.turn_loop.names
 
     @classmethod
@@ -385,13 +389,3 @@ class Team:
                 `self_contained`.
         """
         return push_team(self, repo_id, **kwargs)
-
-    def replace(self, *args: Any, **kwargs: Any):
-        """
-        Raises:
-            `NotImplementedError`: Always: members cannot be replaced yet.
-        """
-        raise NotImplementedError(
-            "`Team.replace` is not there yet. Train with another member: `load_team(path)` gives the list of agents, in which "
-            "one can stand for another."
-        )

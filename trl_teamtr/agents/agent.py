@@ -109,6 +109,8 @@ class Agent:
             Number of requests that a process sends to the endpoint at a time.
         base_model (`dict`, *optional*):
             The `id` and the `revision` of what the weights of a saved agent were made from. [`load_team`] sets it.
+        history (`list[dict]`, *optional*):
+            The changes of members that its team has seen, in order. [`replace_member`] and [`load_team`] set it.
 
     Raises:
         `ValueError`: If the name cannot be a directory name, the radius is not positive, there are not as many weights as
@@ -141,6 +143,7 @@ class Agent:
     endpoint_timeout: float = 120.0
     endpoint_concurrency: int = 16
     base_model: dict[str, str | None] | None = field(default=None, compare=False, repr=False)
+    history: list[dict[str, Any]] = field(default_factory=list, compare=False, repr=False)
 
     def __post_init__(self):
         if self.trainable is None:

@@ -25,6 +25,7 @@ from ..options.team_options import PRECISIONS
 from ..teamtr_config import TeamTRConfig
 from ..tools import ToolSettings
 from .agent import Agent
+from .history import history_of
 from .remote import REMOTE_FIELDS
 from .settings import CONFIG_FIELDS, SamplingSettings, SpeakingSettings
 from .team_code import describe_code, describe_tools, find_code, load_tools
@@ -138,6 +139,7 @@ def describe_team(
         "sampling": dataclasses.asdict(settings.sampling),
         "speaking": {name: getattr(settings, name) for name in SPEAKING},
         "conversational": conversational,
+        "history": history_of(agents),
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": _describe_machine(),
     }
@@ -277,12 +279,14 @@ def load_team(
 def _load_agents(folder: str, path: str, tools: Sequence[Callable] | None, trust_remote_code: bool) -> list[Agent]:
     """The agents of the team in `folder`, where `path` was found."""
     trusted, agents = trust_remote_code or os.path.isdir(path), []
-    for entry in read_team_file(folder)["agents"]:
+    content = read_team_file(folder)
+    for entry in content["agents"]:
         # The file must not decide whether remote code is run
         names = (*SAVED_FIELDS, *REMOTE_FIELDS, "model", "base_model")
         fields = {field: entry[field] for field in names if field in entry}
         if "endpoint" not in entry:
             fields["model"] = folder_of(folder, entry["name"])
+        fields["history"] = list(content.get("history", []))
         agents.append(Agent(**fields, **load_tools(entry, tools or [], path, trusted)))
     check_endpoints(agents, path, trusted)
     return agents

@@ -259,6 +259,23 @@ class ChatRenderer:
                 return last, after[place + 1 :]
         return after[0], after[1:]
 
+    def ending(self) -> int | None:
+        """The id with which the template ends an assistant turn, if that is one that ends the agent's messages."""
+        after = self.encoder.encode(self._render_after_own(""))
+        return next((token for token in after if token in self.eos_token_ids), None)
+
+    def calling(self, turn: dict) -> list[int]:
+        """
+        The ids with which the template writes an assistant's `turn` with `tool_calls`, from where the agent begins it to the id
+        that ends it.
+        """
+        user = {"role": "user", "content": "dummy"}
+        begun, whole = (self.encoder.encode(self._render(*case)) for case in (([user], True), ([user, turn], False)))
+        shared = next((i for i, pair in enumerate(zip(begun, whole, strict=False)) if pair[0] != pair[1]), len(begun))
+        written = whole[shared:]
+        end = next((i for i, token in enumerate(written) if token in self.eos_token_ids), len(written) - 1)
+        return written[: end + 1]
+
     def check_turns(self):
         """Raise `ValueError` unless the template can show other agents' messages after one of the agent's own."""
         try:
