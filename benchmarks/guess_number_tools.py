@@ -103,7 +103,7 @@ def make_trainer(arm: str, seed: int, stages: int, size: str, folder: Path):
 def sample_transcripts(trainer) -> list[dict]:
     """Rollouts of some numbers: what was called, with its results, and what was said."""
     from guess_number_tools_start import share_solved
-    from scripted import show_messages
+    from scripted import note_messages
 
     from trl_teamtr.policy.evaluating import evaluating
 
@@ -112,7 +112,7 @@ def sample_transcripts(trainer) -> list[dict]:
         with evaluating([member.model for member in trainer.members]):
             rollouts = trainer.team.collect([row])
         reward = share_solved(rollouts)
-        found.append({"secret": row["secret"], "reward": reward, "messages": show_messages(rollouts.transcripts[0])})
+        found.append({"secret": row["secret"], "reward": reward, "messages": note_messages(rollouts.transcripts[0])})
     return found
 
 
@@ -162,12 +162,14 @@ def plot(folder: Path, runs: dict[str, dict[int, dict]]):
 
 def write_transcripts(folder: Path, runs: dict[str, dict[int, dict]]):
     """Rollouts before and after, of each cell."""
+    from scripted import show_messages
+
     lines = []
     for arm, seed, run in ((arm, seed, run) for arm, by_seed in runs.items() for seed, run in by_seed.items()):
         for when in ("before", "after"):
             for each in run[when]:
                 lines.append(f"{arm}, seed {seed}, {when}: secret {each['secret']}, reward {each['reward']:g}")
-                lines += [f"    {agent}: {' | '.join([*calls, said])}" for agent, *calls, said in each["messages"]]
+                lines += show_messages(each["messages"])
     (folder / "transcripts.txt").write_text("\n".join(lines) + "\n")
 
 

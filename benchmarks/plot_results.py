@@ -12,6 +12,7 @@ from typing import Any
 import guess_number
 import plot_resampling_cost
 import reuse_learning
+import service_desk
 from reproduction.plots import plot_certificates, plot_scaling, read_csv
 
 from trl_teamtr.cli import quickstart
@@ -27,9 +28,12 @@ def draw(results: Path):
     rows = read_csv(results / "reproduction" / "certificates.csv")
     plot_certificates(rows, results / "reproduction" / "certificates.png")
     reuse_learning.plot(results / "reuse_learning", read_lines(results / "reuse_learning" / "cells.jsonl"))
-    cells = read_lines(results / "guess_number" / "cells.jsonl")
-    runs = {arm: {cell["seed"]: cell for cell in cells if cell["arm"] == arm} for arm in guess_number.ARMS}
-    guess_number.plot(results / "guess_number", runs)
+    for learned in (guess_number, service_desk):
+        folder = results / learned.__name__
+        cells = read_lines(folder / "cells.jsonl")
+        learned.plot(
+            folder, {arm: {cell["seed"]: cell for cell in cells if cell["arm"] == arm} for arm in learned.ARMS}
+        )
     tables = plot_resampling_cost.read_tables((results / "resampling_cost.txt").read_text())
     plot_resampling_cost.plot(tables, results / "resampling_cost.png")
     for run in (*sorted((results / "quickstart").glob("seed*/")), results / "smollm2_chain_sum"):

@@ -140,9 +140,10 @@ class Game:
         return team.collect(rows)
 
     def play_with(self, base: Path, rows: list[dict]):
-        """Rollouts of copies of a saved model, at temperature 1."""
-        from transformers import Qwen3ForCausalLM
+        """Rollouts of copies of a saved model, at temperature 1, the same each time."""
+        from transformers import Qwen3ForCausalLM, set_seed
 
+        set_seed(0)
         return self.make_team(Qwen3ForCausalLM.from_pretrained(base), self.make_tokenizer()).collect(rows)
 
     def make_demonstrations(self, rows: list[dict], names: Sequence[str], careless: float, seed: int):
@@ -216,13 +217,11 @@ class _Script:
         return [Written(self._tokenizer(text + CLOSE)["input_ids"]) for text in texts]
 
 
-def show_messages(transcript) -> list[list[str]]:
+def note_messages(transcript) -> list[list[str]]:
     """For each message its author, its calls with their results, and what it says in the end."""
-    return [
-        [
-            message.agent,
-            *(" ".join(str(use).split("\n")) for use in message.tool_uses),
-            " ".join(message.text.split("\n")),
-        ]
-        for message in transcript.messages
-    ]
+    return [[message.agent, *map(str, message.tool_uses), message.text] for message in transcript.messages]
+
+
+def show_messages(messages: list[list[str]]) -> list[str]:
+    """What was noted, a line for each message."""
+    return [f"    {agent}: {' | '.join(parts)}".replace("\n", " ") for agent, *parts in messages]

@@ -103,7 +103,7 @@ def make_trainer(seed: int, stages: int, size: str, folder: Path):
 
 def sample_transcripts(trainer) -> list[dict]:
     """Rollouts of the first held-out rows: what was called, with its results, and what was said."""
-    from scripted import show_messages
+    from scripted import note_messages
     from service_desk_start import share_solved
 
     from trl_teamtr.policy.evaluating import evaluating
@@ -112,7 +112,7 @@ def sample_transcripts(trainer) -> list[dict]:
     for row in trainer.eval_dataset.take(TRANSCRIPTS).to_list():
         with evaluating([member.model for member in trainer.members]):
             rollouts = trainer.team.collect([row])
-        found.append({"reward": share_solved(rollouts, [row]), "messages": show_messages(rollouts.transcripts[0])})
+        found.append({"reward": share_solved(rollouts, [row]), "messages": note_messages(rollouts.transcripts[0])})
     return found
 
 
@@ -162,6 +162,8 @@ def plot(folder: Path, runs: dict[str, dict[int, dict]]):
 
 def write_transcripts(folder: Path, runs: dict[int, dict]):
     """The team's held-out rollouts before and after, of each seed."""
+    from scripted import show_messages
+
     lines = []
     for seed, run in runs.items():
         for i, task in enumerate(run["tasks"]):
@@ -169,9 +171,7 @@ def write_transcripts(folder: Path, runs: dict[int, dict]):
             lines.append(f"seed {seed}, number {task['number']}{asked}; reference: {', '.join(task['reference'])}")
             for when in ("before", "after"):
                 lines.append(f"  {when}, reward {run[when][i]['reward']:g}")
-                lines += [
-                    f"    {agent}: {' | '.join([*calls, said])}" for agent, *calls, said in run[when][i]["messages"]
-                ]
+                lines += show_messages(run[when][i]["messages"])
     (folder / "transcripts.txt").write_text("\n".join(lines) + "\n")
 
 
