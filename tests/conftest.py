@@ -68,6 +68,7 @@ SLOW = (
 NIGHTLY = (
     ("distributed/test_branches_on_processes.py", ""),
     ("distributed/test_engines.py", "float32_masters"),
+    ("distributed/test_evaluation.py", "in_its_own_environment"),
     ("distributed/test_runs.py", "[multi_gpu"),
     ("distributed/test_runs.py", "test_two_machines"),
     ("distributed/test_runs.py", "[zero2"),

@@ -8,9 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import changed, make_trainer, weights
-from tool_teams import CALL, PROMPT, Dial, Lots, Saved, ToolCase, Untold, key, tool_team
+from tool_teams import CALL, PROMPT, Dial, Lots, Saved, ToolCase, Untold, tool_team
 
-from trl_teamtr import Transcript
 from trl_teamtr.maths.kl import k1_kl
 from trl_teamtr.policy.scoring import message_mask
 from trl_teamtr.rollouts.rollouts import replay
@@ -50,25 +49,11 @@ def train(folder, world=Scored, reward_funcs=None, resume=None, **fields):
     return trainer
 
 
-def enumerate_transcripts(case):
-    """All rollouts of a team, and the probability of each."""
-    found, names = {}, case.trainer.team.names
-    law, cache, open_ = case.law(), {}, [Transcript(PROMPT, names)]
-    while open_:
-        transcript = open_.pop()
-        name = case.trainer.team.rules.next_speaker(transcript)
-        if name is None:
-            found[key(transcript)] = transcript
-            continue
-        for message, _ in case._messages(name, transcript, cache):
-            open_.append(Transcript(PROMPT, names, messages=[*transcript.messages, message]))
-    return list(found.values()), torch.tensor([law[each] for each in found], dtype=torch.float64)
-
-
 def test_what_is_scored_is_what_was_sampled_and_the_kl_is_its_sum(tmp_path):
     """log P of a rollout is the sum over its sampled segments, but for what the world said; so is the KL of an update."""
     case = ToolCase(tmp_path, Dial, "full", max_uses=1)
-    transcripts, law = enumerate_transcripts(case)
+    transcripts, law = zip(*case.all_rollouts(), strict=True)
+    transcripts, law = list(transcripts), torch.tensor(law, dtype=torch.float64)
     rollouts = replay(transcripts, case.trainer.team.speakers)
     logps = torch.zeros(len(transcripts), dtype=torch.float64)
     for member in case.trainer.members:

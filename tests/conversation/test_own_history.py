@@ -17,7 +17,8 @@ from trl_teamtr.conversation.view import View
 
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja"))
+# Those for training differ in marks that no view has
+NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja") if "training" not in path.stem)
 IN_BLOCKS = ("idefics3", "llava_next", "smolvlm")
 WITH_TOOLS = [
     "gemma4", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "llama3_1", "qwen2_5", "qwen3", "qwen3_5_think", "qwen3_6",

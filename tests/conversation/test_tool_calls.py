@@ -3,7 +3,9 @@
 import pytest
 from test_tool_results import SCHEMAS, encode, make_tokenizer
 from tokenizers_for_tests import chatml_tokenizer, tokenizer_for
+from trl.chat_template_utils import parse_response
 
+from trl_teamtr.conversation import thoughts, tool_calls
 from trl_teamtr.conversation.streaming import IncrementalText
 from trl_teamtr.conversation.thoughts import Reading, find_parser
 from trl_teamtr.conversation.tool_calls import UNREADABLE, find_call_parser
@@ -72,6 +74,23 @@ def test_nothing_of_a_call_is_heard_while_it_is_generated():
     _, parser, ids, context = read(f"I add\n{CALL}<|im_end|>")
     text = IncrementalText(make_tokenizer("qwen3"), lambda own, said: parser.read(own, said, context).answer)
     assert "".join(text.add(token) for token in ids).strip() == "I add"
+
+
+@pytest.mark.parametrize(
+    "written", [f"{THOUGHT}Seven<|im_end|>", "Seven<|im_end|>", f"{THOUGHT}I add\n{CALL}<|im_end|>"]
+)
+def test_a_message_is_parsed_once(monkeypatch, written):
+    _, parser, ids, context = read(written)
+    parsed = []
+
+    def count(*arguments, **options):
+        parsed.append(arguments)
+        return parse_response(*arguments, **options)
+
+    for module in (thoughts, tool_calls):
+        monkeypatch.setattr(module, "parse_response", count)
+    parser.read(ids, make_tokenizer("qwen3").decode(ids, skip_special_tokens=True), context)
+    assert len(parsed) == 1
 
 
 def test_ordinary_text_is_no_call_where_calls_look_like_code():

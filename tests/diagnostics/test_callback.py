@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from resuming import StopAfter
 from tiny import make_config, make_team, make_trainer
 
 from trl_teamtr.diagnostics.callback import DiagnosticsCallback, own_randomness
@@ -77,8 +78,6 @@ def test_off_means_that_nothing_is_there(tmp_path):
 
 
 def test_a_run_that_is_resumed_in_mid_stage_measures_from_the_next_stage_on(tmp_path):
-    from test_checkpoint import StopAfter
-
     fields = MOVING | {"save_strategy": "steps", "save_steps": 1, "log_occupancy": True, "diagnostics_every": 1}
     make_trainer(tmp_path, make_team(3), callbacks=[StopAfter(4)], **fields).train()
     trainer = make_trainer(tmp_path, make_team(3), **fields)

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import datasets
+from datasets import Dataset
 from launching import HERE, derive_config, environment, launch_command
 from tiny import make_team, make_trainer
+from tool_teams import Scored, tool_team
 
 
 SCRIPT = HERE.parents[1] / "scripts" / "evaluate.py"
@@ -55,3 +57,32 @@ def test_two_processes_share_the_tasks(tmp_path, monkeypatch):
     for record in records:
         assert record["prompt"] == rows[record["task"]]["prompt"]
         assert record["reward"] == len(record["answer"]) + 10 * rows[record["task"]]["prompt_length"]
+
+
+def test_two_processes_score_each_conversation_in_its_own_environment(tmp_path):
+    """Each process has the environments of its share, and all rewards are in the place of their conversations."""
+    fields = {"max_tool_result_length": 1, "max_tool_calling_iterations": 1, "environment_factory": Scored}
+    prompts = [[{"role": "user", "content": "a" * n}] for n in range(1, 6)]
+    rows = Dataset.from_dict({"prompt": prompts})
+    make_trainer(tmp_path / "team", tool_team(), [], rows, per_device_train_batch_size=4, **fields).save_model()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    arguments = ["--team", "team", "--dataset_name", "rows.jsonl", "--num_samples", "3", "--temperature", "0.8"]
+    arguments += [
+        "--per_device_eval_batch_size",
+        "2",
+        "--use_cpu",
+        "true",
+        "--bf16",
+        "false",
+        "--disable_tqdm",
+        "true",
+    ]
+    command = launch_command(derive_config("multi_gpu", tmp_path), SCRIPT, *arguments, "--episodes", "two.jsonl")
+    variables = environment(HF_DATASETS_CACHE=str(tmp_path / "cache"))
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-6000:]
+    records = [json.loads(line) for line in (tmp_path / "two.jsonl").read_text().splitlines()]
+    assert [(record["task"], record["sample"]) for record in records] == [(n // 3, n % 3) for n in range(15)]
+    calls = [sum("tool_calls" in part for part in record["transcripts"][0]) for record in records]
+    assert [record["reward"] for record in records] == [float(count == 1) for count in calls]
+    assert len(set(calls)) > 1

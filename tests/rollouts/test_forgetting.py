@@ -6,6 +6,8 @@ import pytest
 import torch
 from draft_cases import Case, count, p_value
 from tiny import enumerate_rollouts, make_team, make_trainer, replay, view_batch
+from tool_teams import Dial, Lots, ToolCase, results_of, tool_team
+from tool_teams import p_value as tool_p_value
 
 from trl_teamtr import Team
 from trl_teamtr.conversation.view import View
@@ -92,3 +94,21 @@ def test_a_run_trains_and_is_saved_with_it(tmp_path):
         assert len(view.earlier) == 1 and view.num_messages == 2
         assert [view.context_of(number) for number in (0, 1)] == [other.context_of(number) for number in (0, 1)]
         assert (view.context, view.mask) == (other.context, other.mask)
+
+
+@pytest.mark.parametrize(
+    "world, mode", [nightly(Dial, "speculative"), nightly(Lots, "speculative"), nightly(Dial, "suffix")]
+)
+def test_so_they_have_with_calls_in_the_history(tmp_path, world, mode):
+    """One agent speaks twice, and reads the calls of its first message as its template writes them."""
+    torch.manual_seed(0)
+    case = ToolCase(tmp_path, world, mode, team=tool_team(1, keep_thoughts=False), num_rounds=2)
+    views = case.rollouts(2000).views["x"]
+    assert all(len(view.earlier) == 1 for view in views)
+    assert any(0 in view.earlier[0].mask for view in views)  # some have called in their first message
+    for seed in (0, 1):
+        case.update(0, seed=seed, known=mode == "speculative", scale=0.2)
+        new = case.rollouts(2000)
+        law = case.law()
+        assert min(tool_p_value(new.transcripts, law), tool_p_value(new.transcripts, law, results_of)) > 1e-3 / 6
+        assert (new.tokens_kept > 0) == (mode == "speculative")

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import add_response_schema, parse_response
@@ -65,7 +65,10 @@ class TemplateParser:
         self._tokenizer = tokenizer
 
     def read(self, ids: Sequence[int], text: str, context: list[int]) -> Reading:
-        parsed = parse_response(self._tokenizer, list(ids), prefix=context)
+        return self.divide(parse_response(self._tokenizer, list(ids), prefix=context), ids, text, context)
+
+    def divide(self, parsed: dict[str, Any], ids: Sequence[int], text: str, context: list[int]) -> Reading:
+        """[`~TemplateParser.read`] of a message that TRL has `parsed`."""
         thought = parsed.get("reasoning_content") or parsed.get("thinking") or ""
         if thought and "tool_calls" not in parsed:
             return Reading(parsed["content"], thought)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import parse_response, supports_tool_calling
 
-from .thoughts import Reading, ThoughtParser, with_response_template
+from .thoughts import Reading, TemplateParser, ThoughtParser, with_response_template
 from .transcript import ToolCall
 
 
@@ -36,7 +36,7 @@ class CallParser:
         parsed = parse_response(self._tokenizer, list(ids), prefix=context, tools=self._tools)
         found = parsed.get("tool_calls") or []
         if not found:
-            return self._read_without_calls(ids, text, context)
+            return self._read_without_calls(parsed, ids, text, context)
         thought = parsed.get("reasoning_content") or parsed.get("thinking") or ""
         # What ends a message with calls may be another token than TRL's parser expects (GLM)
         said = parsed["content"].strip().removesuffix(self._decode(ids[-1:])).strip()
@@ -49,9 +49,16 @@ class CallParser:
             return Reading(said, thought, (ToolCall(faulty[0]["name"]),), fault)
         return Reading(said, thought, tuple(_as_call(function) for function in functions))
 
-    def _read_without_calls(self, ids: Sequence[int], text: str, context: list[int]) -> Reading:
+    def _read_without_calls(
+        self, parsed: dict[str, Any], ids: Sequence[int], text: str, context: list[int]
+    ) -> Reading:
         """A message in which no call was found. If it begins one nevertheless, that is malformed, or not yet whole."""
-        reading = Reading(text) if self._thoughts is None else self._thoughts.read(ids, text, context)
+        if self._thoughts is None:
+            reading = Reading(text)
+        elif isinstance(self._thoughts, TemplateParser):
+            reading = self._thoughts.divide(parsed, ids, text, context)
+        else:
+            reading = self._thoughts.read(ids, text, context)
         if self._opening is None:
             return reading
         raw = self._decode(ids)

@@ -94,16 +94,16 @@ class Speaker(Participant):
         return IncrementalText(self.tokenizer, lambda ids, said: self.read(ids, said, context).answer)
 
     def finish(self, begun: Begun, new: Sequence[Written]) -> list[Message]:
-        # Messages of an agent with tools may go on, and are read once they do not
         ends, ids = set(self.eos_token_ids), list(begun.ids)
         logps: list[tuple[float, ...] | None] = [None] * len(ids)
         for i, written in zip(begun.unfinished, new, strict=True):
             if written.logps is not None:
                 logps[i] = (*[math.nan] * len(ids[i]), *written.logps)
             ids[i] = (*ids[i], *written.ids)
-        texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True) if ids else []
-        read = self.read if self.tools is None else _leave_unread
-        readings = [read(*each) for each in zip(ids, texts, begun.contexts, strict=True)]
+        readings = [Reading("")] * len(ids)
+        if self.tools is None and ids:  # those of an agent with tools may go on, and are read as they are written
+            texts = self.tokenizer.batch_decode([list(own) for own in ids], skip_special_tokens=True)
+            readings = [self.read(*each) for each in zip(ids, texts, begun.contexts, strict=True)]
         return [
             Message(self.name, reading.answer, tuple(own), own[-1] in ends, sampled, reading.thought)
             for own, reading, sampled in zip(ids, readings, logps, strict=True)
@@ -153,7 +153,3 @@ class Speaker(Participant):
         """
         input_ids, attention_mask, _ = sequence(batch)
         return self.policy.token_logps(input_ids, attention_mask, batch["sampled_ids"], batch_size, as_trained)
-
-
-def _leave_unread(ids: Sequence[int], text: str, context: list[int]) -> Reading:
-    return Reading("")
