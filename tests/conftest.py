@@ -58,6 +58,7 @@ SLOW = (
     "test_grpo_parity.py",
     "test_kills.py",
     "test_remote_training.py",
+    "test_recipes.py::test_the_team",
     "test_vllm_training.py",
     "test_site.py::test_it_is_built",
     "test_what_a_run_leaves.py",
@@ -142,6 +143,9 @@ NIGHTLY = (
     ("test_benchmarks.py", "[reproduce ablations]"),
     ("test_benchmarks.py", "[reproduce cost]"),
     ("test_family_sweep.py", "test_other_architectures"),
+    ("test_recipes.py", "test_every_"),
+    ("test_recipes.py", "test_the_study_of_n"),
+    ("test_recipes.py", "test_the_stale_baseline"),
     ("tasks/tau2/test_tau2_reward.py", "[telecom-full]"),
 )
 

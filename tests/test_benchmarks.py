@@ -203,6 +203,7 @@ SMOKE = {
     "memory": [],
     "plan": [],
     "plan_large": [],
+    "plan_recipes": [],
     "precision": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],

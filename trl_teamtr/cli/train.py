@@ -92,23 +92,25 @@ def make_trainer(script_args, training_args, model_args):
     )
 
 
-def print_plan(script_args, training_args, model_args):
-    """Print what the run would take (`--plan`)."""
+def plan_of(script_args, training_args, model_args, **given):
+    """What the run would take. `given` takes the place of arguments of [`~trl_teamtr.plan`]."""
     if get_quantization_config(model_args) is not None:
         raise NotImplementedError(
             "`--plan` does not know quantized models. Leave out `load_in_4bit` and `load_in_8bit`."
         )
     team = find_team(script_args, training_args, model_args)
     set_model_init_kwargs(training_args, model_args)
-    found = plan(
-        team,
-        training_args,
-        get_peft_config(model_args),
-        launch=script_args.plan_launch,
-        device_memory_gib=script_args.device_memory_gib,
-        prompt_length=script_args.plan_prompt_length,
-        calibrate=script_args.plan_time,
-    )
+    own = {
+        "launch": script_args.plan_launch,
+        "device_memory_gib": script_args.device_memory_gib,
+        "prompt_length": script_args.plan_prompt_length,
+    }
+    return plan(team, training_args, get_peft_config(model_args), **own | given)
+
+
+def print_plan(script_args, training_args, model_args):
+    """Print what the run would take (`--plan`)."""
+    found = plan_of(script_args, training_args, model_args, calibrate=script_args.plan_time)
     if training_args.process_index == 0:
         print(found)
 
