@@ -3,6 +3,7 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
 
     python benchmarks/reproduce.py scaling runs/reproduce          # staleness against the number of agents
     python benchmarks/reproduce.py ablations runs/reproduce        # ablations, orders, out-of-region rates
+    python benchmarks/reproduce.py credit runs/reproduce           # groups by rollout and by turn
     python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
     python benchmarks/reproduce.py smollm2 runs/reproduce --seeds 3 --jobs 1    # a real model: hours
@@ -29,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from machine import describe_machine  # noqa: E402
-from reproduction import ablations, certificates, cost, monitoring, scaling, smollm2  # noqa: E402
+from reproduction import ablations, certificates, cost, credit, monitoring, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
 from side_by_side import run_script  # noqa: E402
@@ -39,6 +40,7 @@ from size import add_size  # noqa: E402
 STUDIES = {
     "scaling": scaling,
     "ablations": ablations,
+    "credit": credit,
     "certificates": certificates,
     "monitoring": monitoring,
     "smollm2": smollm2,
