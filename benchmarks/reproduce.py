@@ -3,6 +3,7 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
 
     python benchmarks/reproduce.py scaling runs/reproduce          # staleness against the number of agents
     python benchmarks/reproduce.py ablations runs/reproduce        # ablations, orders, out-of-region rates
+    python benchmarks/reproduce.py credit runs/reproduce           # groups by rollout and by turn
     python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
     python benchmarks/reproduce.py smollm2 runs/reproduce --seeds 3 --jobs 1    # a real model: hours
@@ -13,10 +14,12 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py scaling runs/smoke --smoke          # seconds, in one process: says only that it runs
 
 Each cell writes its own file in the folder and is not run again, so that everything can be stopped and gone on with at
-any time. Prints tables, writes CSV files and plots into the folder, and prints one JSON object last.
+any time. A process runs several cells of LINK, one after another, since starting it takes a part of a cell's time. Prints
+tables, writes CSV files and plots into the folder, and prints one JSON object last.
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -29,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from machine import describe_machine  # noqa: E402
-from reproduction import ablations, certificates, cost, monitoring, replacement, scaling, smollm2  # noqa: E402
+from reproduction import ablations, certificates, cost, credit, monitoring, replacement, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
 from side_by_side import run_script  # noqa: E402
@@ -39,12 +42,15 @@ from size import add_size  # noqa: E402
 STUDIES = {
     "scaling": scaling,
     "ablations": ablations,
+    "credit": credit,
     "certificates": certificates,
     "monitoring": monitoring,
     "smollm2": smollm2,
     "replacement": replacement,
     "cost": cost,
 }
+# At most, of those that take seconds
+CELLS_PER_PROCESS = 8
 # The others share their cells
 RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell, "replacement": replacement.run_cell}
 
@@ -72,7 +78,18 @@ def run(study: str, cells: list[Cell], options):
     """Run what is missing, `options.jobs` processes at a time."""
     waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, Path(options.folder)).exists()]
     print(f"{len(waiting)} cells to run", file=sys.stderr)
-    launch(study, [["--cell", json.dumps(vars(cell))] for cell in waiting], options)
+    # A few rounds of processes even at the end, so that none is left to run alone
+    number = 1 if study in RUNNERS else max(1, min(CELLS_PER_PROCESS, len(waiting) // (4 * max(1, options.jobs))))
+    parts = [waiting[first : first + number] for first in range(0, len(waiting), number)]
+    launch(study, [[word for cell in part for word in ("--cell", json.dumps(vars(cell)))] for part in parts], options)
+
+
+def run_cells(study: str, given: list[str], folder: Path):
+    """Run the cells that `given` describes, in this process."""
+    for text in given:
+        fields = json.loads(text)
+        RUNNERS.get(study, run_cell)(Cell(**(fields | {"probed": tuple(fields["probed"])})), folder)
+        gc.collect()  # a trainer has cycles
 
 
 def main(options):
@@ -81,9 +98,7 @@ def main(options):
     if options.team is not None:
         return prepare_team(options.team, folder, options.size)
     if options.cell:
-        fields = json.loads(options.cell)
-        cell = Cell(**(fields | {"probed": tuple(fields["probed"])}))
-        return RUNNERS.get(options.study, run_cell)(cell, folder)
+        return run_cells(options.study, options.cell, folder)
     seeds = range(options.seeds if options.size == "full" else 1)
     cells = study.cells(seeds, options.size)
     if not options.summary:
@@ -104,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time; 0 runs them in this process")
-    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    parser.add_argument("--cell", action="append", help=argparse.SUPPRESS)
     parser.add_argument("--team", type=int, help=argparse.SUPPRESS)
     return parser
 

@@ -19,6 +19,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import plot_results  # noqa: E402
+import power  # noqa: E402
 import reproduce  # noqa: E402
 from gpu import check  # noqa: E402
 from link_start import save_stand_in  # noqa: E402
@@ -64,6 +65,29 @@ def test_comparisons_are_corrected_for_their_number():
     assert corrected["a"] == pytest.approx(0.03) and corrected["c"] == corrected["b"] == pytest.approx(0.06)
     assert math.isnan(corrected["d"])
     assert p_value([0.1, 0.2, 0.3]) == pytest.approx(0.0742, abs=1e-4) and math.isnan(p_value([0.0, 0.0]))
+
+
+def test_seeds_that_tell_a_difference():
+    """Of half a standard deviation 34, and of one 10, as in tables of the t-test."""
+    assert power.count_seeds(2 * power.EFFECT, 0.05) == 34 and power.count_seeds(power.EFFECT, 0.05) == 10
+    assert power.count_seeds(2 * power.EFFECT, 0.05 / 3) > 34
+    accuracies = {"full": {0: 0.5, 1: 0.6, 2: 0.7}, "stale": {0: 0.5, 1: 0.7, 3: 0.9}, "same": {0: 0.5, 1: 0.6}}
+    study = power.pair("study", accuracies, "full", ["stale", "same"])
+    assert list(study.differences) == ["stale"] and study.differences["stale"] == pytest.approx([0.0, 0.1])
+    assert study.deviation == pytest.approx(0.1 / 2**0.5) and study.limits()[0] < study.deviation < study.limits()[1]
+
+
+def test_cells_of_one_process_are_those_of_several(tmp_path):
+    cells = [Cell(arm, 2, 4, seed=0, stages=1, smoke=True) for arm in ("speculative", "full")]
+    for folder, parts in ((tmp_path / "one", [cells]), (tmp_path / "each", [cells[1:]])):
+        for part in parts:
+            words = [word for cell in part for word in ("--cell", json.dumps(vars(cell)))]
+            reproduce.main(reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", "--team", "0"]))
+            reproduce.main(reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", *words]))
+    ((_, one),), ((_, other),) = (read(tmp_path / name, cells[1:]) for name in ("one", "each"))
+    assert one["curve"] == other["curve"] and cells[0].path(tmp_path / "one").exists()
+    reports = [[(u["kl"], u["loss"], u["rollout/tokens_decoded"]) for u in run["updates"]] for run in (one, other)]
+    assert reports[0] == reports[1]
 
 
 @pytest.mark.parametrize("power", [1.0, 1.94])
@@ -204,6 +228,7 @@ SMOKE = {
     "plan": [],
     "plan_large": [],
     "plan_recipes": [],
+    "power": [],
     "precision": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],

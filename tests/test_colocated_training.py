@@ -144,3 +144,16 @@ def test_the_correction_weighs_what_an_engine_samples_otherwise(tmp_path, base, 
     logs = [log for log in trainer.state.log_history if "sampling/kl" in log]
     assert len(logs) == 4
     assert all(log["sampling/importance_sampling_ratio/max"] > 1.05 and log["sampling/ess"] < 0.9999 for log in logs)
+
+
+@pytest.mark.parametrize("credit", ["suffix", "message"])
+def test_branches_speak_through_engines_and_are_scored_as_sampled(tmp_path, base, engines, credit):
+    fields = {"advantage_group": "turn", "credit": credit, "scale_rewards": "none", "loss_type": "dr_grpo"}
+    corrected = {"vllm_importance_sampling_correction": True, "resampling": "speculative"}
+    trainer = make_trainer(
+        tmp_path / "run", lora_team(base), num_stages=2, **fields, **TRAINED, **in_process(**corrected)
+    )
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "sampling/max" in log]
+    assert len(logs) == 4 and max(log["sampling/max"] for log in logs) < 1e-4
+    assert all(log["rollout/reused_fraction"] > 0 for log in logs[1::2])

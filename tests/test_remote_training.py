@@ -72,6 +72,18 @@ def test_a_team_trains_around_it_and_is_saved_without_the_key(tmp_path, endpoint
     assert Team.from_pretrained(str(tmp_path)).chat("au").messages[1].agent == "y"
 
 
+def test_branches_do_not_ask_it_for_what_precedes_them(tmp_path, endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    endpoint.key = KEY
+    fields = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo", "resampling": "full"}
+    trainer = make_trainer(tmp_path, make_agents(endpoint), num_stages=1, **fields)
+    trainer.train()
+    # Two trunks and six branches from the first agent on, and for the last agent two trunks
+    assert len(endpoint.bodies) == 8 + 2
+    said = [log["rollout/messages"] for log in trainer.state.log_history if "rollout/messages" in log]
+    assert said == [24, 24]
+
+
 def trainer_arguments(folder):
     dataset = Dataset.from_dict({"prompt": PROMPTS})
     return (

@@ -25,6 +25,9 @@ NO_RADIUS = {"enforce_radius": False, "kl_coef": 0.0}
 # A learning rate that nobody has tuned
 LARGE_STEPS = {"learning_rate": 3 * BASE["learning_rate"]}
 
+# Advantages that nothing divides: the mean of their gradient does not depend on what has a common baseline
+UNDIVIDED = {"scale_rewards": "none", "loss_type": "dr_grpo", "advantage_clip": None}
+
 ARMS: dict[str, dict[str, Any]] = {
     "full": {},
     "speculative": {"resampling": "speculative"},
@@ -51,5 +54,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "large_steps_no_radius": LARGE_STEPS | NO_RADIUS,
     "large_steps_stale_no_radius": {"resampling": "stale", **LARGE_STEPS, **NO_RADIUS},
     "two_rounds": {"num_rounds": 2},
+    "undivided": UNDIVIDED,
+    "undivided_suffix": UNDIVIDED | {"resampling": "suffix", "update_order": "reversed"},
+    "undivided_speculative": UNDIVIDED | {"resampling": "speculative"},
+    "turn": UNDIVIDED | {"advantage_group": "turn"},
     "two_rounds_horizon": {"num_rounds": 2, "radius_schedule": "horizon"},
 }

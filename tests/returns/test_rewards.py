@@ -205,3 +205,23 @@ def test_what_a_reward_changes_is_seen_by_no_other_function_and_no_later_update(
     )
     trainer.train()
     assert len(seen) == 4 and not any("spoiled" in text for text in seen)
+
+
+def test_functions_get_copies_however_deep_and_of_whatever():
+    class Tree:
+        def __init__(self):
+            self.leaves = [1]
+
+    tree, turn = Tree(), {"role": "user", "content": "a"}
+    given = {"prompts": [[turn], [turn]], "trees": [tree, (turn, 2.5, None)], "limit": 3, "completions": ANSWERS}
+
+    def spoil(prompts, trees, completions, **kwargs):
+        prompts[0][0]["content"] = "b"
+        prompts[0].append("c")
+        trees[0].leaves.append(2)
+        trees[1][0]["role"] = "d"
+        return [float(prompts[1] == [{"role": "user", "content": "a"}]), float(kwargs["limit"])]
+
+    assert checked(spoil)(**given) == [1.0, 3.0]
+    assert given["prompts"] == [[{"role": "user", "content": "a"}]] * 2 and tree.leaves == [1]
+    assert given["trees"] == [tree, (turn, 2.5, None)] and turn["role"] == "user"

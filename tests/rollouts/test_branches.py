@@ -157,6 +157,20 @@ def test_resumed_run_equals_one_that_was_never_stopped(tmp_path, credit, mode):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
+def test_a_stage_goes_on_with_the_groups_that_it_began_with(tmp_path):
+    """In its middle the checkpoint has trunks alone, or all rollouts of its prompts."""
+    settings = SETTINGS | {"resampling": "speculative", "scale_rewards": "none", "loss_type": "dr_grpo"}
+    for group, other in (("turn", "rollout"), ("rollout", "turn")):
+        folder = tmp_path / group
+        run = {"advantage_group": group, "callbacks": [StopAfter(3)]}
+        make_trainer(folder, make_team(2), **settings | run).train()
+        resumed = make_trainer(folder, make_team(2), **settings, advantage_group=other)
+        with pytest.raises(ValueError, match=f"for `advantage_group='{group}'`, and this run has '{other}'. Set it"):
+            resumed.train(resume_from_checkpoint=True)
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))  # at a stage's end
+    assert resumed.state.global_step == 10
+
+
 def test_a_run_decodes_what_its_groups_do_not_share(tmp_path):
     trainer = make_trainer(tmp_path, make_team(3), **BY_TURN, resampling="full", num_stages=2)
     trainer.train()

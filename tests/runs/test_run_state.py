@@ -57,6 +57,7 @@ def fake_trainer(processes=1, kind="DistributedType.NO", per_device=8, accumulat
         steps_per_generation=accumulation,
         generation_batch_size=per_device * accumulation * processes,
         num_generations=generations,
+        advantage_group="rollout",
     )
     accelerator = SimpleNamespace(num_processes=processes, distributed_type=kind)
     return SimpleNamespace(

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from .stage_state import ROLLOUTS
+
 
 RUN_STATE = "teamtr_run.json"
 
@@ -64,6 +66,7 @@ def write(trainer: Run, trained: Sequence[str], folder: str):
         "distributed_type": str(trainer.accelerator.distributed_type),
         "generation_batch_size": trainer.args.generation_batch_size,
         "num_generations": trainer.args.num_generations,
+        "advantage_group": trainer.args.advantage_group,
         "trained": list(trained),
         "metrics": {key: [float(value) for value in values] for key, values in trainer._metrics["train"].items()},
         "tr_loss": trainer._tr_loss.item(),
@@ -91,13 +94,14 @@ def check(trainer: Run, trained: Sequence[str], folder: str):
     Raise unless `trainer`, which trains the agents `trained`, can resume from the checkpoint `folder`.
 
     Raises:
-        `ValueError`: If other agents are trained, a stage has another number of prompts, or DeepSpeed's partitions are for
-            other processes.
+        `ValueError`: If other agents are trained, a stage has another number of prompts, its rollouts are of other groups,
+            or DeepSpeed's partitions are for other processes.
     """
     saved = read(folder)
     if saved is not None:
         _check_trained(list(trained), folder, saved)
         _check_batch(trainer, folder, saved)
+        _check_groups(trainer, folder, saved)
         _check_engine(trainer, folder, saved)
 
 
@@ -128,6 +132,16 @@ def _check_batch(trainer: Run, folder: str, saved: dict[str, Any]):
         f"{args.generation_batch_size} and {args.num_generations}. The place in the dataset is counted in stages of "
         f"that size. {advice}, or start a new run from the saved weights: `model={folder!r}`."
     )
+
+
+def _check_groups(trainer: Run, folder: str, saved: dict[str, Any]):
+    there, here = saved.get("advantage_group", "rollout"), trainer.args.advantage_group  # older checkpoints do not say
+    if there != here and os.path.isfile(os.path.join(folder, ROLLOUTS)):
+        raise ValueError(
+            f"{folder!r} was saved in the middle of a stage, whose rollouts are for `advantage_group={there!r}`, and this run has "
+            f"{here!r}. Set it as it was, resume from a checkpoint at a stage's end, or start a new run from the saved weights: "
+            f"`model={folder!r}`."
+        )
 
 
 def _check_engine(trainer: Run, folder: str, saved: dict[str, Any]):
