@@ -102,8 +102,8 @@ class AgentTrainer(GRPOTrainer):
         self.turn_radii = TurnRadii(self.radius)
         self.controller = KLController(self.args.kl_coef, self.radius, adaptive=self.args.kl_controller == "adaptive")
         self.engine: PlainEngine | ZeroEngine = PlainEngine(self)
-        # Length of this agent's learning-rate schedule, which `Trainer.train` does not pass to `_inner_training_loop`
-        self.num_updates = 0
+        # Length of this agent's learning-rate schedule, which `Trainer.train` does not pass on; updates of the run before it
+        self.num_updates = self.joined = 0
         # What TRL's `_generate_and_score_completions` does not pass to `_generate` and `_calculate_rewards`, and
         # what it does not return of the latter
         self._rollouts: Rollouts | None = None

@@ -51,6 +51,7 @@ from .rollouts.resampling import Resampler
 from .rollouts.rollouts import Rollouts
 from .runs import checkpoint, hub
 from .runs.checkpoint_files import put_checkpoint
+from .runs.member_state import find_beginning, load_member_state, save_member
 from .runs.preemption import PreemptionCallback
 from .runs.stage_state import save_stage
 from .runs.weights import load_weights
@@ -190,14 +191,14 @@ class LeadTrainer(AgentTrainer):
                 prepare_frozen(member)
                 member.speaker.policy.wrap(member.model_wrapped)
         for member in self.trained_members:
-            folder = checkpoint_folder and folder_of(checkpoint_folder, member.name)
-            member.num_updates = num_stages
+            begin = find_beginning(member.model, checkpoint_folder and folder_of(checkpoint_folder, member.name))
+            member.joined, member.num_updates = begin.joined, num_stages - begin.joined // len(self.trained_members)
             if member is self:
-                self._prepare_for_training(num_stages, dataloader, folder)
+                self._prepare_for_training(member.num_updates, dataloader, begin.folder)
             else:
-                member.train(resume_from_checkpoint=folder)
-            if folder:
-                checkpoint.load_member_state(member, member.controller, member.floors, folder)
+                member.train(resume_from_checkpoint=begin.folder)
+            if begin.folder:
+                load_member_state(member, member.controller, member.floors, begin.state)
             member.speaker.backend.publish(member.name)  # it may have the weights of a checkpoint
         self.residency.start()
         for member in self.members:
@@ -371,7 +372,7 @@ class LeadTrainer(AgentTrainer):
         self.save_model(folder, _internal_call=True)
         for member in self.trained_members:
             path = own_folder(folder, member.name, len(self.team.names))
-            checkpoint.save_member(member, member.controller, member.floors, path, self.args.save_only_model)
+            save_member(member, member.controller, member.floors, member.joined, path, self.args.save_only_model)
         if not self.args.save_only_model and self.state.global_step % len(self.trained_members):
             save_stage(self.resampler.stage, folder, self.accelerator, self.args.should_save)
         checkpoint.save_run_state(self, [member.name for member in self.trained_members], folder, final)

@@ -1,6 +1,7 @@
 """TeamTR: sequential trust-region updates of a team, each on fresh rollouts (Algorithm 1)."""
 
 import math
+import os
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,7 @@ from .diagnostics.callback import DiagnosticsCallback
 from .diagnostics.probes import make_probes
 from .diagnostics.watched import ActiveUpdate
 from .lead_trainer import LeadTrainer
+from .policy.making import load_members
 from .policy.remote import RemoteMemberError
 from .reports.agent_metrics import agent_metrics, count_values
 from .reports.run_report import try_report
@@ -44,6 +46,7 @@ from .returns.rewards import check_reward_funcs, check_trust
 from .rollouts.rollouts import Rollouts
 from .rollouts.values import MessageValue, value_of
 from .runs import checkpoint, run_state
+from .runs.member_swap import check_between_stages, swap_in_checkpoint
 from .runs.random_states import kept_if_it_fails
 from .runs.stage_state import load_stage
 from .runs.stages import count_stages, ends_epoch, order_agents, stage_rows
@@ -272,6 +275,38 @@ class TeamTRTrainer(LeadTrainer):
                 try_report(self._output_dir, self.team.describe(), self.args.to_dict())
         self.preemption.raise_if_interrupted()
         return output
+
+    def replace_agent(self, agent: Agent, aligned: bool | None = None) -> str:
+        """
+        Between two stages of a run, let `agent` take the place of the member of its name: save a checkpoint of the run, in which it
+        has that place. All processes call this together.
+
+        The run goes on by another trainer of the team in the checkpoint:
+        `TeamTRTrainer(path, ..., args).train(resume_from_checkpoint=path)`. The optimizer, β, the schedule and the floors of the new
+        member start anew, the others keep theirs; the certificate and the occupancy are measured anew.
+
+        Args:
+            agent ([`Agent`]): The new member, trained or frozen as the one before it. [`~trl_teamtr.replacement.replace_member`]
+                aligns it, on a saved team.
+            aligned (`bool`, *optional*): Whether it has been aligned, for the history.
+
+        Returns:
+            `str`: The checkpoint.
+
+        Raises:
+            `ValueError`: If there is no such member, there are no updates yet, or a stage is under way.
+        """
+        if agent.name not in self.team.names:
+            raise ValueError(f"The team has no member {agent.name!r}. Its members are {', '.join(self.team.names)}.")
+        step = self.state.global_step
+        check_between_stages(step, len(self.trained_members), "The run")
+        if self.args.save_only_model:
+            raise ValueError("With `save_only_model=True` the others' optimizers would be lost. Leave it out.")
+        (loaded,) = load_members([agent], SpeakingSettings.of(self.args), self.processing_class)
+        self._save_checkpoint(self.model, None)
+        path = os.path.join(self._output_dir, f"checkpoint-{step}")
+        swap_in_checkpoint(path, path, loaded, self.accelerator, aligned)
+        return path
 
     def _inner_training_loop(
         self, batch_size=None, args=None, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None

@@ -27,7 +27,7 @@ def test_every_command_has_help_with_examples(command, capsys):
     assert command == "env" or f"examples:\n  trl-teamtr {command} " in shown
 
 
-@pytest.mark.parametrize("arguments", [["replace", "runs/a"], ["trian"], ["--team", "a"]])
+@pytest.mark.parametrize("arguments", [["replac", "runs/a"], ["trian"], ["--team", "a"]])
 def test_what_is_no_command_is_told_which_there_are(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -123,11 +123,15 @@ def test_an_open_thought_is_seen_and_thoughts_off_closes_it(make_args):
         return chat_speaker(tokenizer, thinking_end="</think>", chat_template_kwargs=kwargs)
 
     view_of(talk, thinks(enable_thinking=False), Translator(thinks(enable_thinking=False), True))
+    # A message that was cut would be a thought; the others have read it, so it is demonstrated with an end
     cut = Transcript(talk.prompt, talk.agents, messages=[Message("y", "Yes.", (1,), finished=False)])
+    whole, ended = (view_of(each, thinks(), Translator(thinks(), True)) for each in (talk, cut))
+    assert ended.context == whole.context
+    kept = Transcript(talk.prompt, talk.agents, messages=[Message("y", "No </think> yes.", (1,))])
     with pytest.raises(
-        ValueError, match="'Yes.' would be read as ''. Where its template opens a thought, set `thoughts_off"
+        ValueError, match="would be read as 'yes.'. Where its template opens a thought, set `thoughts_off"
     ):
-        views_of([cut], thinks(), Translator(thinks(), True))
+        views_of([kept], thinks(), Translator(thinks(), True))
 
 
 def test_a_template_that_cannot_render_the_talk_is_refused(make_args):

@@ -22,7 +22,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Directories and files that a saved team or a checkpoint already uses.
 RESERVED_NAMES: tuple[str, ...] = ("completions", "runs", "checkpoint", "README.md", "team.json", "trainer_state.json")
 RESERVED_NAMES += ("manifest.json", "teamtr_run.json", "training_args.json", "rollouts.json", "tasks.json")
-RESERVED_NAMES += ("bases", "log.jsonl", "report.html", "transcripts.jsonl")
+RESERVED_NAMES += ("bases", "log.jsonl", "report.html", "transcripts.jsonl", "replacements.jsonl")
 RESERVED_PREFIXES = ("checkpoint-", "tmp-", "rng_state", "before_update_")
 
 THOUGHTS = ("private", "shared")

@@ -12,7 +12,7 @@ REPLACED = "tmp-replaced-"  # prefix of a folder's name while another takes its 
 
 # What `save_pretrained` of models, adapters and tokenizers writes, in any of its forms. Left beside a model in another
 # form, it would be loaded in its place.
-_MODEL_FILES = re.compile(
+MODEL_FILES = re.compile(
     r"(pytorch_model|model|adapter_model)([.-].*)?\.(safetensors|bin)(\.index\.json)?"
     r"|adapter_config\.json|config\.json|generation_config\.json"
     r"|tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|chat_template.*"
@@ -87,7 +87,7 @@ def put_agent(written: str, folder: str):
     if not os.path.isdir(aside):
         return
     for entry in os.listdir(aside):
-        if not _MODEL_FILES.fullmatch(entry) and not os.path.lexists(os.path.join(folder, entry)):
+        if not MODEL_FILES.fullmatch(entry) and not os.path.lexists(os.path.join(folder, entry)):
             os.rename(os.path.join(aside, entry), os.path.join(folder, entry))
     shutil.rmtree(aside)
 
@@ -111,7 +111,7 @@ def remove_model(folder: str):
     if not os.path.isdir(folder):
         return
     for entry in os.listdir(folder):
-        if _MODEL_FILES.fullmatch(entry):
+        if MODEL_FILES.fullmatch(entry):
             os.remove(os.path.join(folder, entry))
     if not os.listdir(folder):
         os.rmdir(folder)
@@ -132,7 +132,7 @@ def _move_in(folder: str):
     with open(os.path.join(ready, _FILES), encoding="utf-8") as file:
         new = set(json.load(file)) - {_FILES}
     for entry in os.listdir(folder):
-        if _MODEL_FILES.fullmatch(entry) and entry not in new:
+        if MODEL_FILES.fullmatch(entry) and entry not in new:
             os.remove(os.path.join(folder, entry))
     for entry in new & set(os.listdir(ready)):
         kept = entry == "README.md" and os.path.lexists(os.path.join(folder, entry))  # the team's own

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "evaluate a saved team, beside single models, votes and debates"),
     "chat": ("chat", "talk to a saved team"),
     "serve": ("serve", "serve a saved team through OpenAI's API, with a page"),
+    "replace": ("replace", "let another model take the place of a member, aligned to it"),
     "report": ("report", "write one page about a run: rewards, KLs, costs, transcripts"),
     "export": ("export", "save a team with merged adapters, or with the bases of its adapters"),
     "env": ("env", "print the versions that belong into a report of a fault"),
@@ -27,6 +28,7 @@ examples:
   trl-teamtr chat runs/quickstart --once "How many primes are there below 50?"
   trl-teamtr evaluate --team runs/quickstart --dataset_name link:3 --protocols team single
   trl-teamtr serve runs/quickstart --port 8000
+  trl-teamtr replace runs/quickstart --member b --model Qwen/Qwen3-0.6B --dataset_name link:3 --align 500 --output runs/new
   trl-teamtr report runs/quickstart
   trl-teamtr export runs/quickstart runs/whole --self-contained
 

@@ -1,5 +1,6 @@
 """The options of a replacement: what of the protocol is unified, and how the new member is aligned."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +74,7 @@ class AlignmentConfig:
 
     take_system_prompt: bool = field(default=True, metadata={"help": "Take over the old member's system prompt."})
     thoughts_off: bool = field(default=True, metadata={"help": "Tell the chat template to leave out thoughts."})
-    thoughts_off_kwargs: dict[str, Any] | None = field(
+    thoughts_off_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "How the template is told; `enable_thinking: false` if not given."}
     )
     map_calls: bool = field(default=True, metadata={"help": "Write calls as the new member's template does."})
@@ -99,6 +100,8 @@ class AlignmentConfig:
     def __post_init__(self):
         if self.thoughts_off_kwargs is None:
             self.thoughts_off_kwargs = {"enable_thinking": False}
+        elif isinstance(self.thoughts_off_kwargs, str):  # of a command line
+            self.thoughts_off_kwargs = json.loads(self.thoughts_off_kwargs)
         check(
             self.objective in OBJECTIVES,
             f"`objective` must be one of {', '.join(map(repr, OBJECTIVES))}, got {self.objective!r}.",

@@ -44,7 +44,7 @@ class Translator:
 
     def __call__(self, message: Message, transcript: Transcript, context: list[int]) -> Message:
         """
-        `message` with the ids of its text, and of the token that ends it if it was finished.
+        `message` with the ids of its text, and of the token that ends it if it was finished, or would not be read without.
 
         Raises:
             [`CannotBeSaid`]: If the ids would not be read as that message.
@@ -54,15 +54,22 @@ class Translator:
             ids += self._write_calls(message, use, renderer, context)
             uses.append(dataclasses.replace(use, after=len(ids)))
         ids += self._encoder.encode(_PLACE, {_PLACE: message.text})
-        if message.finished:
+        begin = uses[-1].after if uses else 0
+        # A message that was cut is read as it is, unless its new author would have kept it to itself as a thought without an end
+        ended = message.finished or not self._is_read(message, ids[begin:], context)
+        if ended:
             ids.append(self._ending(renderer))
         if not ids:
             raise CannotBeSaid("it is empty")
-        last = ids[uses[-1].after :] if uses else ids
-        found = self._speaker.read_again(last, context).answer
-        if _squeeze(found) != _squeeze(message.text):
+        if ended and not self._is_read(message, ids[begin:], context):
+            found = self._speaker.read_again(ids[begin:], context).answer
             raise CannotBeSaid(f"{message.text!r} would be read as {found!r}")
-        return dataclasses.replace(message, ids=tuple(ids), logps=None, tool_uses=tuple(uses), thought="", tokens=None)
+        said: dict[str, Any] = {"ids": tuple(ids), "finished": ended, "tool_uses": tuple(uses)}
+        return dataclasses.replace(message, logps=None, thought="", tokens=None, **said)
+
+    def _is_read(self, message: Message, ids: list[int], context: list[int]) -> bool:
+        """Whether `ids` are read as the text of `message`."""
+        return not ids or _squeeze(self._speaker.read_again(ids, context).answer) == _squeeze(message.text)
 
     def _write_calls(self, message: Message, use: ToolUse, renderer: Any, context: list[int]) -> list[int]:
         """The ids with which the new member calls tools as the old one did before a pause."""

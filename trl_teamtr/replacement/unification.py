@@ -1,6 +1,7 @@
 """Protocol unification: what the new member takes over of the old one's way of talking."""
 
 import copy
+from typing import Any
 
 from ..agents.agent import Agent
 from .alignment_config import AlignmentConfig
@@ -15,7 +16,8 @@ def unify(agent: Agent, old: Agent, args: AlignmentConfig) -> Agent:
     if args.take_system_prompt:
         new.system_prompt = old.system_prompt
     if args.thoughts_off and not new.is_remote:
-        new.chat_template_kwargs = {**(new.chat_template_kwargs or {}), **(args.thoughts_off_kwargs or {})}
+        off: Any = args.thoughts_off_kwargs  # `AlignmentConfig` parses text
+        new.chat_template_kwargs = {**(new.chat_template_kwargs or {}), **off}
     if new.tools is None and new.environment_factory is None and not new.is_remote:
         new.tools, new.environment_factory = old.tools, old.environment_factory
         new.tool_visibility = old.tool_visibility

@@ -1,6 +1,5 @@
 """The state in a team's checkpoint beside the weights, and how it is loaded."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -8,19 +7,20 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
-from trl import GRPOTrainer
 
 from ..agents.agent import Agent
-from ..agents.team_file import TEAM_FILE, check_same_team, read_speaking_settings, warn_of_other_rewards
-from ..trust_region.floor import Floors
-from ..trust_region.update import KLController
+from ..agents.history import check_history, history_of
+from ..agents.team_file import (
+    TEAM_FILE,
+    check_same_team,
+    read_speaking_settings,
+    read_team_file,
+    warn_of_other_rewards,
+)
 from . import run_state
 from .changed_settings import check_settings
 from .checkpoint_files import recover
 from .manifest import MANIFEST, verify
-
-
-MEMBER_STATE = "teamtr_state.json"
 
 
 def prepare_resume(
@@ -65,38 +65,16 @@ def prepare_resume(
         )
     verify(folder, trainer.accelerator)
     check_same_team(folder, agents)
+    history = read_team_file(folder).get("history", [])
+    check_history(folder, history, history_of(agents))
+    for agent in agents:
+        agent.history = history
     warn_of_other_rewards(folder, agents)
     run_state.check(trainer, [agent.name for agent in agents if agent.trainable], folder)
     if trainer.args.template_date is None:
         trainer.args.template_date = read_speaking_settings(folder).template_date
     check_settings(trainer.args, agents, folder, tell=trainer.accelerator.is_main_process)
     return folder
-
-
-def save_member(member: GRPOTrainer, controller: KLController, floors: Floors, folder: str, only_model: bool):
-    """Save an agent's optimizer, schedule, β, floors and entropy controller beside its weights."""
-    if not only_model:
-        member._save_optimizer_and_scheduler(folder)
-        member._save_scaler(folder)
-    if member.args.should_save:
-        member.state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
-        state = {
-            "kl_coef": controller.coef,
-            "floors": [floors.scoring, floors.training],
-            "entropy_coef": member.entropy_coef,
-            "last_world_entropy": member._last_world_entropy,
-        }
-        with open(os.path.join(folder, MEMBER_STATE), "w", encoding="utf-8") as file:
-            json.dump(state, file)
-
-
-def load_member_state(member: GRPOTrainer, controller: KLController, floors: Floors, folder: str):
-    """Load what [`save_member`] saved beside the optimizer."""
-    with open(os.path.join(folder, MEMBER_STATE), encoding="utf-8") as file:
-        state = json.load(file)
-    controller.coef = state["kl_coef"]
-    floors.scoring, floors.training = state.get("floors", (None, 0.0))  # older checkpoints have none
-    member.entropy_coef, member._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
 
 
 def save_run_state(trainer: run_state.Run, trained: Sequence[str], folder: str, final: str):

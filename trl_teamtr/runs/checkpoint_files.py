@@ -49,7 +49,7 @@ def put_checkpoint(
             shutil.rmtree(folder, ignore_errors=True)
         raise (OSError if isinstance(error, OSError) else RuntimeError)(message) from error
     if args.should_save:
-        _put_in_place(folder, final)
+        put_in_place(folder, final)
         _rotate(run_dir, args.save_total_limit, state.best_model_checkpoint)
     accelerator.wait_for_everyone()
 
@@ -64,7 +64,7 @@ def _describe_failure(run_dir: str, final: str, error: Exception) -> str:
     )
 
 
-def _put_in_place(folder: str, final: str):
+def put_in_place(folder: str, final: str):
     """Rename; a checkpoint of the same number is moved aside first and deleted last, so that one of them exists."""
     run_dir, name = os.path.split(final)
     aside = os.path.join(run_dir, f"{REPLACED}{name}")

@@ -29,7 +29,10 @@ def load_weights(model: PreTrainedModel | PeftModel, folder: str):
     _refuse("is missing", found["missing_keys"], folder)
     _refuse("does not belong to this model", found["unexpected_keys"], folder)
     _refuse("has another shape", [str(key) for key in found["mismatched_keys"]], folder)
-    model.load_state_dict(loaded.state_dict())
+    saved, own = loaded.state_dict(), model.state_dict()
+    _refuse("is missing", own.keys() - saved.keys(), folder)
+    _refuse("has another shape", [key for key in own if own[key].shape != saved[key].shape], folder)
+    model.load_state_dict(saved)
 
 
 def _load_adapter(model: PeftModel, folder: str):
