@@ -83,6 +83,7 @@ NIGHTLY = (
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("distributed/test_configs.py", "test_fsdp_is_refused"),
+    ("distributed/test_swaps.py", "test_"),
     ("cli/test_scripts.py", "test_preempted_script"),
     ("cli/test_scripts.py", "with_the_same_seed"),
     ("cli/test_train.py", "test_ctrl_c"),

@@ -141,6 +141,11 @@ def test_block_runs(kitchen, number, capsys):
     if "trl-teamtr export" in text:
         assert (kitchen.folder / "runs" / "merged" / "writer" / "model.safetensors").is_file()
         assert (kitchen.folder / "runs" / "whole" / "bases").is_dir()
+    if "trl-teamtr replace" in text:
+        assert (kitchen.folder / "runs" / "replaced" / "replacements.jsonl").is_file()
+        assert "swap shock" in capsys.readouterr().out
+    if "add_member" in text:
+        assert trl_teamtr.Team.from_pretrained("runs/of_three").names == ("writer", "editor", "judge")
     if "savefig" in text:
         assert (kitchen.folder / "runs" / "sweep.png").stat().st_size > 10_000
 
@@ -152,6 +157,7 @@ def test_the_recipes_are_those_that_one_looks_for():
         "router of one's own",
         "Private",
         "Freeze",
+        "Replace",
         "Serve",
         "Export",
         "vLLM",

@@ -246,7 +246,8 @@ def _report_arm(arm: str, runs: dict[int, dict], never: dict[int, dict]) -> dict
         shock = interval([measure["shock"][0] for measure in measures])
         text += f"  shock {show(shock)} (paper: {PAPER[arm][0]}, then {PAPER[arm][1]})"
         found["shock"] = _round(shock)
-        for name in ("agreement", "cross_entropy", "bits_per_byte"):
+        # Before the alignment some messages could not be shown to the new member, so that these are of another sample
+        for name in ("agreement", *(["cross_entropy", "bits_per_byte"] if arm == "aligned" else [])):
             if any(measure[name] is None for measure in measures):
                 continue
             value = interval([measure[name] for measure in measures])
@@ -279,6 +280,11 @@ def _report_ratio(arms: dict[str, dict[int, dict]], found: dict[str, Any]):
             excess = [_shock(aligned[seed]) - _shock(arms[arm][seed]) / 3 for seed in both]
             print(f"shock aligned minus a third of that of {arm}: {show(interval(excess))}")
             found[f"excess_over_a_third_of_{arm}"] = _round(interval(excess))
+    control = arms.get(CONTROL, {})
+    gains = [final_accuracy(run) - final_accuracy(control[seed]) for seed, run in aligned.items() if seed in control]
+    if len(gains) > 1:
+        print(f"accuracy aligned minus {CONTROL}: {show(interval(gains))}, p {p_value(gains):.3f}")
+        found["aligned_minus_more_training"] = [*_round(interval(gains)), round(p_value(gains), 4)]
     bounded = [
         (_shock(run), _measure_of(run)["bound"]) for run in aligned.values() if _measure_of(run)["bound"] is not None
     ]
@@ -294,7 +300,7 @@ def _shock(run: dict[str, Any]) -> float:
 
 
 def _round(value: tuple[float, float, float]) -> list[float]:
-    return [round(part, 4) for part in value]
+    return [round(part, 6) for part in value]
 
 
 def _rows(arms: dict[str, dict[int, dict]]) -> list[dict[str, Any]]:

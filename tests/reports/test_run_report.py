@@ -175,3 +175,57 @@ def test_tokens_are_shaded_and_what_was_said_before_stands_beside_what_is_said_a
         costs = page.locator("#tables table").nth(1).inner_text()
         assert "rollouts" in costs and "tokens sampled" in costs and " s" in costs
         assert tab.errors == []
+
+
+SWAP = {
+    "shock": [0.2, 0.1, None],
+    "bound": None,
+    "agreement": 0.5,
+    "cross_entropy": 3.25,
+    "bits_per_byte": None,
+}
+REPLACEMENT = {
+    "member": "y",
+    "before": "old",
+    "after": "new",
+    "unification": {"alignment": True},
+    "unaligned": SWAP,
+    "aligned": SWAP | {"shock": [0.05, 0.0, 0.1], "bound": 0.4375},
+    "tokens_decoded": 1100,
+    "tokens_trained": 22000,
+    "step": 4,
+}
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    """Runs that go on after a replacement, with and without alignment."""
+    for name, aligned, gain in (("one", True, 0.1), ("other", False, 0.05)):
+        (tmp_path / name).mkdir()
+        swap = REPLACEMENT | {"unification": {"alignment": aligned}}
+        (tmp_path / name / "replacements.jsonl").write_text(json.dumps(swap) + "\n")
+        logs = [{"step": step, "eval_reward": gain * step, "eval_reward_interval": 0.02} for step in (2, 4, 6, 8)]
+        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(log) + "\n" for log in logs))
+    return str(tmp_path / "one"), str(tmp_path / "other")
+
+
+def test_the_curves_begin_with_the_replacement(two_runs):
+    data = collect(two_runs[0], beside=two_runs[1])
+    assert [curve["name"] for curve in data["curves"]] == ["one: aligned", "other: not aligned"]
+    assert data["curves"][0]["points"] == [[0, 0.4, 0.02], [2, pytest.approx(0.6), 0.02], [4, 0.8, 0.02]]
+    assert data["replacements"] == [REPLACEMENT] and len(collect(two_runs[0])["curves"]) == 1
+    with pytest.raises(FileNotFoundError, match="the run to show beside"):
+        make_report(two_runs[0], beside="nowhere")
+
+
+@needs_chromium
+def test_a_replacement_has_a_table_and_two_curves(two_runs):
+    path = make_report(two_runs[0], beside=two_runs[1])
+    with opened(f"file://{path}") as tab:
+        text = tab.page.inner_text("#tables")
+        assert "y: old replaced by new" in text and "0.05 [0, 0.1]" in text and "0.2 [0.1, –]" in text
+        assert "0.438" in text and "22,000" in text
+        figure = tab.page.locator("figure", has_text="Held-out reward since the swap")
+        assert "one: aligned" in figure.inner_text() and "other: not aligned" in figure.inner_text()
+        assert figure.locator("circle").count() == 6
+        assert not tab.errors

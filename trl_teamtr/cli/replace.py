@@ -14,7 +14,7 @@ from trl import ScriptArguments, TrlParser
 
 from ..agents.agent import Agent
 from ..replacement import AlignmentConfig, ReplacementReport, replace_member
-from ..replacement.report import REPLACEMENTS_FILE
+from ..reports.run_report import REPLACEMENTS_FILE
 from ..runs.member_swap import is_checkpoint, swap_in_checkpoint, updates_of
 from ..tasks.loading import default_reward, is_generated, load_reward, load_split
 from ..team import Team

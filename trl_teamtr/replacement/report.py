@@ -8,10 +8,6 @@ from typing import Any
 from .measuring import SwapMeasure
 
 
-# File of a saved team with the reports of its replacements, one a line
-REPLACEMENTS_FILE = "replacements.jsonl"
-
-
 @dataclass
 class ReplacementReport:
     """

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 REPORT_FILE = "report.html"
+# What `trl-teamtr replace` has done to the team before the run went on, one replacement a line
+REPLACEMENTS_FILE = "replacements.jsonl"
 TEMPLATE = "report.html.jinja"
 
 # What the file has at most of the two, so that it stays below 5 MB
@@ -35,13 +37,16 @@ _HIDDEN = re.compile(
 )
 
 
-def make_report(run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> str:
+def make_report(
+    run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None, beside: str | None = None
+) -> str:
     """
     Write the report of a run into its directory. Returns its path.
 
     Args:
         run (`str`): Output directory of a training.
         team, config (`dict`, *optional*): The team's `team.json` and `training_args.json`, if they are not yet there.
+        beside (`str`, *optional*): Another run, whose curve is drawn beside that of this one, from the replacement of a member on.
 
     Raises:
         `FileNotFoundError`: If nothing was logged there.
@@ -50,7 +55,9 @@ def make_report(run: str, team: dict[str, Any] | None = None, config: dict[str, 
         raise FileNotFoundError(
             f"There is no {LOG_FILE} in {run!r}. Pass the `output_dir` of a training; a run of an older version has none."
         )
-    data = collect(run, team, config)
+    if beside is not None and not os.path.isfile(os.path.join(beside, LOG_FILE)):
+        raise FileNotFoundError(f"There is no {LOG_FILE} in {beside!r}, the run to show beside {run!r}.")
+    data = collect(run, team, config, beside)
     path = os.path.join(run, REPORT_FILE)
     with open(f"{path}.tmp", "w", encoding="utf-8") as file:
         file.write(render(data))
@@ -66,7 +73,9 @@ def try_report(folder: str, team: dict[str, Any], args: dict[str, Any]):
         logger.warning(f"No report was written: {error!r}. `trl-teamtr report {folder}` tries it again.")
 
 
-def collect(run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> dict[str, Any]:
+def collect(
+    run: str, team: dict[str, Any] | None = None, config: dict[str, Any] | None = None, beside: str | None = None
+) -> dict[str, Any]:
     """What the report shows of the run in directory `run`; the arguments are those of [`make_report`]."""
     logs = [_select(log) for log in _read_lines(os.path.join(run, LOG_FILE))]
     transcripts = _read_lines(os.path.join(run, TRANSCRIPT_FILE))
@@ -80,6 +89,8 @@ def collect(run: str, team: dict[str, Any] | None = None, config: dict[str, Any]
         "agents": agents or list(trained),
         "trained": list(trained),
         "logs": _thin_logs(logs),
+        "replacements": _read_lines(os.path.join(run, REPLACEMENTS_FILE)),
+        "curves": [_curve(each) for each in (run, beside) if each is not None],
         "totals": sum_up(logs, list(trained)),
         "transcripts": _thin_transcripts(transcripts),
         "num_transcripts": len(transcripts),
@@ -88,6 +99,19 @@ def collect(run: str, team: dict[str, Any] | None = None, config: dict[str, Any]
         "machine": team.get("machine", {}),
         "config": {key: config[key] for key in sorted(config) if not _HIDDEN.fullmatch(key)},
     }
+
+
+def _curve(run: str) -> dict[str, Any]:
+    """The held-out rewards of a run from the last replacement of a member on, over the updates since then."""
+    replacements = _read_lines(os.path.join(run, REPLACEMENTS_FILE))
+    swap = replacements[-1] if replacements else {"unification": {}, "step": None}
+    start, name = swap["step"] or 0, os.path.basename(os.path.abspath(run))
+    kind = "no replacement" if not replacements else "aligned" if swap["unification"]["alignment"] else "not aligned"
+    logs = [log for log in _read_lines(os.path.join(run, LOG_FILE)) if "eval_reward" in log and log["step"] >= start]
+    points = [
+        [log["step"] - start, log["eval_reward"], log.get("eval_reward_interval", 0)] for log in _thin(logs, 500)
+    ]
+    return {"name": f"{name}: {kind}", "points": points}
 
 
 def render(data: dict[str, Any]) -> str:
