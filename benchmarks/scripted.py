@@ -23,6 +23,7 @@ _CALL, _WITH, _CALLED = '<tool_call>\n{"name": "', '", "arguments": {"number": "
 _CALLED_PLAINLY = '", "arguments": {}}\n</tool_call>'
 _RESULT, _RESULT_END = "\n<tool_response>\n", "\n</tool_response>"
 _LENGTH = 12  # tokens of a segment: longer than any that is right
+_USE = {"max_tool_calling_iterations": 4, "max_tool_result_length": 32}  # more than any that is right needs
 
 # What an agent writes next, of what it reads and of what says whether it overlooks something
 Act = Callable[[str, Callable[[], bool]], str]
@@ -71,7 +72,6 @@ class Game:
         words (`Sequence[str]`): The tools, and what results and talk are made of, beside digits.
         environment (`Callable`): The team's `environment_factory`.
         turns (`dict`): Options for turn taking.
-        calls (`int`): Most pauses of a message.
     """
 
     tools: dict[str, list[str]]
@@ -79,16 +79,11 @@ class Game:
     words: Sequence[str]
     environment: Callable[[], Any]
     turns: dict[str, Any]
-    calls: int = 4
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of [`TeamTRConfig`] for a team that plays it."""
-        return {**self.turns, "max_completion_length": _LENGTH, **self._use}
-
-    @property
-    def _use(self) -> dict[str, int]:
-        return {"max_tool_calling_iterations": self.calls, "max_tool_result_length": 32}
+        return {**self.turns, "max_completion_length": _LENGTH, **_USE}
 
     def make_tokenizer(self):
         """The words of the game, and Qwen3's chat template."""
@@ -122,7 +117,7 @@ class Game:
         from trl_teamtr.tools import ToolSettings
 
         team = [Agent(name, model, processing_class=tokenizer, tools=tools) for name, tools in self.tools.items()]
-        settings = SpeakingSettings(SamplingSettings(max_completion_length=_LENGTH), tools=ToolSettings(**self._use))
+        settings = SpeakingSettings(SamplingSettings(max_completion_length=_LENGTH), tools=ToolSettings(**_USE))
         return Team.from_agents(team, settings, TurnTaking(**self.turns), environment_factory=self.environment)
 
     def play(self, rows: list[dict], careless: float, seed: int):

@@ -134,7 +134,6 @@ NIGHTLY = (
     ("test_benchmarks.py", "[plan"),
     ("test_benchmarks.py", "[precision]"),
     ("test_benchmarks.py", "[reuse_learning]"),
-    ("test_benchmarks.py", "[guess_number_tools]"),
     ("test_benchmarks.py", "[reproduce certificates]"),
     ("test_benchmarks.py", "[reproduce credit]"),
     ("test_benchmarks.py", "runs_on_a_cpu[stage]"),

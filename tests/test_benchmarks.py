@@ -18,9 +18,12 @@ import trl
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import guess_number  # noqa: E402
+import learning_cells  # noqa: E402
 import plot_results  # noqa: E402
 import power  # noqa: E402
 import reproduce  # noqa: E402
+import service_desk  # noqa: E402
 from gpu import check  # noqa: E402
 from link_start import save_stand_in  # noqa: E402
 from machine import describe_machine  # noqa: E402
@@ -214,6 +217,25 @@ def test_plots_of_the_docs_are_drawn_from_what_is_kept_beside_them(tmp_path):
         assert x and y and "(n = " in title and legend is not None
 
 
+@pytest.mark.parametrize("learned", [guess_number, service_desk])
+def test_table_of_the_docs_is_that_of_the_cells_that_are_kept(learned, capsys):
+    docs = BENCHMARKS.parent / "docs"
+    folder = docs / "results" / learned.__name__
+    cells = plot_results.read_lines(folder / "cells.jsonl")
+    runs = {arm: {cell["seed"]: cell for cell in cells if cell["arm"] == arm} for arm in learned.ARMS}
+    assert all(sorted(by_seed) == [0, 1, 2, 3, 4] for by_seed in runs.values())
+    learning_cells.print_table(runs, learned.LAST)
+    kept = [line.rstrip() for line in (folder / "output.txt").read_text().splitlines()]
+    assert set(capsys.readouterr().out.splitlines()) <= set(kept)
+    page = (docs / "worlds.md").read_text()
+    for arm, by_seed in runs.items():
+        gains = [learning_cells.final(run, learned.LAST) - run["curve"][0][1] for run in by_seed.values()]
+        mean, low, high = interval(gains)
+        tokens = reference.mean(run["tokens"] for run in by_seed.values())
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {arm} | {tokens:,.0f} |")]
+        assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in row
+
+
 # The whole path of each script at its smallest, in this process; "{folder}" is the test's, "{model}" a tiny model
 SMOKE = {
     "team_of_one": [],
@@ -233,7 +255,6 @@ SMOKE = {
     "fingerprints": ["--only", "heterogeneous", "lora"],
     "reuse_learning": ["{folder}"],
     "guess_number": ["{folder}"],
-    "guess_number_tools": ["{folder}"],
     "service_desk": ["{folder}"],
     "vllm_link": [],
     "vllm_publish": [],
