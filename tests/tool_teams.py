@@ -53,7 +53,7 @@ class Untold:
         return "ab"[self.count % 2]
 
     @staticmethod
-    def _law(results):
+    def _law(results, callers):
         return {"ab"[(len(results) + 1) % 2]: 1.0}
 
 
@@ -90,20 +90,58 @@ class Lots:
 
     def turn(self) -> str:
         """Draws a lot."""
-        weights = self._law([] if self.last is None else [self.last])
+        weights = self._law([] if self.last is None else [self.last], [])
         self.last = random.choices(list(weights), list(weights.values()))[0]
         return self.last
 
     @staticmethod
-    def _law(results):
+    def _law(results, callers):
         return {"a": 0.3, "b": 0.7} if not results else {results[-1]: 0.9, "ab"[results[-1] == "a"]: 0.1}
 
 
-def tool_tokenizer():
-    """Of four letters, with a template for calls of tools."""
+class Sums:
+    """The first agent adds one, and the second doubles: it depends on the order of their calls."""
+
+    deterministic = True
+
+    def reset(self, **row):
+        self.total = 0
+
+    def turn(self) -> str:
+        """Adds one."""
+        self.total += 1
+        return self._say(self.total)
+
+    def press(self) -> str:
+        """Doubles."""
+        self.total *= 2
+        return self._say(self.total)
+
+    @staticmethod
+    def _say(total):
+        return "aba"[total % 3]
+
+    @classmethod
+    def _law(cls, results, callers):
+        total = 0
+        for caller in callers:
+            total = total + 1 if caller == "x" else 2 * total
+        return {cls._say(total): 1.0}
+
+
+def tool_tokenizer(tool="turn"):
+    """Of four letters, with a template for calls of one tool."""
     tokenizer = make_tokenizer(4)
-    tokenizer.chat_template, tokenizer.response_template = TEMPLATE, RESPONSE
+    tokenizer.chat_template, tokenizer.response_template = TEMPLATE, copy.deepcopy(RESPONSE)
+    tokenizer.response_template["fields"]["tool_calls"]["transform"]["function"]["name"] = tool
     return tokenizer
+
+
+def ordered_team():
+    """For [`Sums`]."""
+    team = tool_team()
+    team[0].tools, team[1].tools, team[1].processing_class = ["turn"], ["press"], tool_tokenizer("press")
+    return team
 
 
 def tool_team(num_agents=2, seed=22, **fields):
@@ -182,6 +220,7 @@ class ToolCase:
         """Every message of an agent, with its probability: segments of at most two tokens, and results between them."""
         (member,) = [member for member in self.trainer.members if member.name == name]
         results = [r for message in transcript.messages for use in message.tool_uses for r in use.results]
+        callers = [message.agent for message in transcript.messages for _ in message.tool_uses]
         done, open_ = [], [((), (), 1.0)]  # ids, uses, probability
         while open_:
             ids, uses, p = open_.pop()
@@ -190,7 +229,7 @@ class ToolCase:
                 longer = (*ids, *segment)
                 if segment == CALL and len(uses) < self.max_uses:
                     seen = [*results, *(r for use in uses for r in use.results)]
-                    for result, chance in self.world._law(seen).items():
+                    for result, chance in self.world._law(seen, [*callers, *[name] * (len(uses) + 1)]).items():
                         use = ToolUse(len(longer), (ToolCall("turn"),), (result,), (False,))
                         open_.append((longer, (*uses, use), p * q * chance))
                 else:

@@ -104,3 +104,14 @@ def test_scoring_them_draws_no_random_numbers(tmp_path, monkeypatch):
             fields = {"kl_estimator": "exact", "disable_dropout": False, "trust_region_radius": 0.3}
             make_trainer(tmp_path / str(kept), make_team(2), callbacks=[callback], **(SETTINGS | fields)).train()
     assert counts[0].drawn == counts[1].drawn
+
+
+def test_messages_that_are_not_scored_have_none(tmp_path):
+    """Of an agent that does not keep its thoughts, only the last message of a rollout is."""
+    team = make_team(2)
+    team[0].thinking_end, team[0].keep_thoughts = "u", False
+    make_trainer(tmp_path, team, trust_region_radius=0.3, **SETTINGS).train()
+    lines = [json.loads(line) for line in (tmp_path / TRANSCRIPT_FILE).read_text().splitlines()]
+    for line in lines:
+        own = ["log_ratios" in message for message in line["messages"] if message["agent"] == line["agent"]]
+        assert own == [line["agent"] == "y", True]

@@ -8,7 +8,7 @@ import dataclasses
 
 import pytest
 import torch
-from tool_teams import Dial, Lots, Saved, ToolCase, Untold, key, p_value, results_of
+from tool_teams import Dial, Lots, Saved, Sums, ToolCase, Untold, key, ordered_team, p_value, results_of
 
 from trl_teamtr.rollouts.acting import Acting
 from trl_teamtr.rollouts.drafts import Drafts
@@ -34,13 +34,14 @@ RESAMPLED = [
     nightly(Saved, "speculative", False),
     nightly(Lots, "suffix", False),
     nightly(Lots, "speculative", True),
+    nightly(Sums, "speculative", False),
 ]
 
 
 def resample(folder, world, mode, known=False, updates=((0, 0), (1, 1))):
     """Its rollouts after each of `updates` (the agent, a seed), and their p-value."""
     torch.manual_seed(0)
-    case = ToolCase(folder, world, mode, max_uses=2)
+    case = ToolCase(folder, world, mode, ordered_team() if world is Sums else None, max_uses=2)
     case.rollouts(TOTAL)
     for agent, seed in updates:
         case.update(agent, seed=seed, known=known)
@@ -63,7 +64,9 @@ def test_resampled_rollouts_on_a_world_have_the_law_of_the_updated_team(tmp_path
 def check_state(transcript, world):
     """The environment is in the state that its rollout has reached."""
     results = [r for message in transcript.messages for use in message.tool_uses for r in use.results]
-    if world is Lots:
+    if world is Sums:
+        assert not results or world._say(transcript.world.team.total) == results[-1]
+    elif world is Lots:
         assert transcript.world.team.last == (results[-1] if results else None)
     else:
         assert transcript.world.team.count == len(results)
