@@ -1,5 +1,7 @@
 """The benchmarks by name."""
 
+from pathlib import Path
+
 import pytest
 
 from trl_teamtr.tasks import catalogue, loading, math500
@@ -69,3 +71,15 @@ def test_domains_of_tau_have_splits(monkeypatch):
     monkeypatch.setitem(catalogue.BENCHMARKS, "tau_retail", retail)
     loading.load_split("tau_retail", "test", 2, 0)
     assert asked == ["test"]
+
+
+def test_the_page_has_a_row_for_each_task():
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    rows = {line.split("|")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, benchmark in BENCHMARKS.items():
+        (row,) = [line for key, line in rows.items() if f"`{name}`" in key]
+        assert len(row.split("|")) == 8
+        if benchmark.source is not None:
+            assert benchmark.source.place in row and f"| {benchmark.source.licence} |" in row
+        if benchmark.stand_in is not None:
+            assert f"`{name}:synthetic`" in row

@@ -143,8 +143,7 @@ def _read(status: int | None, output: bytes, errors: str, limits: Limits) -> Out
         raise IsolationError(
             "Checkers of a dataset run isolated or not at all, and this machine does not let them be: "
             f"{(lines or [errors.strip()[-_TOLD:]])[0] or f'exit status {status}'}. Run as root with CAP_SYS_ADMIN, or as a user "
-            "who may make user namespaces (sysctl `kernel.unprivileged_userns_clone`, `kernel.apparmor_restrict_unprivileged_userns`; "
-            "in Docker `--security-opt seccomp=unconfined`)."
+            "who may make user namespaces (sysctl `kernel.unprivileged_userns_clone`, `kernel.apparmor_restrict_unprivileged_userns`)."
         )
     if status is None:
         return Outcome(fault=f"it did not end within {limits.seconds} seconds")
