@@ -129,6 +129,7 @@ NIGHTLY = (
     ("test_benchmarks.py", "[vllm_link]"),
     ("test_benchmarks.py", "[reproduce ablations]"),
     ("test_benchmarks.py", "[reproduce cost]"),
+    ("test_benchmarks.py", "[reproduce replacement]"),
     ("test_family_sweep.py", "test_other_architectures"),
     ("tasks/tau2/test_tau2_reward.py", "[telecom-full]"),
 )
