@@ -144,6 +144,7 @@ NIGHTLY = (
     ("test_benchmarks.py", "[vllm_link]"),
     ("test_benchmarks.py", "[reproduce ablations]"),
     ("test_benchmarks.py", "[reproduce cost]"),
+    ("test_benchmarks.py", "[reproduce replacement]"),
     ("test_family_sweep.py", "test_other_architectures"),
     ("test_recipes.py", "test_every_"),
     ("test_recipes.py", "test_the_study_of_n"),

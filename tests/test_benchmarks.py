@@ -10,6 +10,7 @@ import statistics as reference
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trl
@@ -29,7 +30,7 @@ from link_start import save_stand_in  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from plot_resampling_cost import plot, read_tables  # noqa: E402
 from quiet import QUIET  # noqa: E402
-from reproduction import ablations, certificates, monitoring, scaling, smollm2  # noqa: E402
+from reproduction import ablations, certificates, monitoring, replacement, scaling, smollm2  # noqa: E402
 from reproduction.arms import ARMS, BASE  # noqa: E402
 from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
 from reproduction.statistics import (  # noqa: E402
@@ -154,6 +155,34 @@ def test_studies_run_known_arms_and_share_cells(tmp_path):
     assert cell in scaling.cells(seeds, "full") and cell in ablations.cells(seeds, "full")
     cell.path(tmp_path).write_text('{"curve": []}')
     assert read(tmp_path, cells) == [(cell, {"curve": []})] * cells.count(cell)
+
+
+def test_the_control_of_a_replacement_has_the_tokens_of_the_alignment():
+    curve = [[stage, stage / 100] for stage in range(15)]
+    unaligned = {0: {"tokens": [10.0] * 14, "curve": curve}, 1: {"tokens": [10.0] * 14, "curve": curve}}
+    aligned = {0: {"report": {"tokens_decoded": 5, "tokens_trained": 20}}, 2: {}}
+    (control,) = replacement._control(unaligned, aligned, "full").values()
+    assert control["more"] == 3 and control["curve"][-1] == [13, 0.13] and len(control["tokens"]) == 13
+    aligned[0]["report"]["tokens_trained"] = 50
+    with pytest.raises(SystemExit, match="Seed 0: 4 stages have fewer tokens than the alignment, 55"):
+        replacement._control(unaligned, aligned, "full")
+    cells = replacement.cells(range(2), "full")
+    assert {cell.arm for cell in cells} == {f"swap_{arm}" for arm in replacement.SWITCHES}
+    assert {cell.stages for cell in cells if cell.arm != "swap_thoughts_off"} == {10}
+
+
+def test_the_power_calculation_prints_what_is_kept(capsys):
+    import replacement_power
+
+    kept = BENCHMARKS.parent / "docs" / "results" / "reproduction"
+    options = type("Options", (), {"csv": str(kept / "ablations.csv")})
+    replacement_power.main(options)
+    assert capsys.readouterr().out == (kept / "replacement_power.txt").read_text().partition("\n")[2]
+    # With no true difference, the share of intervals above -0.05 is what it says
+    rng, sd, seeds = np.random.default_rng(0), 0.065, 10
+    draws = rng.normal(0.0, sd, (20_000, seeds))
+    half = replacement_power.half_width(1.0, seeds) * draws.std(axis=1, ddof=1)
+    assert abs((draws.mean(axis=1) - half > -0.05).mean() - replacement_power.power(sd, seeds)) < 0.01
 
 
 def test_line_about_the_machine_names_versions_and_size():
@@ -296,8 +325,8 @@ def test_part_that_fails_or_takes_too_long_says_so_and_keeps_what_it_found(tmp_p
 
 def test_every_benchmark_has_a_smallest_size():
     scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
-    plots = {"plot_resampling_cost", "plot_results"}  # they have tests of their own
-    assert scripts - plots == {name.split()[0] for name in SMOKE}
+    small = {"plot_resampling_cost", "plot_results", "replacement_power"}  # they have tests of their own
+    assert scripts - small == {name.split()[0] for name in SMOKE}
 
 
 @pytest.mark.parametrize("arm", ARMS)

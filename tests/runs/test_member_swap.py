@@ -150,3 +150,13 @@ def test_what_cannot_be_is_refused_and_leaves_the_checkpoint_whole(tmp_path, mon
     only = stopped_run(tmp_path / "only", save_only_model=True)
     with pytest.raises(ValueError, match="`save_only_model=True` the others' optimizers would be lost"):
         only.replace_agent(Agent("y", make_model(4), processing_class=make_tokenizer(4)))
+
+
+def test_the_certificate_and_the_occupancy_begin_anew(swapped, tmp_path):
+    """Of the stage after the swap alone: what the old member had moved is not in them."""
+    _, path, _, _ = swapped["x"]
+    trainer = resume(path, tmp_path, [StopAfter(6)], log_occupancy=True, log_certificate=True, diagnostics_every=1)
+    first, second = [log for log in trainer.state.log_history if log["step"] > 4 and "occupancy/tv" in log]
+    assert first["occupancy/tv"] == 0.0 and first["occupancy/ess"] == 1.0
+    measured = first["certificate/measured"] + second["certificate/measured"]
+    assert second["certificate/stage_measured"] == pytest.approx(measured)

@@ -31,7 +31,7 @@ def team_of(team: Team, agents: Sequence[Agent]) -> Team:
         `ValueError`: If a member cannot be in it: two names are alike, or one has tools and its chat template has none.
     """
     rules, settings = team.rules, team.settings
-    own = None if isinstance(rules.router, RoundRobinRouter | RandomRouter) else rules.router
+    own = None if _is_of_turns(team) else rules.router
     environments = settings.environments
     made = Team.from_agents(
         agents,
@@ -48,6 +48,14 @@ def team_of(team: Team, agents: Sequence[Agent]) -> Team:
     for speaker in made.local_speakers:
         speaker.policy.model.eval()
     return made
+
+
+def _is_of_turns(team: Team) -> bool:
+    """Whether the router is the one that the options of the turns name, which counts the members."""
+    router, most = team.rules.router, team.rules.max_turns
+    if isinstance(router, RandomRouter):
+        return team.turns.router == "random" and router.max_turns == most
+    return isinstance(router, RoundRobinRouter) and team.turns.router == "round_robin" and router.max_turns == most
 
 
 def describe(agent: Agent) -> str:
