@@ -1,5 +1,6 @@
 """TeamTR: sequential trust-region updates of a team, each on fresh rollouts (Algorithm 1)."""
 
+import contextlib
 import math
 import os
 import textwrap
@@ -302,7 +303,10 @@ class TeamTRTrainer(LeadTrainer):
         check_between_stages(step, len(self.trained_members), "The run")
         if self.args.save_only_model:
             raise ValueError("With `save_only_model=True` the others' optimizers would be lost. Leave it out.")
-        (loaded,) = load_members([agent], SpeakingSettings.of(self.args), self.processing_class)
+        plugin = self.accelerator.state.deepspeed_plugin
+        # Whole on every process, also under ZeRO-3: one of them writes it
+        with contextlib.nullcontext() if plugin is None else plugin.zero3_init_context_manager(enable=False):
+            (loaded,) = load_members([agent], SpeakingSettings.of(self.args))
         self._save_checkpoint(self.model, None)
         path = os.path.join(self._output_dir, f"checkpoint-{step}")
         swap_in_checkpoint(path, path, loaded, self.accelerator, aligned)

@@ -83,11 +83,7 @@ def replace_member(
     """
     args = args if args is not None else AlignmentConfig()
     old = find_member(team, name)
-    if agent.name != name:
-        raise ValueError(
-            f"The new member is called {agent.name!r}, but takes the place of {name!r}, whose name routers, private prompts and the "
-            f"other members use. Write `Agent({name!r}, ...)`."
-        )
+    _check_name(name, agent)
     swap = _Swap(team, old, _rows(team, probes, eval_prompts, args), args, reward_funcs)
     newcomer = _load(team, unify(agent, old.agent, args))
     swapped = team_of(team, [newcomer if speaker is old else speaker.agent for speaker in team.speakers])
@@ -166,6 +162,15 @@ def remove_member(team: Team, name: str, step: int | None = None):
         raise ValueError(f"{name!r} is the only member of the team, which would be empty. Replace it instead.")
     made = team_of(team, [speaker.agent for speaker in team.speakers if speaker is not old])
     _take_over(team, made, {"event": REMOVED, "member": name, "step": step, "before": describe(old.agent)})
+
+
+def _check_name(name: str, agent: Agent):
+    """Raise `ValueError` unless the new member has the name of the old one."""
+    if agent.name != name:
+        raise ValueError(
+            f"The new member is called {agent.name!r}, but takes the place of {name!r}, whose name routers, private prompts and the "
+            f"other members use. Write `Agent({name!r}, ...)`."
+        )
 
 
 def _load(team: Team, agent: Agent) -> Agent:
