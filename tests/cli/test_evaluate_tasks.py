@@ -1,14 +1,17 @@
 """`trl-teamtr evaluate --tasks`: several benchmarks, and what an interrupted evaluation goes on from."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import datasets
 import pytest
+import tool_teams
 from tiny import make_model, make_team, make_trainer
 
 from trl_teamtr.cli import evaluate, evaluate_tasks
 from trl_teamtr.cli.arguments import TASKS_FILE
+from trl_teamtr.tasks.catalogue import BENCHMARKS
 
 
 ON_CPU = ["--use_cpu", "true", "--bf16", "false", "--disable_tqdm", "true", "--max_completion_length", "2"]
@@ -114,6 +117,11 @@ def test_a_team_that_was_saved_anew_is_another_one(saved, tmp_path):
             ["--protocols", "team", "debate"],
             "In arbench_dc .* the judge, knows .* debate would",
         ),
+        (
+            ["aime24", "math500", "tau_airline"],
+            ["--protocols", "team", "majority"],
+            "In tau_airline agents act on an environment, on which majority cannot be played",
+        ),
         (["aime24", "math500"], ["--episodes", "x"], "`episodes` is a file of one dataset"),
     ],
 )
@@ -143,3 +151,42 @@ def test_rows_of_a_stand_in_are_those_that_a_training_on_it_held_out(saved):
     script_args.team = "team"
     assert len(evaluate.load_tasks(script_args, training_args)) == 4
     assert evaluate.load_tasks(script_args, training_args).to_list() != untrained.to_list()
+
+
+class NotTurned(tool_teams.Dial):
+    def get_reward(self):
+        return float(self.count == 0)
+
+
+def test_a_task_on_an_environment_is_played_on_it(tmp_path, monkeypatch):
+    """By a team that was trained on another one, which does not know the environment of any other task."""
+    trained_on = {
+        "environment_factory": tool_teams.Scored,
+        "max_tool_result_length": 1,
+        "max_tool_calling_iterations": 1,
+    }
+    rows = datasets.Dataset.from_dict({"prompt": [tool_teams.PROMPT] * 2})
+    make_trainer(tmp_path / "team", tool_teams.tool_team(), [], rows, **trained_on).save_model()
+    other = {"environment": f"{__name__}.NotTurned", "stand_in": lambda size, seed: rows}
+    monkeypatch.setitem(BENCHMARKS, "arbench_gn", dataclasses.replace(BENCHMARKS["arbench_gn"], **other))
+    arguments = ["--protocols", "team", "single", "--num_samples", 8]
+    found = run(tmp_path, *arguments, tasks=["arbench_gn:synthetic"], paths="{}")["tasks"]["arbench_gn:synthetic"]
+    assert found["rewards"] == [] and 0 < found["protocols"]["team"]["accuracy"] < 1
+    with pytest.raises(ValueError, match="acts on an environment of its own, which aime24 does not have"):
+        run(tmp_path, tasks=["aime24"], paths="{}")
+
+
+def test_the_measure_of_a_task_is_its_own_or_that_of_its_environment():
+    script_args = evaluate.EvaluationScriptArguments(
+        reward_funcs=["accuracy_reward"], environment_factory="some.World"
+    )
+    arguments = {
+        task: evaluate_tasks._arguments_of(task, script_args, {}) for task in ("aime24", "arbench_gn", "tau_retail")
+    }
+    assert {task: own.reward_funcs for task, own in arguments.items()} == {
+        "aime24": ["aime24"],
+        "arbench_gn": None,
+        "tau_retail": ["tau_retail"],
+    }
+    assert arguments["aime24"].environment_factory is None
+    assert arguments["tau_retail"].environment_factory.endswith("tau2.environment.retail")

@@ -211,7 +211,7 @@ def main_of_tasks(script_args, evaluation, training_args, model_args):
     if script_args.episodes is not None:
         raise ValueError("`episodes` is a file of one dataset: leave it out, or evaluate with `dataset_name`.")
     script_args.dataset_kwargs = None  # a YAML file has those of its own dataset
-    check_tasks(script_args.tasks, read_paths(script_args.task_paths), evaluation.protocols)
+    check_tasks(script_args.tasks, read_paths(script_args.task_paths), evaluation.protocols, script_args.team)
     evaluate_tasks(
         script_args,
         describe(script_args, evaluation, training_args, model_args),

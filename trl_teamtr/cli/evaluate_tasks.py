@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..agents.team_file import has_environment
+from ..evaluation.equipment import ACTED
 from ..evaluation.task_table import format_task_table
-from ..tasks.catalogue import BENCHMARKS, find_benchmark
+from ..tasks.catalogue import BENCHMARKS, Benchmark, find_benchmark
+from ..tasks.loading import default_reward
 
 
 # What tells one saved team from another that is saved in its place
 _WEIGHTS = ("team.json", "*.safetensors")
 
 
-def check_tasks(tasks: Sequence[str], paths: dict[str, str], protocols: Sequence[str]):
+def check_tasks(tasks: Sequence[str], paths: dict[str, str], protocols: Sequence[str], team: str | None):
     """
     Raise before anything is loaded.
 
@@ -23,10 +26,11 @@ def check_tasks(tasks: Sequence[str], paths: dict[str, str], protocols: Sequence
         tasks (`Sequence[str]`): The benchmarks.
         paths (`dict[str, str]`): `dataset_path` of some of them.
         protocols (`Sequence[str]`): What is evaluated.
+        team (`str`, *optional*): The saved team.
 
     Raises:
-        `ValueError`: If one is not known or given twice, a path is of none of them, or a single model would be told the truth that
-            a judge knows.
+        `ValueError`: If one is not known or given twice, a path is of none of them, a single model would be told the truth that
+            a judge knows, or an environment and a protocol or the team do not go together.
     """
     unknown = [task for task in tasks if find_benchmark(task) is None]
     if unknown:
@@ -37,13 +41,34 @@ def check_tasks(tasks: Sequence[str], paths: dict[str, str], protocols: Sequence
         raise ValueError(
             f"`task_paths` has {', '.join(sorted(strange))}, which is not among `tasks` ({', '.join(tasks)})."
         )
-    judged = [task for task in tasks if BENCHMARKS[task.partition(":")[0]].judged]
+    judged = [task for task in tasks if _benchmark(task).judged]
     others = [protocol for protocol in protocols if protocol != "team"]
     if judged and others:
         raise ValueError(
             f"In {', '.join(judged)} a member of the team, the judge, knows the truth, and {', '.join(others)} would be told it too. "
             "Evaluate these tasks with `--protocols team`."
         )
+    _check_environments(tasks, protocols, team)
+
+
+def _check_environments(tasks: Sequence[str], protocols: Sequence[str], team: str | None):
+    acted = [task for task in tasks if _benchmark(task).environment is not None]
+    refused = [protocol for protocol in protocols if protocol not in ACTED]
+    if acted and refused:
+        raise ValueError(
+            f"In {', '.join(acted)} agents act on an environment, on which {', '.join(refused)} cannot be played. Evaluate these tasks "
+            f"with `--protocols {' '.join(ACTED)}`, or some of these."
+        )
+    told = [task for task in tasks if task not in acted]
+    if told and team is not None and has_environment(team):
+        raise ValueError(
+            f"The team {team!r} acts on an environment of its own, which {', '.join(told)} does not have. Evaluate it on the dataset "
+            "of that environment, with `dataset_name`."
+        )
+
+
+def _benchmark(task: str) -> Benchmark:
+    return BENCHMARKS[task.partition(":")[0]]
 
 
 def fingerprint(team: str | None) -> float | None:
@@ -114,10 +139,7 @@ def evaluate_tasks(
     for task in script_args.tasks:
         if task in finished:
             continue
-        own = copy.copy(script_args)
-        own.dataset_name, own.dataset_path = task, paths.get(task)
-        own.eval_dataset_name = own.reward_funcs = None
-        results, of_task = evaluate(own)
+        results, of_task = evaluate(_arguments_of(task, script_args, paths))
         figures = {protocol: result.as_dict() for protocol, result in results.items()}
         kept = {key: of_task[key] for key in ("rows", "rewards")}
         finished[task] = json.loads(json.dumps(kept | {"protocols": figures}))
@@ -125,8 +147,17 @@ def evaluate_tasks(
             write_results(script_args.output, about, finished)
     found = {task: finished[task] for task in script_args.tasks}
     if is_main:
-        print(format_task_table(found, [task for task in found if BENCHMARKS[task.partition(":")[0]].graded]))
+        print(format_task_table(found, [task for task in found if _benchmark(task).graded]))
     return found
+
+
+def _arguments_of(task: str, script_args: Any, paths: dict[str, str]) -> Any:
+    """`script_args` for one task alone, with its environment and its measure."""
+    own, benchmark = copy.copy(script_args), _benchmark(task)
+    own.dataset_name, own.dataset_path, own.eval_dataset_name = task, paths.get(task), None
+    own.environment_factory = benchmark.environment
+    own.reward_funcs = None if benchmark.acted else [default_reward(task)]
+    return own
 
 
 def read_paths(given: Any) -> dict[str, str]:

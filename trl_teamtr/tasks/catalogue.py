@@ -31,6 +31,7 @@ class Benchmark:
         stand_in_reward (`Callable`, *optional*): Their scorer, if it is another.
         read_answer (`Callable[[str, dict], str]`, *optional*): The answer in a message to a row, by which votes are counted.
         environment (`str`, *optional*): Dotted path of the environment that it needs.
+        acted (`bool`): Whether the environment's own reward is its measure, in place of `reward`.
         judged (`bool`): Whether a frozen member of the team knows the truth (`trl_teamtr.tasks.judged`).
         graded (`bool`): Whether its measure is the mean reward, rather than the share of answers that are right.
     """
@@ -42,6 +43,7 @@ class Benchmark:
     stand_in_reward: Callable[..., Any] | None = None
     read_answer: Callable[[str, dict[str, Any]], str] | None = None
     environment: str | None = None
+    acted: bool = False
     judged: bool = False
     graded: bool = False
 
@@ -67,7 +69,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "zebralogic": _of_module(zebralogic, stand_in=synthetic.zebras, read_answer=zebralogic.read_answer),
     "autologi": _of_module(autologi, stand_in=synthetic.knights_and_knaves, read_answer=autologi.read_answer),
     "arbench_gn": _of_module(
-        arbench_gn, stand_in=synthetic.numbers, environment="trl_teamtr.tasks.arbench_gn.NumberGame"
+        arbench_gn, stand_in=synthetic.numbers, environment="trl_teamtr.tasks.arbench_gn.NumberGame", acted=True
     ),
     "arbench_sp": _of_module(arbench_sp, judged=True, graded=True),
     "arbench_dc": _of_module(arbench_dc, judged=True),
