@@ -103,7 +103,7 @@ def make_trainer(seed: int, stages: int, size: str, folder: Path):
 
 def sample_transcripts(trainer) -> list[dict]:
     """Rollouts of the first held-out rows: what was called, with its results, and what was said."""
-    from scripted import note_messages
+    from scripted_agents import note_messages
     from service_desk_start import share_solved
 
     from trl_teamtr.policy.evaluating import evaluating
@@ -162,7 +162,7 @@ def plot(folder: Path, runs: dict[str, dict[int, dict]]):
 
 def write_transcripts(folder: Path, runs: dict[int, dict]):
     """The team's held-out rollouts before and after, of each seed."""
-    from scripted import show_messages
+    from scripted_agents import show_messages
 
     lines = []
     for seed, run in runs.items():

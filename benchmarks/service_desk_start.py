@@ -1,7 +1,7 @@
 """
 The models that benchmarks/service_desk.py starts from: they know the service, and overlook much of it.
 
-Two scripted agents play the service desk (benchmarks/scripted.py). One base, the same for all seeds, learns both parts from agents
+Two scripted agents play the service desk (benchmarks/scripted_agents.py). One base, the same for all seeds, learns both parts from agents
 that overlook nothing. For each seed each agent is then fine-tuned on its own part, played carelessly: each thing that is to be done,
 or to be said, is overlooked four times of ten. So what the start lacks is the habit, not the knowledge. No demonstration is of a
 held-out task.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from scripted import Game, call, read_view, save_base, save_start
+from scripted_agents import Game, call, read_view, save_base, save_start
 
 from trl_teamtr.tasks.service_desk.cases import PLANS, QUESTIONS
 from trl_teamtr.tasks.service_desk.environment import ASSISTANT_TOOLS, USER_TOOLS, ServiceDesk

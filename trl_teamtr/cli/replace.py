@@ -47,7 +47,8 @@ class ReplaceScriptArguments(ScriptArguments):
         peft (`dict`, *optional*): The fields of a [`~peft.LoraConfig`], to align and train an adapter.
         output (`str`, *optional*): Directory to write, which must be new or empty.
         reward_funcs (`list[str]`, *optional*): Names of TRL's rewards, or dotted paths. Default to the task's own.
-        dataset_kwargs (`dict`, *optional*): Settings of a generated task.
+        dataset_path (`str`, *optional*): Local file or clone of a published benchmark (docs/tasks.md).
+        dataset_kwargs (`dict`, *optional*): Settings of a task.
         dataset_seed (`int`, *optional*): Seed of a generated task; by default one that the team's training has not used.
         eval_size (`int`): Number of prompts on which the swap shock is measured, beside the probes.
     """
@@ -59,7 +60,8 @@ class ReplaceScriptArguments(ScriptArguments):
     peft: str | None = field(default=None, metadata={"help": "The fields of a `LoraConfig` (a mapping)."})
     output: str | None = field(default=None, metadata={"help": "Directory to write."})
     reward_funcs: list[str] | None = field(default=None, metadata={"help": "Reward functions."})
-    dataset_kwargs: str | None = field(default=None, metadata={"help": "Settings of a generated task (a mapping)."})
+    dataset_path: str | None = field(default=None, metadata={"help": "Local file or clone of a published benchmark."})
+    dataset_kwargs: str | None = field(default=None, metadata={"help": "Settings of a task (a mapping)."})
     dataset_seed: int | None = field(default=None, metadata={"help": "Seed of a generated task."})
     eval_size: int = field(default=200, metadata={"help": "Prompts on which the shock is measured."})
 

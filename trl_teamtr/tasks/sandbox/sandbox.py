@@ -37,7 +37,7 @@ class Limits:
     What a program may use.
 
     Args:
-        seconds (`float`): Seconds until it is killed; also of processor time, rounded up.
+        seconds (`float`): Seconds until it is killed.
         memory_mib (`int`): Address space, the interpreter's own included.
         output_kib (`int`): What it may write to its standard output, its result included.
     """

@@ -73,7 +73,8 @@ def leave_privileges():
 
 def limit(seconds: float, memory_mib: int, output_kib: int):
     """Set the limits, which only a privileged process could raise again."""
-    processor = math.ceil(seconds)
+    # Beyond what starting took, and later than the one who waits kills it, and says why
+    processor = math.ceil(seconds + time.process_time()) + 1
     for what, size in (
         (resource.RLIMIT_AS, memory_mib << 20),
         (resource.RLIMIT_CPU, processor),
