@@ -1,6 +1,5 @@
 """TeamTR: sequential trust-region updates of a team, each on fresh rollouts (Algorithm 1)."""
 
-import contextlib
 import math
 import os
 import textwrap
@@ -17,6 +16,7 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
@@ -296,6 +296,7 @@ class TeamTRTrainer(LeadTrainer):
 
         Raises:
             `ValueError`: If there is no such member, there are no updates yet, or a stage is under way.
+            `NotImplementedError`: Under ZeRO-3.
         """
         if agent.name not in self.team.names:
             raise ValueError(f"The team has no member {agent.name!r}. Its members are {', '.join(self.team.names)}.")
@@ -303,10 +304,12 @@ class TeamTRTrainer(LeadTrainer):
         check_between_stages(step, len(self.trained_members), "The run")
         if self.args.save_only_model:
             raise ValueError("With `save_only_model=True` the others' optimizers would be lost. Leave it out.")
-        plugin = self.accelerator.state.deepspeed_plugin
-        # Whole on every process, also under ZeRO-3: one of them writes it
-        with contextlib.nullcontext() if plugin is None else plugin.zero3_init_context_manager(enable=False):
-            (loaded,) = load_members([agent], SpeakingSettings.of(self.args))
+        if is_deepspeed_zero3_enabled():
+            raise NotImplementedError(
+                "Under ZeRO-3 the new member would be partitioned as it is loaded. Replace it in a checkpoint of the run, in one process: "
+                "`trl-teamtr replace <checkpoint> --member ... --model ... --output ...`."
+            )
+        (loaded,) = load_members([agent], SpeakingSettings.of(self.args))
         self._save_checkpoint(self.model, None)
         path = os.path.join(self._output_dir, f"checkpoint-{step}")
         swap_in_checkpoint(path, path, loaded, self.accelerator, aligned)
