@@ -248,11 +248,8 @@ class TeamTRTrainer(LeadTrainer):
         check_branching(self.team.settings.environments, "`value_of`")
 
         def score(transcripts: list[Transcript]) -> torch.Tensor:
-            returns, first = (
-                self.compute_returns([row] * len(transcripts), transcripts),
-                self.accelerator.process_index,
-            )
-            return returns[first * len(transcripts) : (first + 1) * len(transcripts)]
+            returns = self.compute_returns([row] * len(transcripts), transcripts)  # of all processes
+            return returns[self.accelerator.process_index * len(transcripts) :][: len(transcripts)]
 
         return value_of(self.team.turn_loop, rollouts, turn, score, num_rollouts)
 
