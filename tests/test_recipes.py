@@ -1,4 +1,4 @@
-"""The recipes: what all of them say, that they are read, and that some of each kind run (all: `make recipes-smoke`, nightly)."""
+"""The recipes: what all of them say, that they are read, and that each runs."""
 
 import re
 

@@ -205,6 +205,8 @@ def parse_example(config):
 
 def test_examples_can_be_parsed_by_the_script():
     for config in sorted((ROOT / "examples").glob("*.yaml")):
+        if config.stem == "replace":  # of another command: tests/cli/test_replace.py
+            continue
         script_args, training_args, _ = parse_example(config)
         assert script_args.dataset_name and script_args.agents and training_args.num_stages
 
