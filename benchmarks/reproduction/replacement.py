@@ -9,7 +9,6 @@ alignment's tokens on more stages instead.
 import gc
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,9 +303,11 @@ def _round(value: tuple[float, float, float]) -> list[float]:
 
 
 def _rows(arms: dict[str, dict[int, dict]]) -> list[dict[str, Any]]:
-    pick: Callable[[dict], dict] = lambda run: {} if not run["report"] else _measure_of(run)  # noqa: E731
+    def shock(run: dict[str, Any]) -> float | None:
+        return _shock(run) if run["report"] and _measure_of(run).get("shock") else None
+
     return [
-        {"arm": arm, "seed": seed, "stage": stage, "accuracy": value, "shock": (pick(run).get("shock") or [None])[0]}
+        {"arm": arm, "seed": seed, "stage": stage, "accuracy": value, "shock": shock(run)}
         for arm, runs in arms.items()
         for seed, run in runs.items()
         for stage, value in run["curve"]

@@ -6,7 +6,8 @@ import resource
 import shutil
 import socket
 import subprocess
-import sys
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
@@ -138,30 +139,30 @@ def test_where_processes_have_no_limit_nothing_is_run(monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is asked of root alone")
-def test_a_user_without_rights_isolates_as_well(tmp_path):
+def test_a_user_without_rights_isolates_as_well():
     """With a bare interpreter that this user may read, and the two files by themselves."""
     found = shutil.which("python3", path="/usr/bin:/usr/local/bin")
     if found is None:
         pytest.skip("there is no interpreter of the system")
-    folder = tmp_path / "alone"
-    shutil.copytree(sandbox.WORKER.parent, folder / "sandbox_alone")
-    (folder / "psutil.py").write_text(
-        "class NoSuchProcess(Exception): pass\n"
-        "class Process:\n    def __init__(self, pid): pass\n    def children(self): return []\n"
-    )
-    program = (
-        f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom sandbox_alone import *\n"
-        f'print(run_isolated({FORKS!r}, None), run_isolated(\'open("/tmp/x", "w")\', None).fault)'
-    )
-    for path in (folder, *folder.rglob("*"), *[p for p in folder.parents if str(p).startswith("/tmp/pytest")]):
-        path.chmod(path.stat().st_mode | 0o055)
-    run = subprocess.run(
-        [found, "-c", program], user=65534, group=65534, extra_groups=[], capture_output=True, text=True
-    )
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own folders are closed to others
+        folder = Path(parent)
+        shutil.copytree(sandbox.WORKER.parent, folder / "sandbox_alone")
+        (folder / "psutil.py").write_text(
+            "class NoSuchProcess(Exception): pass\n"
+            "class Process:\n    def __init__(self, pid): pass\n    def children(self): return []\n"
+        )
+        program = (
+            f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom sandbox_alone import *\n"
+            f'print(run_isolated({FORKS!r}, None), run_isolated(\'open("/tmp/x", "w")\', None).fault)'
+        )
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(path.stat().st_mode | 0o055)
+        run = subprocess.run(
+            [found, "-c", program], user=65534, group=65534, extra_groups=[], capture_output=True, text=True
+        )
     assert run.stdout.startswith("Outcome(result=0, fault=None) OSError"), run.stderr
 
 
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="at least 64 MiB"):
         Limits(memory_mib=1)
-    assert sys.platform == "linux"
