@@ -92,25 +92,9 @@ def make_pair_tokenizer():
 
 def make_newcomer_model(tokenizer):
     """A random Qwen3 model of about three times the size of the old members."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from trl_teamtr.tasks.link import make_model
 
-    torch.manual_seed(10_000 + BASE_SEED)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=96,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    return Qwen3ForCausalLM(config)
+    return make_model(tokenizer, 10_000 + BASE_SEED, hidden_size=96, num_layers=3, num_heads=6)
 
 
 def demonstrate(tokenizer, count: int):

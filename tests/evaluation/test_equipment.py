@@ -115,18 +115,14 @@ def test_functions_stay_with_their_agents_where_nobody_acts():
     assert equipment.seat_one(team[:1]) == team[:1]
 
 
+def save_team(folder):
+    fields = {"max_tool_result_length": 1, "max_tool_calling_iterations": 1}
+    make_trainer(folder, tool_team(), [], ROWS, environment_factory=tool_teams.Scored, **fields).save_model()
+
+
 def test_a_saved_team_is_evaluated_by_the_command(tmp_path, asked, capsys):
     """As it was saved, its environment by its dotted path."""
-    trainer = make_trainer(
-        tmp_path / "run",
-        tool_team(),
-        [],
-        ROWS,
-        environment_factory=tool_teams.Scored,
-        max_tool_result_length=1,
-        max_tool_calling_iterations=1,
-    )
-    trainer.save_model()
+    save_team(tmp_path / "run")
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     arguments = [
@@ -160,16 +156,7 @@ def test_a_saved_team_is_evaluated_by_the_command(tmp_path, asked, capsys):
 
 
 def test_a_team_generates_on_environments_of_its_own(tmp_path):
-    trainer = make_trainer(
-        tmp_path / "run",
-        tool_team(),
-        [],
-        ROWS,
-        environment_factory=tool_teams.Scored,
-        max_tool_result_length=1,
-        max_tool_calling_iterations=1,
-    )
-    trainer.save_model()
+    save_team(tmp_path / "run")
     team = Team.from_pretrained(str(tmp_path / "run"))
     talks = team.generate(list(ROWS) * 4, seed=0, batch_size=5)
     assert len({id(talk.world.team) for talk in talks}) == 16

@@ -24,8 +24,7 @@ def branch_turns(own_turns: Sequence[int], credit: str) -> list[int]:
     Raises:
         `ValueError`: If there is no such credit.
     """
-    if credit not in CREDITS:
-        raise ValueError(f"`credit` is {credit!r}; it must be one of {', '.join(map(repr, CREDITS))}.")
+    _check(credit)
     return list(own_turns[:1] if credit == "suffix" else own_turns)
 
 
@@ -49,7 +48,11 @@ def group_weights(num_own_turns: torch.Tensor, num_generations: int, credit: str
     Raises:
         `ValueError`: If there is no such credit.
     """
-    if credit not in CREDITS:
-        raise ValueError(f"`credit` is {credit!r}; it must be one of {', '.join(map(repr, CREDITS))}.")
+    _check(credit)
     weights = num_own_turns.clamp(max=1) if credit == "suffix" else num_own_turns
     return weights.float().repeat_interleave(num_generations)
+
+
+def _check(credit: str):
+    if credit not in CREDITS:
+        raise ValueError(f"`credit` is {credit!r}; it must be one of {', '.join(map(repr, CREDITS))}.")

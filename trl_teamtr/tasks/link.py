@@ -76,16 +76,22 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(
-    tokenizer: PreTrainedTokenizerFast, seed: int, head_dim: int = 16, max_length: int = 256
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    head_dim: int = 16,
+    max_length: int = 256,
+    hidden_size: int = 64,
+    num_layers: int = 2,
+    num_heads: int = 4,
 ) -> Qwen3ForCausalLM:
-    """A random Qwen3 model of 0.1 M parameters. vLLM's kernels for the CPU need a `head_dim` of at least 32."""
+    """A random Qwen3 model, by default of 0.1 M parameters. vLLM's kernels for the CPU need a `head_dim` of at least 32."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
         num_key_value_heads=2,
         head_dim=head_dim,
         max_position_embeddings=max_length,
