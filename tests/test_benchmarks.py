@@ -86,7 +86,9 @@ def test_cells_of_one_process_are_those_of_several(tmp_path):
     for folder, parts in ((tmp_path / "one", [cells]), (tmp_path / "each", [cells[1:]])):
         for part in parts:
             words = [word for cell in part for word in ("--cell", json.dumps(vars(cell)))]
-            reproduce.main(reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", "--team", "0"]))
+            reproduce.main(
+                reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", "--team", "0", "8"])
+            )
             reproduce.main(reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", *words]))
     ((_, one),), ((_, other),) = (read(tmp_path / name, cells[1:]) for name in ("one", "each"))
     assert one["curve"] == other["curve"] and cells[0].path(tmp_path / "one").exists()

@@ -48,6 +48,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"resampling": "stale", "loss_type": "grpo", **NO_RADIUS},
     "dapo": {"resampling": "stale", "loss_type": "dapo", "epsilon_high": 0.28, **NO_RADIUS},
     "ppo_clip": {"resampling": "stale", "loss_type": "grpo", "scale_rewards": "batch", **NO_RADIUS},
+    "speculative_no_radius": {"resampling": "speculative", **NO_RADIUS},
+    "single_penalty": {"resampling": "speculative", "enforce_radius": False, "kl_controller": "fixed"},
     "monitored": {"monitor_fraction": 0.25},
     "large_steps_full": LARGE_STEPS,
     "large_steps_stale": {"resampling": "stale", **LARGE_STEPS},
