@@ -70,7 +70,7 @@ CELLS_PER_PROCESS = 8
 # The others share their cells
 RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell, "replacement": replacement.run_cell}
 # Their cells are committed, a line for each
-LIGHT = ("learning_rates", "long_training")
+LIGHT = ("learning_rates", "long_training", "credit")
 
 
 def path_of(study: str, cell: Cell, folder: Path) -> Path:
