@@ -5,6 +5,7 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py ablations runs/reproduce        # ablations, orders, out-of-region rates
     python benchmarks/reproduce.py learning_rates runs/reproduce --seeds 16    # seven, over a factor of 100
     python benchmarks/reproduce.py long_training runs/reproduce --seeds 8      # a hundred stages
+    python benchmarks/reproduce.py defaults runs/reproduce --seeds 16          # settings, one at a time
     python benchmarks/reproduce.py credit runs/reproduce           # groups by rollout and by turn
     python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
@@ -39,6 +40,7 @@ from reproduction import (  # noqa: E402
     certificates,
     cost,
     credit,
+    defaults,
     learning_rates,
     light,
     long_training,
@@ -58,6 +60,7 @@ STUDIES = {
     "ablations": ablations,
     "learning_rates": learning_rates,
     "long_training": long_training,
+    "defaults": defaults,
     "credit": credit,
     "certificates": certificates,
     "monitoring": monitoring,
@@ -69,8 +72,10 @@ STUDIES = {
 CELLS_PER_PROCESS = 8
 # The others share their cells
 RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell, "replacement": replacement.run_cell}
+# What they share: their runs keep little
+LIGHT = ("learning_rates", "long_training", "defaults", "credit")
 # Their cells are committed, a line for each
-LIGHT = ("learning_rates", "long_training", "credit")
+KEPT = (*LIGHT, "replacement")
 
 
 def path_of(study: str, cell: Cell, folder: Path) -> Path:
@@ -124,9 +129,9 @@ def main(options):
         return prepare_team(seed, folder, options.size, agents)
     if options.cell:
         return run_cells(options.study, options.cell, folder)
-    seeds = range(options.seeds if options.size == "full" else 1)
-    cells = study.cells(seeds, options.size)
-    if options.study in LIGHT:
+    seeds = range(options.first, options.first + (options.seeds if options.size == "full" else 1))
+    cells = [cell for cell in study.cells(seeds, options.size) if not options.arms or cell.arm in options.arms]
+    if options.study in KEPT:
         light.restore(options.study, cells, folder)
     if not options.summary:
         warm_up(options.study, find_waiting(options.study, cells, options), options)
@@ -145,6 +150,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_size(parser)
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--arms", nargs="+", help="run these alone; the tables are of all that is there")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time; 0 runs them in this process")
     parser.add_argument("--cell", action="append", help=argparse.SUPPRESS)
     parser.add_argument("--team", type=int, nargs=2, help=argparse.SUPPRESS)

@@ -143,6 +143,7 @@ NIGHTLY = (
     ("test_benchmarks.py", "[reuse_learning]"),
     ("test_benchmarks.py", "[reproduce certificates]"),
     ("test_benchmarks.py", "[reproduce credit]"),
+    ("test_benchmarks.py", "[reproduce defaults]"),
     ("test_benchmarks.py", "[reproduce learning_rates]"),
     ("test_benchmarks.py", "[reproduce long_training]"),
     ("test_benchmarks.py", "[gradient_variance]"),

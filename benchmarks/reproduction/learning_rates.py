@@ -39,6 +39,8 @@ NAMES = {
     "ppo_clip": "sequential PPO-clip",
     "dapo": "sequential DAPO",
 }
+# Whose radius is enforced
+INSIDE = (REFERENCE, "full", "stale")
 
 
 def cells(seeds: range, size: str) -> list[Cell]:
