@@ -1,4 +1,4 @@
-"""Groups by turn on two processes under ZeRO-3: none waits for the other for ever, and both learn what one process learns."""
+"""Groups by turn on two processes, under ZeRO-3 and replicated: none waits for the other for ever, and both learn what one process learns."""
 
 import json
 
@@ -8,11 +8,11 @@ from run_branches import run
 from teams import save_models
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=["zero3", "multi_gpu"])
+def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("branches")
     save_models(folder)
-    launch(derive_config("zero3", folder), "run_branches.py", folder, folder)
+    launch(derive_config(request.param, folder), "run_branches.py", folder, folder)
     return folder
 
 
