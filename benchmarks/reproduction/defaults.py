@@ -18,7 +18,7 @@ from .light import keep
 from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
 
 
-ARMS = (REFERENCE, *(arm for arm in ALL if arm.startswith(f"{REFERENCE}_") and arm not in PROMPTS))
+ARMS = (REFERENCE, *(arm for arm in ALL if arm.startswith(f"{REFERENCE}_") and arm != "speculative_no_radius"))
 SCALES = (1.0, RATES[5])
 
 
