@@ -84,6 +84,7 @@ NIGHTLY = (
     ("distributed/test_configs.py", "as_it_is["),
     ("distributed/test_configs.py", "turns_off_is_refused"),
     ("distributed/test_configs.py", "test_fsdp_is_refused"),
+    ("distributed/test_partitioned_weights.py", "test_"),
     ("distributed/test_swaps.py", "test_"),
     ("runs/test_member_swap.py", "bit_for_bit[x]"),
     ("runs/test_member_swap.py", "start_anew_and_the_others_go_on[x]"),

@@ -50,6 +50,7 @@ CALLED = {
     "_get_grad_norm": "self, model, grad_norm",
     "_get_learning_rate": "self",
     "_get_output_dir": "self, trial",
+    "_save": "self, output_dir, state_dict",
     "_save_optimizer_and_scheduler": "self, output_dir",
     "_save_scaler": "self, output_dir",
     "_save_rng_state": "self, output_dir",

@@ -54,7 +54,7 @@ from .runs.checkpoint_files import put_checkpoint
 from .runs.member_state import find_beginning, load_member_state, save_member
 from .runs.preemption import PreemptionCallback
 from .runs.stage_state import save_stage
-from .runs.weights import load_weights
+from .runs.weights import load_weights, save_weights
 from .team import Team
 from .teamtr_config import TeamTRConfig
 from .tools import Environments
@@ -339,7 +339,7 @@ class LeadTrainer(AgentTrainer):
         if self.args.should_save:
             place.recover()
         self.accelerator.wait_for_everyone()
-        super(AgentTrainer, member).save_model(place.written, _internal_call=True)
+        save_weights(member, place.written)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             place.put()

@@ -16,7 +16,6 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import TrainOutput
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
@@ -291,7 +290,6 @@ class TeamTRTrainer(LeadTrainer):
 
         Raises:
             `ValueError`: If there is no such member, there are no updates yet, or a stage is under way.
-            `NotImplementedError`: Under ZeRO-3.
         """
         if agent.name not in self.team.names:
             raise ValueError(f"The team has no member {agent.name!r}. Its members are {', '.join(self.team.names)}.")
@@ -299,11 +297,6 @@ class TeamTRTrainer(LeadTrainer):
         check_between_stages(step, len(self.trained_members), "The run")
         if self.args.save_only_model:
             raise ValueError("With `save_only_model=True` the others' optimizers would be lost. Leave it out.")
-        if is_deepspeed_zero3_enabled():
-            raise NotImplementedError(
-                "Under ZeRO-3 the new member would be partitioned as it is loaded. Replace it in a checkpoint of the run, in one process: "
-                "`trl-teamtr replace <checkpoint> --member ... --model ... --output ...`."
-            )
         (loaded,) = load_members([agent], SpeakingSettings.of(self.args))
         self._save_checkpoint(self.model, None)
         path = os.path.join(self._output_dir, f"checkpoint-{step}")

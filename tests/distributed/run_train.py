@@ -1,7 +1,7 @@
 """
 Trains teams as told by a JSON file: a list of jobs, each with `output_dir`, config `fields`, and optionally
-`preempt` (rank and update: that process gets a SIGTERM), `resume`, `die` (rank and update: that process ends without a word), or `poison` (a file that the
-checkpoint's optimizer states make if they are unpickled).
+`preempt` (rank and update: that process gets a SIGTERM), `resume`, `die` (rank and update: that process ends without a word), `poison` (a file that the
+checkpoint's optimizer states make if they are unpickled), or `replace` (a member, and the model that takes its place at the end).
 """
 
 import json
@@ -19,7 +19,7 @@ from tiny import PROMPTS, answer_reward, make_config
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from trl_teamtr import TeamTRTrainer
+from trl_teamtr import Agent, TeamTRTrainer
 from trl_teamtr.runs.manifest import write_manifest
 
 
@@ -89,6 +89,9 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
         return {"refused": poison_and_resume(trainer, job)}
     trainer.train(resume_from_checkpoint=job.get("resume"))
     trainer.save_model()
+    if "replace" in job:
+        name, model = job["replace"]
+        trainer.replace_agent(Agent(name, str(models / model)))
     timings = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
     timings += ("seconds/rollouts", "seconds/scoring", "seconds/update")
     return {

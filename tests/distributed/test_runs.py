@@ -6,11 +6,14 @@ import time
 
 import pytest
 import torch
+from accelerate import Accelerator
 from launching import HERE, derive_config, environment, free_port, launch, launch_command
 from run_train import run
 from safetensors.torch import load_file
 from teams import save_models
 from transformers import AutoModelForCausalLM
+
+from trl_teamtr.runs.manifest import find_damage
 
 
 MEASURED = {"log_occupancy": True, "log_certificate": True, "diagnostics_every": 1}
@@ -35,7 +38,7 @@ def write_jobs(folder, *jobs):
 def stopped_and_whole(request, models, tmp_path_factory):
     """
     The engine, and each process's results of: a run; one whose second process is told to go in the middle of a stage;
-    that one resumed; one with a shared base; the first one with all diagnostics; one with importance weights; one that
+    that one resumed; one with a shared base, in whose last checkpoint a member is replaced; the first one with all diagnostics; one with importance weights; one that
     ends with its best team; the first three with speculative resampling; the first one resumed from a checkpoint that
     holds code.
     """
@@ -47,7 +50,12 @@ def stopped_and_whole(request, models, tmp_path_factory):
         {"output_dir": str(folder / "whole")},
         {**part, "preempt": [1, 3], "fields": {"save_strategy": "no"}},
         {**part, "resume": True},
-        {"output_dir": str(folder / "shared"), "kind": "shared", "fields": {"num_stages": 1}},
+        {
+            "output_dir": str(folder / "shared"),
+            "kind": "shared",
+            "fields": {"num_stages": 1},
+            "replace": ["y", "large"],
+        },
         {"output_dir": str(folder / "measured"), "fields": MEASURED},
         {"output_dir": str(folder / "importance"), "fields": {"resampling": "importance", "num_stages": 1}},
         {"output_dir": str(folder / "best"), "fields": BEST},
@@ -124,6 +132,19 @@ def test_saved_team_is_the_trained_one(stopped_and_whole):
             saved = load_file(folder / run_name / name / "adapter_model.safetensors")
             weights = {k.replace(".default", ""): v for k, v in result["weights"][name].items() if "lora" in k}
             torch.testing.assert_close(saved, weights, rtol=0, atol=0)
+
+
+def test_a_member_is_replaced_by_a_larger_one(stopped_and_whole, models):
+    """With the weights that it is given, in a checkpoint that is whole. How such a run goes on: test_swaps.py."""
+    _, folder, _ = stopped_and_whole
+    checkpoint = folder / "shared" / "checkpoint-2"
+    given, found = [load_file(path / "model.safetensors") for path in (models / "large", checkpoint / "y")]
+    torch.testing.assert_close(found, given, rtol=0, atol=0)
+    assert not list(checkpoint.glob("y/adapter*")) and not list(checkpoint.glob("y/global_step*"))
+    assert list(checkpoint.glob("x/adapter*")) and list(checkpoint.glob("x/global_step*")) + list(
+        checkpoint.glob("x/opt*")
+    )
+    assert find_damage(str(checkpoint), Accelerator(cpu=True)) == []
 
 
 def test_resume_on_one_process(stopped_and_whole, models, tmp_path):

@@ -23,6 +23,7 @@ def save_agents(
     team_size: int | None = None,
     merge: bool = False,
     self_contained: bool = False,
+    weights: dict[str, Any] | None = None,
 ):
     """
     Write the model and the tokenizer of each member into its folder, where they replace those of an earlier one.
@@ -33,6 +34,7 @@ def save_agents(
         team_size (`int`, *optional*): Number of agents of the team, if some of them have no model here.
         merge (`bool`): Whether adapters are merged into the weights of their bases, and saved as whole models.
         self_contained (`bool`): Whether the bases of adapters are saved too, so that the directory needs no other.
+        weights (`dict`, *optional*): By name, the weights of models that are partitioned ([`gather_weights`]).
 
     Raises:
         `ValueError`: If an adapter's base has no path, and so could not be found again.
@@ -44,7 +46,7 @@ def save_agents(
         place.recover()
         is_adapter = isinstance(model, PeftModel) and not merge
         whole = copy_untouched(model).merge_and_unload() if isinstance(model, PeftModel) and merge else model
-        whole.save_pretrained(place.written)
+        whole.save_pretrained(place.written, state_dict=(weights or {}).get(agent.name))
         agent.processing_class.save_pretrained(place.written)  # type: ignore[union-attr]  # a loaded agent has one
         if is_adapter and self_contained:
             _set_base(place.written, os.path.relpath(bases.save(agent, model), place.folder))

@@ -5,8 +5,6 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import PeftModel
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOTrainer
 
@@ -72,19 +70,8 @@ def find_beginning(model: Any, folder: str | None) -> Beginning:
         state = {"joined": 0} | json.load(file)  # older checkpoints do not say
     if "kl_coef" in state:
         return Beginning(folder, state["joined"], state)
-    _load(model, folder)
+    load_weights(model, folder)
     return Beginning(None, state["joined"])
-
-
-def _load(model: Any, folder: str):
-    """Load the weights in `folder`, unless ZeRO-3 has partitioned the model as it was read from there."""
-    if not is_deepspeed_zero3_enabled() or isinstance(model, PeftModel):
-        load_weights(model, folder)
-    elif os.path.realpath(model.config._name_or_path) != os.path.realpath(folder):
-        raise ValueError(
-            f"Under ZeRO-3 the weights of a member that has just joined the run cannot be loaded from {folder!r} into a model from "
-            f"{model.config._name_or_path!r}. Pass the checkpoint as the trainer's `model` too."
-        )
 
 
 def load_member_state(member: GRPOTrainer, controller: KLController, floors: Floors, state: dict[str, Any]):

@@ -11,6 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..agents.agent import Agent
 from ..agents.agent_folders import MODEL_FILES
+from ..agents.gathering import gather_weights
 from ..agents.history import REPLACED
 from ..agents.saving import save_agents
 from ..agents.team_file import TEAM_FILE, describe_team, folder_of, read_team_file
@@ -73,7 +74,7 @@ def swap_in_checkpoint(
     Args:
         checkpoint (`str`): Between two stages.
         final (`str`): The new checkpoint.
-        agent ([`Agent`]): The new member, with its model and tokenizer.
+        agent ([`Agent`]): The new member, with its model, which ZeRO-3 may have partitioned, and tokenizer.
         accelerator ([`~accelerate.Accelerator`]): All processes call this together.
         aligned (`bool`, *optional*): Whether it has been aligned, if it is known.
         event (`dict`, *optional*): What the history of the team says of it. By default from what is in the checkpoint.
@@ -83,10 +84,12 @@ def swap_in_checkpoint(
     """
     folder = os.path.join(os.path.dirname(os.path.abspath(final)), f"tmp-{os.path.basename(os.path.abspath(final))}")
     step = _check(checkpoint, agent)
+    model: Any = agent.model  # loaded, and no path
+    weights = gather_weights(model, accelerator)
     if accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(checkpoint, folder)
-        _write(folder, agent, step, aligned, event)
+        _write(folder, agent, weights, step, aligned, event)
     accelerator.wait_for_everyone()
     write_manifest(folder, accelerator)
     accelerator.wait_for_everyone()
@@ -117,12 +120,19 @@ def _check(checkpoint: str, agent: Agent) -> int:
     return step
 
 
-def _write(folder: str, agent: Agent, step: int, aligned: bool | None, event: dict[str, Any] | None):
+def _write(
+    folder: str,
+    agent: Agent,
+    weights: dict[str, Any] | None,
+    step: int,
+    aligned: bool | None,
+    event: dict[str, Any] | None,
+):
     """Let `agent` have the place of the member of its name in the copy of a checkpoint in `folder`."""
     content = read_team_file(folder)
     own, alone = folder_of(folder, agent.name), len(content["agents"]) == 1
     _forget_training(own, alone)
-    save_agents(folder, [(agent, agent.model)], len(content["agents"]))
+    save_agents(folder, [(agent, agent.model)], len(content["agents"]), weights={agent.name: weights})
     if agent.trainable:
         with open(os.path.join(own, MEMBER_STATE), "w", encoding="utf-8") as file:
             json.dump({"joined": step}, file)

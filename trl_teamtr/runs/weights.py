@@ -1,9 +1,25 @@
-"""Weights of a checkpoint, read back into a model that is there already: all of them, or an error."""
+"""Weights of a checkpoint: written, and read back into a model that is there already. All of them, or an error."""
 
 from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from trl import GRPOTrainer
+
+from ..agents.gathering import gather_weights
+
+
+def save_weights(member: GRPOTrainer, folder: str):
+    """
+    Write the model or the adapter of a member, and its tokenizer, into `folder`. All processes call this together.
+
+    Under ZeRO-3 `Trainer` leaves out the weights of adapters that are not trained, which are all of a frozen member's.
+    """
+    if is_deepspeed_zero3_enabled() and isinstance(member.model, PeftModel):
+        member._save(folder, gather_weights(member.model, member.accelerator))
+    else:
+        GRPOTrainer.save_model(member, folder, _internal_call=True)  # the lead's own saves the team
 
 
 def load_weights(model: PreTrainedModel | PeftModel, folder: str):
@@ -29,10 +45,28 @@ def load_weights(model: PreTrainedModel | PeftModel, folder: str):
     _refuse("is missing", found["missing_keys"], folder)
     _refuse("does not belong to this model", found["unexpected_keys"], folder)
     _refuse("has another shape", [str(key) for key in found["mismatched_keys"]], folder)
-    saved, own = loaded.state_dict(), model.state_dict()
+    saved, own = loaded.state_dict(keep_vars=True), model.state_dict(keep_vars=True)
     _refuse("is missing", own.keys() - saved.keys(), folder)
+    _refuse("does not belong to this model", saved.keys() - own.keys(), folder)
+    if is_deepspeed_zero3_enabled():
+        _copy_partitioned(saved, own, folder)
+        return
     _refuse("has another shape", [key for key in own if own[key].shape != saved[key].shape], folder)
     model.load_state_dict(saved)
+
+
+def _copy_partitioned(saved: dict[str, Any], own: dict[str, Any], folder: str):
+    """Copy weights that ZeRO-3 has partitioned, of which each is whole for a moment. All processes call this together."""
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters, is_zero_param
+
+    def shapes(weights: dict[str, Any]) -> dict[str, Any]:
+        return {key: each.ds_shape if is_zero_param(each) else each.shape for key, each in weights.items()}
+
+    there = shapes(saved)
+    _refuse("has another shape", [key for key, shape in shapes(own).items() if shape != there[key]], folder)
+    for key in own:
+        with GatheredParameters([own[key], saved[key]], modifier_rank=0):
+            own[key].detach().copy_(saved[key])
 
 
 def _load_adapter(model: PeftModel, folder: str):
