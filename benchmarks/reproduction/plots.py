@@ -140,6 +140,7 @@ def plot_learning_rates(rows: list[dict[str, Any]], path: Path):
     axis.axhline(start, color="black", linewidth=0.8, linestyle=":", label="before training")
     axis.set(
         xscale="log",
+        ylim=(0, 1),
         xlabel="learning rate",
         ylabel="held-out accuracy after ten stages",
         title=f"LINK, three agents, about as many decoded tokens, {name_seeds(row['seed'] for row in rows)}",

@@ -9,11 +9,12 @@ from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.utils import add_fused_lm_head
 
 from .positions import count_positions_from_mask
-from .precision import AUTOCAST, computing_in, in_low_precision, leave_precision_to_the_call
+from .precision import AUTOCAST, base_of, computing_in, in_low_precision, leave_precision_to_the_call
 
 
 class Policy:
@@ -57,6 +58,8 @@ class Policy:
         """From now on call `module`, which accelerate or DeepSpeed has made of the model."""
         self.module = module
         leave_precision_to_the_call(self.model)
+        if module is not self.model and is_deepspeed_zero3_enabled():
+            _announce_head(self.model)
 
     @property
     def scores_as_it_trains(self) -> bool:
@@ -164,3 +167,15 @@ def add_scoring_head(model: PreTrainedModel | PeftModel, temperature: float):
     """Add the fused head that [`~Policy.token_logps`] needs, if no [`~trl.GRPOTrainer`] has added it."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     add_fused_lm_head(base, temperature=temperature)
+
+
+def _announce_head(model: PreTrainedModel | PeftModel):
+    """
+    Let DeepSpeed gather the weight of the head in each forward pass of the model, as TRL's fused head needs it. DeepSpeed would notice
+    by itself in a pass in which the weight is not there by chance, and then stop at the difference from the passes before.
+    """
+    from deepspeed.runtime.zero.partition_parameters import register_external_parameter
+
+    head = model.get_output_embeddings()
+    for parameter in [] if head is None else head.parameters():
+        register_external_parameter(base_of(model), parameter)

@@ -1,7 +1,8 @@
 """The precision of forward passes: the user's mixed precision for training, others for scoring and for speaking."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from transformers import PreTrainedModel
-from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 
 # The dtype of the autocast of each mixed precision
@@ -67,24 +67,39 @@ def _widened(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     Context in which `model` computes with its low-precision weights widened to float32, one block of layers at a time: some
     modules read the weights of those within them without calling them.
     """
+    whole: nn.Module = base_of(model)
     head: Any = model.get_output_embeddings()
     of_head = set() if head is None else set(head.modules())
     blocks = {block for each in model.modules() if isinstance(each, nn.ModuleList) for block in each}
-    parts = [(module, module in blocks) for module in model.modules() if module not in of_head]
+    parts = [(module, module in blocks) for module in model.modules() if module not in of_head and module is not whole]
     with contextlib.ExitStack() as stack:
         # An adapter would round its input to the precision of weights that are not widened yet, or under ZeRO-3 not there
         stack.enter_context(disable_input_dtype_casting(model))
-        # TRL's fused head reads the weight of the head without calling it: it is wide all the time, under ZeRO-3 gathered too
-        if head is not None and _low(head, recurse=True):
-            stack.enter_context(maybe_gather_lm_head_ctx(head.weight, head.bias))
-            stack.callback(_restore, _widen(head, recurse=True))
+        # TRL's fused head reads the weight of the head without calling it, in a forward pass of the whole model
+        _widen_around(stack, whole, lambda: [*_low(whole, recurse=False), *([] if head is None else _low(head, True))])
         for module, is_block in parts:
             if _low(module, is_block):
-                held: list[tuple[nn.Parameter, torch.Tensor]] = []
-                stack.callback(module.register_forward_pre_hook(_before(held, is_block)).remove)
-                # First of all hooks: under ZeRO-3 a later one partitions the weights again
-                stack.callback(module.register_forward_hook(_after(held), prepend=True, always_call=True).remove)
+                _widen_around(stack, module, partial(_low, module, is_block))
         yield
+
+
+def base_of(model: PreTrainedModel | PeftModel) -> Any:
+    """The model, without its adapters."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _widen_around(stack: contextlib.ExitStack, module: nn.Module, low: Callable[[], list[nn.Parameter]]):
+    """Let the weights that `low` returns be wide in each forward pass of `module`, until `stack` ends."""
+    held: list[tuple[nn.Parameter, torch.Tensor]] = []
+
+    def widen(module: nn.Module, args: tuple) -> tuple:
+        held.extend(_widen(low()))
+        return tuple(arg.float() if isinstance(arg, torch.Tensor) and arg.dtype in _LOW else arg for arg in args)
+
+    stack.callback(module.register_forward_pre_hook(widen).remove)
+    # First of all hooks: under ZeRO-3 a later one partitions the weights again
+    restore = module.register_forward_hook(lambda *_: _restore(held), prepend=True, always_call=True)
+    stack.callback(restore.remove)
 
 
 def _has_low(model: nn.Module) -> bool:
@@ -95,9 +110,9 @@ def _low(module: nn.Module, recurse: bool) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters(recurse) if parameter.dtype in _LOW]
 
 
-def _widen(module: nn.Module, recurse: bool) -> list[tuple[nn.Parameter, torch.Tensor]]:
+def _widen(low: list[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
     # Under ZeRO-3 the weights of modules within are not there yet: their own hooks widen them
-    held = [(parameter, parameter.data) for parameter in _low(module, recurse) if parameter.numel() > 0]
+    held = [(parameter, parameter.data) for parameter in low if parameter.numel() > 0]
     for parameter, data in held:
         parameter.data = data.float()
     return held
@@ -107,15 +122,3 @@ def _restore(held: list[tuple[nn.Parameter, torch.Tensor]]):
     for parameter, data in held:
         parameter.data = data
     held.clear()
-
-
-def _before(held: list, recurse: bool):
-    def widen(module: nn.Module, args: tuple) -> tuple:
-        held.extend(_widen(module, recurse))
-        return tuple(arg.float() if isinstance(arg, torch.Tensor) and arg.dtype in _LOW else arg for arg in args)
-
-    return widen
-
-
-def _after(held: list):
-    return lambda module, args, output: _restore(held)
