@@ -26,6 +26,15 @@ def adapters(tmp_path):
     return Team.from_pretrained(str(tmp_path / "run"))
 
 
+def test_weights_that_no_process_has_are_not_saved_empty(adapters, tmp_path, monkeypatch):
+    monkeypatch.setattr("trl_teamtr.agents.saving.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(
+        RuntimeError, match="Under ZeRO-3 no process has the weights of agent 'x', .* `trainer.save_model"
+    ):
+        adapters.save_pretrained(str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
 def said(team, **arguments):
     return [str(talk) for talk in team.generate(PROMPTS, **({"seed": 0} | arguments))]
 

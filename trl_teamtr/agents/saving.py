@@ -6,6 +6,7 @@ from typing import Any
 
 from peft import PeftModel
 from transformers import AutoTokenizer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import create_model_from_path
 
 from .agent import Agent
@@ -38,7 +39,16 @@ def save_agents(
 
     Raises:
         `ValueError`: If an adapter's base has no path, and so could not be found again.
+        `RuntimeError`: If ZeRO-3 has partitioned a model, and its `weights` are not given.
     """
+    apart = [
+        agent.name for agent, _ in members if is_deepspeed_zero3_enabled() and not (weights or {}).get(agent.name)
+    ]
+    if apart:
+        raise RuntimeError(
+            f"Under ZeRO-3 no process has the weights of agent {apart[0]!r}, which would be saved empty. Call `trainer.save_model(folder)` on "
+            "all processes, which gathers them."
+        )
     bases = _SavedBases(folder)
     os.makedirs(folder, exist_ok=True)
     for agent, model in members:
