@@ -13,7 +13,7 @@ import guess_number
 import plot_resampling_cost
 import reuse_learning
 import service_desk
-from reproduction.plots import plot_certificates, plot_scaling, read_csv
+from reproduction.plots import plot_certificates, plot_learning_rates, plot_scaling, read_csv
 
 from trl_teamtr.cli import quickstart
 
@@ -27,6 +27,8 @@ def draw(results: Path):
     plot_scaling(read_csv(results / "reproduction" / "scaling.csv"), results / "reproduction" / "scaling.png")
     rows = read_csv(results / "reproduction" / "certificates.csv")
     plot_certificates(rows, results / "reproduction" / "certificates.png")
+    rows = read_csv(results / "reproduction" / "learning_rates.csv")
+    plot_learning_rates(rows, results / "reproduction" / "learning_rates.png")
     reuse_learning.plot(results / "reuse_learning", read_lines(results / "reuse_learning" / "cells.jsonl"))
     for learned in (guess_number, service_desk):
         folder = results / learned.__name__

@@ -230,6 +230,34 @@ def test_the_power_calculation_prints_what_is_kept(capsys):
     assert abs((draws.mean(axis=1) - half > -0.05).mean() - replacement_power.power(sd, seeds)) < 0.01
 
 
+def test_replacements_of_several_runs_together(tmp_path, capsys):
+    import replacement_pooled
+
+    header, tables = "arm,seed,stage,accuracy,shock", [tmp_path / "one.csv", tmp_path / "other.csv"]
+    for table, seeds in zip(tables, [(0, 1), (2,)], strict=True):
+        rows = [
+            f"{arm},{seed},{stage},{accuracy + seed / 10 + stage / 100},{shock}"
+            for seed in seeds
+            for arm, accuracy, shock in [
+                ("never_swapped", 0.6, ""),
+                ("aligned", 0.5, 0.1),
+                ("more_training", 0.2, 0.3),
+            ]
+            + ([("none", 0.1, 0.6), ("thoughts_off", 0.2, 0.3)] if seed < 2 else [])
+            for stage in range(5)
+        ]
+        table.write_text("\n".join([header, *rows]))
+    replacement_pooled.main(type("Options", (), {"tables": tables}))
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["aligned"]["minus_never_swapped"] == pytest.approx([-0.1] * 3, abs=1e-4)
+    assert found["aligned"]["seeds"] == 3 and found["none"]["seeds"] == 2
+    assert found["never_swapped"]["accuracy"][0] == pytest.approx(0.73)  # the last three stages
+    assert found["aligned_minus_more_training"][0] == pytest.approx(0.3)
+    shutil.copy(tables[0], tmp_path / "copy.csv")
+    with pytest.raises(SystemExit, match="Seed 0 of 'never_swapped' is in"):
+        replacement_pooled.read([tables[0], tmp_path / "copy.csv"])
+
+
 def test_line_about_the_machine_names_versions_and_size():
     line = describe_machine()
     assert f"torch {torch.__version__}" in line and f"trl {trl.__version__}" in line
@@ -371,7 +399,12 @@ def test_part_that_fails_or_takes_too_long_says_so_and_keeps_what_it_found(tmp_p
 
 def test_every_benchmark_has_a_smallest_size():
     scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
-    small = {"plot_resampling_cost", "plot_results", "replacement_power"}  # they have tests of their own
+    small = {
+        "plot_resampling_cost",
+        "plot_results",
+        "replacement_power",
+        "replacement_pooled",
+    }  # they have tests of their own
     assert scripts - small == {name.split()[0] for name in SMOKE}
 
 

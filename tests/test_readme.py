@@ -96,6 +96,8 @@ def test_figures_of_the_reproduction_are_printed_by_its_studies():
     outputs = "".join(path.read_text() for path in (ROOT / "docs" / "results" / "reproduction").glob("*.txt"))
     printed = set(re.findall(r"\d+\.\d+", outputs))
     figures = re.findall(r"(?<![\w.-])\d\.\d{3,}", (ROOT / "docs" / "reproduction.md").read_text())
-    assert len(figures) > 100
+    claims = README.partition("## What is measured")[2].partition("\n## ")[0]
+    figures += re.findall(r"\d\.\d{2,}", claims)
+    assert len(figures) > 100 and claims.count("\n| ") == 6
     # The radius of the paper's ablation is its own
     assert set(figures) - printed - {"0.001"} == set()

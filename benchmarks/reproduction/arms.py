@@ -77,3 +77,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "turn": UNDIVIDED | {"advantage_group": "turn"},
     "two_rounds_horizon": {"num_rounds": 2, "radius_schedule": "horizon"},
 }
+
+# In plots and tables
+LABELS = {
+    "speculative": "TeamTR, speculative resampling",
+    "full": "TeamTR, full resampling",
+    "stale": "no resampling, radius",
+    "speculative_no_radius": "resampling, no radius",
+    "single_penalty": "resampling, fixed penalty",
+    "ppo_clip": "sequential PPO-clip",
+    "dapo": "sequential DAPO",
+    "speculative_radius_threefold": "TeamTR, three times the radius",
+}

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from .arms import LABELS
 from .cell import Cell, read, shrink
 from .light import keep
+from .plots import plot_learning_rates, read_csv
 from .statistics import final_accuracy, holm, interval, p_value, show, write_csv
 
 
@@ -34,18 +36,6 @@ ARMS = {
     "speculative_radius_threefold": 22,
 }
 ADDED_LATER = "speculative_radius_threefold"
-NAMES = {
-    REFERENCE: "TeamTR, speculative resampling",
-    "full": "TeamTR, full resampling",
-    "stale": "no resampling, radius",
-    "speculative_no_radius": "resampling, no radius",
-    "single_penalty": "resampling, fixed penalty",
-    "ppo_clip": "sequential PPO-clip",
-    "dapo": "sequential DAPO",
-    ADDED_LATER: "TeamTR, three times the radius",
-}
-# Whose radius is enforced
-INSIDE = (REFERENCE, "full", "stale", ADDED_LATER)
 
 
 def cells(seeds: range, size: str) -> list[Cell]:
@@ -76,11 +66,12 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         _print_arm(arm, by_rate, rates)
     found = _compare(runs, len(rates), "at equal tokens", lambda arm, run: final_accuracy(run))
     stages = {arm: _stages_of_equal_time(runs, arm) for arm in runs}
-    print(f"\nStages in the time of {STAGES} of {NAMES['stale']}: {stages}")
+    print(f"\nStages in the time of {STAGES} of {LABELS['stale']}: {stages}")
     found["equal_time"] = _compare(
         runs, len(rates), "at equal time", lambda arm, run: _accuracy_after(run, stages[arm])
     )
     write_csv(folder / "learning_rates.csv", _rows(runs))
+    plot_learning_rates(read_csv(folder / "learning_rates.csv"), folder / "learning_rates.png")
     keep("learning_rates", cells(seeds, size), folder)
     return found
 

@@ -16,6 +16,7 @@ from .cell import Cell, read, shrink
 from .learning_rates import AGENTS, REFERENCE
 from .learning_rates import ARMS as PROMPTS
 from .light import keep
+from .plots import plot_long_training, read_csv
 from .statistics import final_accuracy, holm, interval, p_value, show, write_csv
 
 
@@ -92,5 +93,6 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         for stage, value in run["curve"]
     ]
     write_csv(folder / "long_training.csv", rows)
+    plot_long_training(read_csv(folder / "long_training.csv"), folder / "long_training.png")
     keep("long_training", cells(seeds, size), folder)
     return found

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .arms import BASE
-from .learning_rates import INSIDE
-from .learning_rates import NAMES as LABELS
+from .arms import ARMS, BASE, LABELS
 from .statistics import interval, signed_gap
 
 
@@ -133,7 +131,7 @@ def plot_learning_rates(rows: list[dict[str, Any]], path: Path):
         rates = sorted(by_rate)
         mean, low, high = zip(*(interval(list(by_rate[rate].values())) for rate in rates), strict=True)
         learning_rates = [BASE["learning_rate"] * rate for rate in rates]
-        style = "-" if arm in INSIDE else "--"  # with and without a radius
+        style = "-" if ARMS[arm].get("enforce_radius", True) else "--"
         (line,) = axis.plot(learning_rates, mean, f".{style}", label=LABELS.get(arm, arm))
         axis.fill_between(learning_rates, low, high, color=line.get_color(), alpha=0.1)
     start = np.mean(list({row["seed"]: row["start"] for row in rows}.values()))
