@@ -3,6 +3,9 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
 
     python benchmarks/reproduce.py scaling runs/reproduce          # staleness against the number of agents
     python benchmarks/reproduce.py ablations runs/reproduce        # ablations, orders, out-of-region rates
+    python benchmarks/reproduce.py learning_rates runs/reproduce --seeds 16    # seven, over a factor of 100
+    python benchmarks/reproduce.py long_training runs/reproduce --seeds 8      # a hundred stages
+    python benchmarks/reproduce.py defaults runs/reproduce --seeds 16          # settings, one at a time
     python benchmarks/reproduce.py credit runs/reproduce           # groups by rollout and by turn
     python benchmarks/reproduce.py certificates runs/reproduce     # bounds, rank correlation, radii by turn
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
@@ -32,9 +35,22 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 
 from machine import describe_machine  # noqa: E402
-from reproduction import ablations, certificates, cost, credit, monitoring, replacement, scaling, smollm2  # noqa: E402
+from reproduction import (  # noqa: E402
+    ablations,
+    certificates,
+    cost,
+    credit,
+    defaults,
+    learning_rates,
+    light,
+    long_training,
+    monitoring,
+    replacement,
+    scaling,
+    smollm2,
+)
 from reproduction.arms import ARMS  # noqa: E402
-from reproduction.cell import Cell, prepare_team, run_cell, team_path  # noqa: E402
+from reproduction.cell import LARGEST_TEAM, Cell, prepare_team, run_cell, team_path  # noqa: E402
 from side_by_side import run_script  # noqa: E402
 from size import add_size  # noqa: E402
 
@@ -42,6 +58,9 @@ from size import add_size  # noqa: E402
 STUDIES = {
     "scaling": scaling,
     "ablations": ablations,
+    "learning_rates": learning_rates,
+    "long_training": long_training,
+    "defaults": defaults,
     "credit": credit,
     "certificates": certificates,
     "monitoring": monitoring,
@@ -53,6 +72,10 @@ STUDIES = {
 CELLS_PER_PROCESS = 8
 # The others share their cells
 RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell, "replacement": replacement.run_cell}
+# What they share: their runs keep little
+LIGHT = ("learning_rates", "long_training", "defaults", "credit")
+# Their cells are committed, a line for each
+KEPT = (*LIGHT, "replacement")
 
 
 def path_of(study: str, cell: Cell, folder: Path) -> Path:
@@ -69,14 +92,20 @@ def launch(study: str, arguments: list[list[str]], options):
 
 def warm_up(study: str, cells: list[Cell], options):
     """Make the LINK teams that `cells` begin with: first, since cells side by side share them."""
-    seeds = sorted({cell.seed for cell in cells if cell.arm in ARMS})
-    waiting = [seed for seed in seeds if not team_path(seed, Path(options.folder)).exists()]
-    launch(study, [["--team", str(seed)] for seed in waiting], options)
+    size_of = light.team_size if study in LIGHT else lambda cell: LARGEST_TEAM
+    teams = sorted({(cell.seed, size_of(cell)) for cell in cells if cell.arm in ARMS})
+    waiting = [team for team in teams if not team_path(team[0], Path(options.folder), team[1]).exists()]
+    launch(study, [["--team", *map(str, team)] for team in waiting], options)
+
+
+def find_waiting(study: str, cells: list[Cell], options) -> list[Cell]:
+    """The cells that there is no result of."""
+    return [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, Path(options.folder)).exists()]
 
 
 def run(study: str, cells: list[Cell], options):
     """Run what is missing, `options.jobs` processes at a time."""
-    waiting = [cell for cell in dict.fromkeys(cells) if not path_of(study, cell, Path(options.folder)).exists()]
+    waiting = find_waiting(study, cells, options)
     print(f"{len(waiting)} cells to run", file=sys.stderr)
     # A few rounds of processes even at the end, so that none is left to run alone
     number = 1 if study in RUNNERS else max(1, min(CELLS_PER_PROCESS, len(waiting) // (4 * max(1, options.jobs))))
@@ -86,9 +115,9 @@ def run(study: str, cells: list[Cell], options):
 
 def run_cells(study: str, given: list[str], folder: Path):
     """Run the cells that `given` describes, in this process."""
+    runner = light.run_cell if study in LIGHT else RUNNERS.get(study, run_cell)
     for text in given:
-        fields = json.loads(text)
-        RUNNERS.get(study, run_cell)(Cell(**(fields | {"probed": tuple(fields["probed"])})), folder)
+        runner(Cell(**light.as_fields(json.loads(text))), folder)
         gc.collect()  # a trainer has cycles
 
 
@@ -96,13 +125,16 @@ def main(options):
     folder, study = Path(options.folder), STUDIES[options.study]
     folder.mkdir(parents=True, exist_ok=True)
     if options.team is not None:
-        return prepare_team(options.team, folder, options.size)
+        seed, agents = options.team
+        return prepare_team(seed, folder, options.size, agents)
     if options.cell:
         return run_cells(options.study, options.cell, folder)
-    seeds = range(options.seeds if options.size == "full" else 1)
-    cells = study.cells(seeds, options.size)
+    seeds = range(options.first, options.first + (options.seeds if options.size == "full" else 1))
+    cells = [cell for cell in study.cells(seeds, options.size) if not options.arms or cell.arm in options.arms]
+    if options.study in KEPT:
+        light.restore(options.study, cells, folder)
     if not options.summary:
-        warm_up(options.study, cells, options)
+        warm_up(options.study, find_waiting(options.study, cells, options), options)
         run(options.study, cells, options)
     if cells and not any(path_of(options.study, cell, folder).exists() for cell in cells):
         raise SystemExit(f"There is no result of {options.study!r} in {folder}. Run it without `--summary` first.")
@@ -118,9 +150,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_size(parser)
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--arms", nargs="+", help="run these alone; the tables are of all that is there")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time; 0 runs them in this process")
     parser.add_argument("--cell", action="append", help=argparse.SUPPRESS)
-    parser.add_argument("--team", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--team", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser
 
 

@@ -30,7 +30,17 @@ from link_start import save_stand_in  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from plot_resampling_cost import plot, read_tables  # noqa: E402
 from quiet import QUIET  # noqa: E402
-from reproduction import ablations, certificates, monitoring, replacement, scaling, smollm2  # noqa: E402
+from reproduction import (  # noqa: E402
+    ablations,
+    certificates,
+    learning_rates,
+    light,
+    long_training,
+    monitoring,
+    replacement,
+    scaling,
+    smollm2,
+)
 from reproduction.arms import ARMS, BASE  # noqa: E402
 from reproduction.cell import Cell, last_round_reward, read  # noqa: E402
 from reproduction.statistics import (  # noqa: E402
@@ -86,12 +96,47 @@ def test_cells_of_one_process_are_those_of_several(tmp_path):
     for folder, parts in ((tmp_path / "one", [cells]), (tmp_path / "each", [cells[1:]])):
         for part in parts:
             words = [word for cell in part for word in ("--cell", json.dumps(vars(cell)))]
-            reproduce.main(reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", "--team", "0"]))
+            reproduce.main(
+                reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", "--team", "0", "8"])
+            )
             reproduce.main(reproduce.make_parser().parse_args(["ablations", str(folder), "--smoke", *words]))
     ((_, one),), ((_, other),) = (read(tmp_path / name, cells[1:]) for name in ("one", "each"))
     assert one["curve"] == other["curve"] and cells[0].path(tmp_path / "one").exists()
     reports = [[(u["kl"], u["loss"], u["rollout/tokens_decoded"]) for u in run["updates"]] for run in (one, other)]
     assert reports[0] == reports[1]
+
+
+def test_a_study_goes_on_from_the_cells_that_are_committed(tmp_path, monkeypatch):
+    first, second = (Cell("stale", 3, 24, seed, scale=0.1, late=6) for seed in (0, 1))
+    (tmp_path / "one").mkdir(), (tmp_path / "other").mkdir()
+    first.path(tmp_path / "one").write_text(json.dumps({"cell": vars(first), "curve": [[0, 0.5]]}))
+    light.keep("learning_rates", [first, second], tmp_path / "one")
+    monkeypatch.setattr(light, "KEPT", tmp_path / "one")
+    light.restore("learning_rates", [first, second], tmp_path / "other")
+    assert [cell for cell, _ in read(tmp_path / "other", [first, second])] == [first]
+    first.path(tmp_path / "other").write_text("its own")  # is not overwritten
+    light.restore("learning_rates", [first], tmp_path / "other")
+    assert first.path(tmp_path / "other").read_text() == "its own"
+
+
+def test_worst_learning_rate_of_each_seed(capsys):
+    def run(*accuracies):
+        return {
+            10**i: {seed: {"curve": [[0, 0.3], [1, value + seed / 10]]} for seed in (0, 1, 2)}
+            for i, value in enumerate(accuracies)
+        }
+
+    runs = {"speculative": run(0.5, 0.7), "stale": run(0.4, 0.8), "dapo": {1: run(0.1)[1]}}
+    found = learning_rates._compare(runs, 2, "at the end", lambda arm, each: each["curve"][-1][1])
+    assert found["worst_minus_stale"][0] == pytest.approx(0.1) and found["mean_minus_stale"][0] == pytest.approx(0.0)
+    assert not any("dapo" in name for name in found)  # has not run at all rates
+
+
+def test_falls_of_a_long_run():
+    curve = [[stage, value] for stage, value in enumerate([0.5, 0.6, 0.3, 0.31, 0.3])]
+    run = {"curve": curve}
+    assert long_training.falls(run) == 1 / 4  # 0.31 to 0.3 may be chance
+    assert long_training.fall_from_best(run) == pytest.approx(1.4 / 3 - 0.91 / 3)
 
 
 @pytest.mark.parametrize("power", [1.0, 1.94])
@@ -282,6 +327,7 @@ SMOKE = {
     "power": [],
     "precision": [],
     "fingerprints": ["--only", "heterogeneous", "lora"],
+    "gradient_variance": ["{folder}"],
     "reuse_learning": ["{folder}"],
     "guess_number": ["{folder}"],
     "service_desk": ["{folder}"],

@@ -181,6 +181,11 @@ class TeamTRConfig(AdvantageOptions, DiagnosticsOptions, GRPOConfig):
 
         report (`bool`, *optional*, defaults to `False`):
             Whether to write `report.html` into `output_dir` when the training ends, also where it is interrupted.
+        log_message_values (`int`, *optional*, defaults to `0`):
+            Number of held-out rollouts at each evaluation whose messages are valued, for the report: how much better the
+            team does from a message on than when its author speaks anew. Needs `eval_dataset`.
+        message_value_rollouts (`int`, *optional*, defaults to `16`):
+            Number of rollouts from each of these messages, and of those in which its author speaks anew.
         log_occupancy (`bool`, *optional*, defaults to `False`):
             Whether to measure the shift of the agents' occupancy in a stage, and the error that stale rollouts would
             have: `occupancy/...` in the logs.

@@ -34,8 +34,7 @@ from .checks.thoughts import check_thoughts
 from .conversation.router import Router
 from .conversation.rules import TurnTaking, make_rules
 from .conversation.transcript import Transcript
-from .diagnostics.callback import DiagnosticsCallback
-from .diagnostics.probes import make_probes
+from .diagnostics.probes import add_diagnostics
 from .diagnostics.watched import ActiveUpdate
 from .lead_trainer import LeadTrainer
 from .policy.making import load_members
@@ -193,8 +192,7 @@ class TeamTRTrainer(LeadTrainer):
         self._share_equipment(args, agents)
         preflight.check_team(self.team, splits)
         check_thoughts(self.team.speakers, self.reward_func_names)
-        if probes := make_probes(self, eval_dataset):
-            self.add_callback(DiagnosticsCallback(self, probes))
+        add_diagnostics(self, eval_dataset)
 
     # Algorithm 1
 

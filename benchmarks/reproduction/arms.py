@@ -48,6 +48,23 @@ ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"resampling": "stale", "loss_type": "grpo", **NO_RADIUS},
     "dapo": {"resampling": "stale", "loss_type": "dapo", "epsilon_high": 0.28, **NO_RADIUS},
     "ppo_clip": {"resampling": "stale", "loss_type": "grpo", "scale_rewards": "batch", **NO_RADIUS},
+    "speculative_no_radius": {"resampling": "speculative", **NO_RADIUS},
+    "single_penalty": {"resampling": "speculative", "enforce_radius": False, "kl_controller": "fixed"},
+    **{
+        f"speculative_{name}": {"resampling": "speculative", **settings}
+        for name, settings in {
+            "beta2_0.999": {"adam_beta2": 0.999},
+            "one_pass": {"num_iterations": 1},
+            "two_passes": {"num_iterations": 2},
+            "eight_passes": {"num_iterations": 8},
+            "no_penalty": {"kl_coef": 0.0},
+            "penalty_tenfold": {"kl_coef": 0.3},
+            "radius_third": {"trust_region_radius": RADIUS / 3},
+            "radius_threefold": {"trust_region_radius": RADIUS * 3},
+            "reversed": {"update_order": "reversed"},
+            "random_order": {"update_order": "random"},
+        }.items()
+    },
     "monitored": {"monitor_fraction": 0.25},
     "large_steps_full": LARGE_STEPS,
     "large_steps_stale": {"resampling": "stale", **LARGE_STEPS},

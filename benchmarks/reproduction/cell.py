@@ -12,6 +12,7 @@ from link_start import save_start
 
 
 HELD_OUT = 512
+HELD_OUT_LATE = 256
 HELD_OUT_KL, HELD_OUT_KL_AGENTS = 256, 3  # rollouts, and the size of the teams whose regions are studied
 LARGEST_TEAM = 8
 LARGE = 768  # prompts of the diagnostics, each with a group of 8: 6,144 rollouts
@@ -29,6 +30,9 @@ class Cell:
         probed (`tuple[int]`): Stages, from 0, whose updates the occupancy probe measures.
         certified (`bool`): Whether the certificate is measured, in every second stage.
         smoke (`bool`): Whether it only has to run: fewer rollouts and held-out prompts.
+        scale (`float`): The learning rate, in multiples of the common one.
+        late (`int`, *optional*): The first stage, from 1, after which it is evaluated, on fewer tasks, where only the end of the
+            curve is read; and nothing is measured on other rollouts. `None` evaluates from the start.
     """
 
     arm: str
@@ -39,6 +43,8 @@ class Cell:
     probed: tuple[int, ...] = ()
     certified: bool = False
     smoke: bool = False
+    scale: float = 1.0
+    late: int | None = None
 
     @property
     def size(self) -> str:
@@ -48,7 +54,7 @@ class Cell:
     @property
     def held_out(self) -> int:
         """Prompts of an evaluation."""
-        return 4 if self.smoke else HELD_OUT
+        return 4 if self.smoke else HELD_OUT if self.late is None else HELD_OUT_LATE
 
     @property
     def rows(self) -> int:
@@ -66,6 +72,8 @@ class Cell:
         parts += ["probed" + "-".join(map(str, self.probed))] if self.probed else []
         parts += ["certified"] if self.certified else []
         parts += ["smoke"] if self.smoke else []
+        parts += [f"rate{self.scale:g}"] if self.scale != 1 else []
+        parts += [f"late{self.late}"] if self.late is not None else []
         return "_".join([*parts, f"seed{self.seed}"])
 
     def path(self, folder: Path) -> Path:
@@ -82,14 +90,14 @@ def read(folder: Path, cells: list[Cell]) -> list[tuple[Cell, dict[str, Any]]]:
     return [(cell, json.loads(path.read_text())) for cell in cells if (path := cell.path(folder)).exists()]
 
 
-def team_path(seed: int, folder: Path) -> Path:
-    return folder / f"team_{seed}"
+def team_path(seed: int, folder: Path, agents: int = LARGEST_TEAM) -> Path:
+    return folder / (f"team_{seed}" if agents == LARGEST_TEAM else f"team_of_{agents}_{seed}")
 
 
-def prepare_team(seed: int, folder: Path, size: str) -> Path:
-    """The team of a seed, of the largest size."""
-    path = team_path(seed, folder)
-    save_start(path, LARGEST_TEAM, seed, size)
+def prepare_team(seed: int, folder: Path, size: str, agents: int = LARGEST_TEAM) -> Path:
+    """The team of a seed, of the largest size that its study needs."""
+    path = team_path(seed, folder, agents)
+    save_start(path, agents, seed, size)
     return path
 
 
@@ -110,6 +118,7 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
     from .arms import ARMS, BASE
 
     settings = BASE | ({"num_generations": 2} if cell.smoke else {}) | ARMS[cell.arm]
+    settings["learning_rate"] *= cell.scale
     args = TeamTRConfig(
         str(output),
         seed=cell.seed,
@@ -119,6 +128,7 @@ def make_trainer(cell: Cell, team_folder: Path, output: Path):
         eval_strategy="steps",
         eval_on_start=True,
         eval_steps=cell.agents,
+        eval_delay=(cell.late or 0) * cell.agents,
         per_device_eval_batch_size=cell.held_out,
         num_generations_eval=1,
         **settings,

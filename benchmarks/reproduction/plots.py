@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .arms import BASE
+from .learning_rates import INSIDE
+from .learning_rates import NAMES as LABELS
 from .statistics import interval, signed_gap
 
 
@@ -117,4 +120,46 @@ def plot_certificates(rows: list[dict[str, Any]], path: Path):
         )
         axis.locator_params(axis="x", nbins=6)
         axis.legend(loc="lower right", framealpha=0.5)
+    figure.savefig(path, dpi=100)
+
+
+def plot_learning_rates(rows: list[dict[str, Any]], path: Path):
+    """The accuracy of each arm against the learning rate; bands are 95 % intervals over seeds."""
+    figure, axis = _figure(figsize=(9, 5.5))
+    runs: dict[str, dict[float, dict[int, float]]] = {}
+    for row in rows:
+        runs.setdefault(row["arm"], {}).setdefault(row["scale"], {})[row["seed"]] = row["accuracy"]
+    for arm, by_rate in runs.items():
+        rates = sorted(by_rate)
+        mean, low, high = zip(*(interval(list(by_rate[rate].values())) for rate in rates), strict=True)
+        learning_rates = [BASE["learning_rate"] * rate for rate in rates]
+        style = "-" if arm in INSIDE else "--"  # with and without a radius
+        (line,) = axis.plot(learning_rates, mean, f".{style}", label=LABELS.get(arm, arm))
+        axis.fill_between(learning_rates, low, high, color=line.get_color(), alpha=0.1)
+    start = np.mean(list({row["seed"]: row["start"] for row in rows}.values()))
+    axis.axhline(start, color="black", linewidth=0.8, linestyle=":", label="before training")
+    axis.set(
+        xscale="log",
+        xlabel="learning rate",
+        ylabel="held-out accuracy after ten stages",
+        title=f"LINK, three agents, about as many decoded tokens, {name_seeds(row['seed'] for row in rows)}",
+    )
+    axis.legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+
+
+def plot_long_training(rows: list[dict[str, Any]], path: Path):
+    """The accuracy of each run of each arm over the stages, and their mean."""
+    arms: dict[str, dict[int, dict[int, float]]] = {}
+    for row in rows:
+        arms.setdefault(row["arm"], {}).setdefault(row["seed"], {})[row["stage"]] = row["accuracy"]
+    figure, axes = _figure(1, len(arms), figsize=(4.5 * len(arms), 4), squeeze=False, sharey=True)
+    for axis, (arm, by_seed) in zip(axes[0], arms.items(), strict=True):
+        for curve in by_seed.values():
+            axis.plot(sorted(curve), [curve[stage] for stage in sorted(curve)], linewidth=0.6, alpha=0.6)
+        stages = sorted(set.intersection(*(set(curve) for curve in by_seed.values())))
+        mean = [np.mean([curve[stage] for curve in by_seed.values()]) for stage in stages]
+        axis.plot(stages, mean, color="black", linewidth=1.5, label="mean")
+        axis.set(xlabel="stage", ylabel="held-out accuracy", title=f"{LABELS.get(arm, arm)}\n{name_seeds(by_seed)}")
+        axis.legend()
     figure.savefig(path, dpi=100)

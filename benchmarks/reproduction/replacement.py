@@ -16,6 +16,7 @@ import numpy as np
 
 from .arms import BASE
 from .cell import Cell, read, shrink
+from .light import keep
 from .newcomers import OWN_SYSTEM, POSITION, THINKING_END, make_old_members, save_base, save_newcomer
 from .statistics import final_accuracy, interval, p_value, show, write_csv
 
@@ -132,7 +133,7 @@ def swap(cell: Cell, folder: Path, switches: dict[str, bool]) -> tuple[Any, dict
         reward_funcs=link.link_reward,
         eval_prompts=link.make_dataset(AGENTS, 4 if cell.smoke else HELD_OUT, 5 * 10**6 + cell.seed),
     )
-    return team, report.as_dict()
+    return team, {name: value for name, value in report.as_dict().items() if name != "losses"}  # of hundreds of steps
 
 
 def run_cell(cell: Cell, folder: Path):
@@ -207,6 +208,7 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     )
     found = report_arms(arms, "thoughts_off", stages, PAPER)
     write_csv(folder / "replacement.csv", curve_rows(arms))
+    keep("replacement", cells(seeds, size), folder)
     return found
 
 

@@ -12,6 +12,12 @@ from trl_teamtr.options.diagnostics_options import DiagnosticsOptions
     "field, value, message",
     [
         ("diagnostics_every", 0, "`diagnostics_every` must be at least 1 stage, got 0"),
+        (
+            "log_message_values",
+            -1,
+            "`log_message_values` is a number of rollouts at each evaluation, 0 for none, got -1",
+        ),
+        ("message_value_rollouts", 0, "`message_value_rollouts` must be at least 1 rollout, got 0"),
         ("certificate_prompts", 0, "`certificate_prompts` must be at least 1 prompt, got 0"),
         ("certificate_gamma", 1.0, "`certificate_gamma` is 1.0, but the discounted bound is infinite at 1"),
         ("advantage_bound", 0.0, "`advantage_bound` must be positive, the largest difference of two returns, got 0.0"),

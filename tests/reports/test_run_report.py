@@ -177,6 +177,20 @@ def test_tokens_are_shaded_and_what_was_said_before_stands_beside_what_is_said_a
         assert tab.errors == []
 
 
+@needs_chromium
+def test_what_messages_are_worth_stands_beside_them(run, tmp_path):
+    data = collect(str(run))
+    entry = next(each for each in data["transcripts"] if each["agent"] is None)
+    entry["messages"][0]["worth"], entry["messages"][1]["worth"] = [0.125, 0.0625], [-0.25, None]
+    (tmp_path / "report.html").write_text(render(data | {"transcripts": [entry]}), encoding="utf-8")
+    with opened(f"file://{tmp_path / 'report.html'}") as tab:
+        tab.page.locator("#list button").first.click()
+        first, second = tab.page.locator("#shown .turn", has_text="worth").all()
+        assert " worth +0.125 ± 0.0625" in first.inner_text()
+        assert " worth -0.25" in second.inner_text() and "±" not in second.inner_text()
+        assert tab.errors == []
+
+
 SWAP = {
     "shock": [0.2, 0.1, None],
     "bound": None,

@@ -3,6 +3,7 @@
 from .callback import DiagnosticsCallback, MeasuredUpdate, Probe
 from .certificate_probe import CertificateProbe
 from .heldout_kl import HeldOutKLCallback
+from .message_values import MessageValueCallback
 from .occupancy_probe import OccupancyProbe
 from .probes import make_probes
 
@@ -12,6 +13,7 @@ __all__ = [
     "DiagnosticsCallback",
     "HeldOutKLCallback",
     "MeasuredUpdate",
+    "MessageValueCallback",
     "OccupancyProbe",
     "Probe",
     "make_probes",

@@ -65,6 +65,13 @@ class Watched(Protocol):
     team: Team
     active: ActiveUpdate
     trained_members: list
+    transcript_log: Any
+
+    def add_callback(self, callback: Any) -> None: ...
+
+    def value_of(self, row: dict[str, Any], rollouts: Any, turn: int, num_rollouts: int = 32) -> Any:
+        """What a message of a rollout is worth."""
+        ...
 
     def compute_returns(self, rows: list[dict[str, Any]], transcripts: list[Transcript]) -> torch.Tensor:
         """Weighted rewards of rollouts, over all processes. Logs nothing."""

@@ -11,6 +11,12 @@ class DiagnosticsOptions:
     """Fields of [`TeamTRConfig`], which describes them."""
 
     report: bool = field(default=False, metadata={"help": "Whether to write `report.html` when the training ends."})
+    log_message_values: int = field(
+        default=0, metadata={"help": "Held-out rollouts whose messages are valued at each evaluation."}
+    )
+    message_value_rollouts: int = field(
+        default=16, metadata={"help": "Rollouts from each of these messages, and from each of its contexts."}
+    )
     log_occupancy: bool = field(default=False, metadata={"help": "Whether to measure the occupancy shift."})
     log_certificate: bool = field(
         default=False, metadata={"help": "Whether to measure each update's improvement and its lower bound."}
@@ -35,7 +41,16 @@ def check_diagnostics(args: Any):
     Raises:
         `ValueError`: Naming the option, what was given and what is allowed.
     """
-    for name, unit in (("diagnostics_every", "stage"), ("certificate_prompts", "prompt")):
+    check(
+        args.log_message_values >= 0,
+        f"`log_message_values` is a number of rollouts at each evaluation, 0 for none, got {args.log_message_values}.",
+    )
+    check(
+        not args.log_message_values or args.eval_strategy != "no" or args.eval_on_start,
+        f"`log_message_values={args.log_message_values}` measures at evaluations, and there are none. Set `eval_strategy`.",
+    )
+    units = ("diagnostics_every", "stage"), ("certificate_prompts", "prompt"), ("message_value_rollouts", "rollout")
+    for name, unit in units:
         value = getattr(args, name)
         check(value >= 1, f"`{name}` must be at least 1 {unit}, got {value}.")
     gamma = args.certificate_gamma

@@ -93,13 +93,36 @@ class TranscriptLog(TrainerCallback):
             if rewards is not None:
                 entry["rewards"] = {name: _finite(value) for name, value in rewards[row].items()}
             self.last.append(entry)
+        self._append(self.last)
+
+    def write_values(
+        self, step: int, stage: int, transcript: Transcript, reward: float, values: Sequence[tuple[float, float]]
+    ):
+        """
+        Append a held-out rollout with the values of its messages.
+
+        Args:
+            step, stage (`int`): As in [`~TranscriptLog.write`].
+            transcript ([`Transcript`]): The rollout.
+            reward (`float`): Its return.
+            values (`Sequence[tuple[float, float]]`): Of each message what it is worth, and the standard error.
+        """
+        if not self._writes:
+            return
+        entry = {"step": step, "stage": stage, "agent": None, **describe(transcript), "reward": _finite(reward)}
+        for message, (value, error) in zip(entry["messages"], values, strict=True):
+            message["worth"] = [_finite(value), _finite(error)]
+        self._append([entry])
+
+    def _append(self, entries: list[dict[str, Any]]):
+        """Write lines, unless the file is too large."""
         size = os.path.getsize(self._path) if os.path.isfile(self._path) else 0
         self._start = size if self._start is None else self._start
         if size > MAX_BYTES:
             return
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.last)
+            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
 def rewards_of(logged: Mapping[str, Sequence[float]], first: int, number: int, total: int) -> list[dict[str, float]]:
