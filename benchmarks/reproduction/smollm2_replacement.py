@@ -1,13 +1,18 @@
 """
 Replacement of a member of a team of SmolLM2-135M-Instruct: the solver of a trained solver and checker, an adapter of rank 8,
-gives its place to a fresh adapter of rank 16 on the same base model. Swapped directly, and aligned first; the control spends
-the alignment's tokens on more stages instead. After the swap both members have new optimizers, also in the team that was never
-swapped. Three seeds, as the issue asks; nothing is stopped early.
+gives its place to a fresh adapter of rank 16 on the same base model. Both members were warmed up on conversations in which both are
+right, as LINK's teams are, and trained for some stages. The new solver is swapped in directly, or aligned first; the control spends the
+alignment's tokens on more stages instead. After the swap both members have new optimizers, also in the team that was never
+swapped. The sums that the team is trained on, those of the alignment and the held-out ones are distinct. Three seeds, as the issue
+asks; nothing is stopped early.
 """
 
 import os
 from pathlib import Path
 from typing import Any
+
+import torch
+from datasets import Dataset
 
 from . import small_language_model as small
 from .cell import Cell, read, shrink
@@ -16,9 +21,11 @@ from .replacement import curve_rows, report_arms, save_trained, train_on
 from .statistics import write_csv
 
 
-PROMPTS, BEFORE, AFTER, EXTRA = 4, 8, 3, 4  # stages: of the old team, after the swap, and at most of the control
-HELD_OUT, PROBES = 48, 96
+PROMPTS, BEFORE, AFTER, EXTRA = 4, 2, 3, 3  # stages: of the old team, after the swap, and at most of the control
+WARM_UP, ROWS = 12, 16  # steps, and conversations in a step
+HELD_OUT = 48
 RANK, NEW_RANK = 8, 16
+MEMBERS = ("solver", "checker")
 EXAMPLE = "Question: 2 + 6\n\nsolver: 8\n\nchecker: 8"  # the system prompt of both
 SWITCHES: dict[str, bool | None] = {"never_swapped": None, "none": False, "aligned": True}  # whether it is aligned
 PREFIX = "smollm2_swap_"
@@ -36,32 +43,60 @@ def cells(seeds: range, size: str) -> list[Cell]:
 
 def prepare(seed: int, folder: Path, smoke: bool) -> Path:
     """The trained team of a seed, which all its cells share."""
-    from trl_teamtr import Agent
-
     path = folder / f"smollm2_team_{seed}"
     if not path.exists():
-        model, lora = small.save_model(folder, smoke), small.make_lora(RANK, smoke)
-        team = [Agent(name, model, system_prompt=EXAMPLE, peft_config=lora) for name in ("solver", "checker")]
+        team = [_warm_up(name, seed, folder, smoke) for name in MEMBERS]
         save_trained(make_trainer(team, seed, folder, 1 if smoke else BEFORE, smoke, eval_delay=2 * BEFORE), path)
     return path
 
 
-def make_trainer(team: Any, seed: int, folder: Path, stages: int, smoke: bool, **settings: Any):
+def _warm_up(name: str, seed: int, folder: Path, smoke: bool):
+    """A member that was fine-tuned on conversations in which all are right."""
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trl_teamtr import Agent
+    from trl_teamtr.cli.link_team import fit
+
+    path, steps = small.save_model(folder, smoke), 1 if smoke else WARM_UP
+    tokenizer, base = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path, dtype="auto")
+    torch.manual_seed(seed)
+    model = get_peft_model(base, small.make_lora(RANK, smoke))
+    sums = _sums(seed, smoke)[0]
+    heard = "\n\nsolver: {answer}" if name == "checker" else ""
+    demonstrations = [
+        {
+            "prompt": f"{EXAMPLE}\n\n{row['prompt']}{heard.format(**row)}\n\n{name}:",
+            "completion": f" {row['answer']}",
+        }
+        for row in (sums[number % len(sums)] for number in range(steps * (2 if smoke else ROWS)))
+    ]
+    fit(model, tokenizer, Dataset.from_list(demonstrations), steps, 2e-3, seed)
+    return Agent(name, model, system_prompt=EXAMPLE, processing_class=tokenizer)
+
+
+def _sums(seed: int, smoke: bool) -> list[Any]:
+    """To train on, for the alignment, and held out."""
+    return small.make_sums(4 if smoke else HELD_OUT, seed, parts=2)
+
+
+def make_trainer(team: Any, data_seed: int, folder: Path, stages: int, smoke: bool, **settings: Any):
     from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
 
+    train, _, held_out = _sums(data_seed, smoke)
     return small.make_trainer(
         team,
-        small.make_sums(40 if smoke else 2000, 4 if smoke else HELD_OUT, seed),
+        (train, held_out),
         reasoning_gym_reward,
         folder / "trainer",
         smoke,
-        seed=seed,
         prompts=PROMPTS,
         num_stages=stages,
         resampling="suffix",
         update_order="reversed",
+        learning_rate=1e-3,
         eval_steps=2,
-        **settings,
+        **({"seed": data_seed} | settings),
     )
 
 
@@ -75,14 +110,15 @@ def swap(cell: Cell, start: Path, folder: Path, aligned: bool) -> tuple[Any, dic
     newcomer = Agent("solver", small.save_model(folder, cell.smoke), peft_config=small.make_lora(NEW_RANK, cell.smoke))
     args = AlignmentConfig(
         align=aligned,
-        num_probes=8 if cell.smoke else PROBES,
-        learning_rate=1e-3,
-        num_train_epochs=1 if cell.smoke else 3,
-        per_device_train_batch_size=16,
+        num_probes=8 if cell.smoke else 500,
+        learning_rate=2e-3,
+        num_train_epochs=1 if cell.smoke else 6,
+        per_device_train_batch_size=ROWS,
+        eval_steps=4,
         use_cpu=True,
         seed=cell.seed,
     )
-    probes, held_out = small.make_sums(40 if cell.smoke else PROBES, 4 if cell.smoke else HELD_OUT, 1000 + cell.seed)
+    _, probes, held_out = _sums(cell.seed, cell.smoke)
     report = replace_member(
         team, "solver", newcomer, probes=probes, args=args, reward_funcs=reasoning_gym_reward, eval_prompts=held_out
     )
@@ -91,7 +127,7 @@ def swap(cell: Cell, start: Path, folder: Path, aligned: bool) -> tuple[Any, dic
 
 def run_cell(cell: Cell, folder: Path):
     """Swap, and train on; write the report of the swap, the curve, and the tokens of each stage."""
-    with small.compact_scoring():
+    with small.fast_on_cpus():
         _run(cell, folder)
 
 
@@ -104,7 +140,8 @@ def _run(cell: Cell, folder: Path):
         team, report = swap(cell, start, folder, aligned)
         start = folder / f"{cell.name}.team{os.getpid()}"
         team.save_pretrained(str(start))
-    trainer = make_trainer(load_team(str(start)), cell.seed + 500, folder, cell.stages, cell.smoke, eval_on_start=True)
+    more = {"seed": cell.seed + 500, "eval_on_start": True}
+    trainer = make_trainer(load_team(str(start)), cell.seed, folder, cell.stages, cell.smoke, **more)
     train_on(trainer, cell, report, folder)
 
 
