@@ -12,7 +12,7 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py smollm2 runs/reproduce --seeds 3 --jobs 1    # a real model: hours
     python benchmarks/reproduce.py replacement runs/replacement --seeds 10    # a member replaced by another model
     python benchmarks/reproduce.py smollm2_replacement runs/smollm2_replacement --seeds 3 --jobs 1    # of a real model
-    python benchmarks/reproduce.py team_tasks runs/team_tasks --seeds 6 --jobs 1    # a team of it against a single agent
+    python benchmarks/reproduce.py team_tasks runs/team_tasks --seeds 4 --jobs 1    # a team of it against a single agent
     python benchmarks/reproduce.py cost runs/reproduce             # what the diagnostics cost
     python benchmarks/reproduce.py scaling runs/reproduce --summary    # tables and plots of what is there
     python benchmarks/reproduce.py scaling runs/quick --quick          # one seed, small: minutes

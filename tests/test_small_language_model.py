@@ -12,6 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from reproduction import hints, smollm2_replacement, team_tasks  # noqa: E402
 from reproduction import small_language_model as small  # noqa: E402
 
+from trl_teamtr.conversation.rendering import PlainRenderer  # noqa: E402
+from trl_teamtr.conversation.transcript import Message, Transcript  # noqa: E402
+from trl_teamtr.tasks.link import make_model, make_tokenizer  # noqa: E402
+
 
 def test_hints_are_split_over_the_members_and_the_single_agent_has_all():
     split, whole = (hints.make_dataset(20, 3, single) for single in (False, True))
@@ -28,6 +32,22 @@ def test_hints_are_split_over_the_members_and_the_single_agent_has_all():
 )
 def test_the_reward_is_the_share_of_the_pairs(text, reward):
     assert hints.score_pairs([text], [["K7", "P2"]]) == [reward]
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_demonstrations_begin_with_what_the_member_reads(single):
+    (row,) = hints.make_dataset(1, 5, single)
+    tokenizer, alone = make_tokenizer(), hints.MEMBERS[:1]
+    for name in alone if single else hints.MEMBERS:
+        shown = hints.demonstrate(row, name, single)
+        transcript = Transcript(row["prompt"], hints.MEMBERS, row["agent_prompts"])
+        if name == hints.MEMBERS[1]:
+            transcript.messages.append(Message(hints.MEMBERS[0], row["pairs"][0]))
+        renderer = PlainRenderer(tokenizer, name, hints.ALONE if single else hints.EXAMPLE[name], single)
+        assert renderer.opening(transcript, transcript.messages) == tokenizer(shown["prompt"])["input_ids"]
+        assert hints.score_pairs([shown["completion"]], [row["pairs"]]) == [
+            0.5 if name == "first" and not single else 1
+        ]
 
 
 def test_arms_have_as_many_messages_and_updates():
@@ -58,8 +78,6 @@ def test_the_number_of_the_other_speaker_is_one_of_the_task_and_fixed():
 def test_short_cuts_leave_what_is_computed_as_it_is():
     from trl.trainer.utils import add_fused_lm_head
 
-    from trl_teamtr.tasks.link import make_model, make_tokenizer
-
     model = make_model(make_tokenizer(), 0)
     add_fused_lm_head(model, temperature=0.8)
     ids = torch.randint(0, 20, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -77,7 +95,7 @@ def test_short_cuts_leave_what_is_computed_as_it_is():
 
 
 def test_the_solver_that_comes_is_of_another_rank():
-    assert smollm2_replacement.RANK != smollm2_replacement.NEW_RANK
+    assert small.RANK != smollm2_replacement.NEW_RANK
     assert small.make_lora(smollm2_replacement.NEW_RANK, smoke=False).layers_to_transform == small.LAYERS
     cells = smollm2_replacement.cells(range(3), "full")
     extra = {cell.stages for cell in cells if cell.arm.endswith("none")}

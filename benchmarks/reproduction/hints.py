@@ -7,6 +7,7 @@ a single agent, which is given both of them.
 import random
 import re
 import string
+from typing import Any
 
 
 MEMBERS = ("first", "second")
@@ -47,3 +48,15 @@ def score_pairs(completions: list[str], pairs: list[list[str]], **kwargs) -> lis
         said = dict(reversed(PAIR.findall(text)))
         rewards.append(sum(said.get(pair[0]) == pair[1] for pair in asked) / len(asked))
     return rewards
+
+
+def demonstrate(row: dict[str, Any], name: str, single: bool) -> dict[str, str]:
+    """A conversation in which all pairs are right, for member `name`: `prompt` and `completion`."""
+    private, (own, _) = row["agent_prompts"][name], row["pairs"]
+    if single:
+        blocks = [ALONE, row["prompt"], private]
+    else:
+        heard = [f"{MEMBERS[0]}: {own}"] if name == MEMBERS[1] else []
+        blocks = [EXAMPLE[name], row["prompt"], private, *heard, f"{name}:"]
+    said = own if name == MEMBERS[0] and not single else " ".join(row["pairs"])
+    return {"prompt": "\n\n".join(blocks), "completion": f" {said}"}

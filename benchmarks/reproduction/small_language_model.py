@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "scoring_precision": "bfloat16",
     "floor_every": 10_000,
 }
+RANK = 8
 GROUP = 8  # rollouts of a prompt
 NUMBER_OF_ROWS = 2000  # of which almost all of the 200 sums are
 LARGE_VOCABULARY = 10_000
@@ -78,6 +79,25 @@ def save_model(folder: Path, smoke: bool) -> str:
     return str(path)
 
 
+def warm_up(
+    name: str, system_prompt: str, demonstrations: list[dict], steps: int, seed: int, folder: Path, smoke: bool
+):
+    """A member that was fine-tuned on `demonstrations`, each of which is seen once: `prompt` and `completion`."""
+    from datasets import Dataset
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trl_teamtr import Agent
+    from trl_teamtr.cli.link_team import fit
+
+    path = save_model(folder, smoke)
+    tokenizer, base = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path, dtype="auto")
+    torch.manual_seed(seed)
+    model = get_peft_model(base, make_lora(RANK, smoke))
+    fit(model, tokenizer, Dataset.from_list(demonstrations), steps, 2e-3, seed)
+    return Agent(name, model, system_prompt=system_prompt, processing_class=tokenizer)
+
+
 @contextlib.contextmanager
 def fast_on_cpus() -> Iterator[None]:
     """
@@ -122,10 +142,9 @@ def make_trainer(team: Any, data: tuple[Any, Any], reward: Any, output: Path, sm
         num_generations=group,
         model_init_kwargs={"dtype": "bfloat16"},
         logging_steps=1,
-        eval_strategy="steps",
         per_device_eval_batch_size=len(held_out),
         num_generations_eval=1,
-        **(SETTINGS | settings),
+        **({"eval_strategy": "steps"} | SETTINGS | settings),
         **QUIET,
     )
     trainer = TeamTRTrainer(team, reward, args, train_dataset=train, eval_dataset=held_out)

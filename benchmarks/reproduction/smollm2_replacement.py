@@ -11,9 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-
 from . import small_language_model as small
 from .cell import Cell, read, shrink
 from .light import keep
@@ -24,7 +21,7 @@ from .statistics import write_csv
 PROMPTS, BEFORE, AFTER, EXTRA = 4, 2, 3, 3  # stages: of the old team, after the swap, and at most of the control
 WARM_UP, ROWS = 12, 16  # steps, and conversations in a step
 HELD_OUT = 48
-RANK, NEW_RANK = 8, 16
+NEW_RANK = 16
 MEMBERS = ("solver", "checker")
 EXAMPLE = "Question: 2 + 6\n\nsolver: 8\n\nchecker: 8"  # the system prompt of both
 SWITCHES: dict[str, bool | None] = {"never_swapped": None, "none": False, "aligned": True}  # whether it is aligned
@@ -52,17 +49,7 @@ def prepare(seed: int, folder: Path, smoke: bool) -> Path:
 
 def _warm_up(name: str, seed: int, folder: Path, smoke: bool):
     """A member that was fine-tuned on conversations in which all are right."""
-    from peft import get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from trl_teamtr import Agent
-    from trl_teamtr.cli.link_team import fit
-
-    path, steps = small.save_model(folder, smoke), 1 if smoke else WARM_UP
-    tokenizer, base = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path, dtype="auto")
-    torch.manual_seed(seed)
-    model = get_peft_model(base, small.make_lora(RANK, smoke))
-    sums = _sums(seed, smoke)[0]
+    sums, steps = _sums(seed, smoke)[0], 1 if smoke else WARM_UP
     heard = "\n\nsolver: {answer}" if name == "checker" else ""
     demonstrations = [
         {
@@ -71,8 +58,7 @@ def _warm_up(name: str, seed: int, folder: Path, smoke: bool):
         }
         for row in (sums[number % len(sums)] for number in range(steps * (2 if smoke else ROWS)))
     ]
-    fit(model, tokenizer, Dataset.from_list(demonstrations), steps, 2e-3, seed)
-    return Agent(name, model, system_prompt=EXAMPLE, processing_class=tokenizer)
+    return small.warm_up(name, EXAMPLE, demonstrations, steps, seed, folder, smoke)
 
 
 def _sums(seed: int, smoke: bool) -> list[Any]:
@@ -151,7 +137,7 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         arms.setdefault(cell.arm.removeprefix(PREFIX), {})[cell.seed] = result
     stages = AFTER if size == "full" else 1
     print(
-        f"\nSmolLM2-135M-Instruct, the solver of a trained solver and checker replaced: an adapter of rank {RANK} by a fresh one of "
+        f"\nSmolLM2-135M-Instruct, the solver of a trained solver and checker replaced: an adapter of rank {small.RANK} by a fresh one of "
         f"rank {NEW_RANK}; accuracy on {HELD_OUT} held-out sums is the mean of the last three of {stages} stages after the swap [95 % "
         "over seeds]"
     )

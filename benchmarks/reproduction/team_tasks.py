@@ -1,7 +1,8 @@
 """
 Teams of two adapters on SmolLM2-135M-Instruct against a single agent, at about equal decoded tokens and equal numbers of updates: on
 a task whose hints are split over the members (`hints.py`), where the single agent has all of them in its prompt; and on sums,
-which leave two members nothing to divide, with arms that isolate what stands in the team's way there.
+which leave two members nothing to divide, with arms that isolate what stands in the team's way there. On the hints all are warmed up
+first, the single agent with the steps of both members; on sums they begin with an example in their prompt.
 
 The team resamples with `"suffix"` in reversed order: three messages for two updates. The single agent has as many updates,
 each on half as many prompts more; where two messages are decoded for an update, it is on a quarter fewer. `sums_context`: the single agent reads a message of a teammate that was never trained, as
@@ -10,8 +11,9 @@ the checker does at the start. `sums_frozen_solver`, `sums_frozen_checker`: the 
 same advantages that nothing divides. `gradient`: nothing is learned; the gradients of the first stage's policies are drawn again
 and again, and their squared mean over their variance is reported for each adapter.
 
-Seeds: at the deviation that is measured on SmolLM2 (0.0497, benchmarks/power.py), six seeds tell 0.08 of accuracy in 80 of 100 studies;
-six are run and nothing is stopped early. The arms that isolate causes are compared after Holm's correction.
+Seeds: at the deviation that is measured on SmolLM2 (0.0497, benchmarks/power.py), four seeds tell 0.11 of accuracy in 80 of 100 studies,
+and the single agent won by 0.272. Four are run, and nothing is stopped early. Arms of a task are compared with its team, after Holm's
+correction.
 """
 
 import json
@@ -31,10 +33,11 @@ from .light import TrainingClock, keep
 from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
 
 
-PROMPTS, STAGES, HELD_OUT = 4, 8, 48
+PROMPTS, STAGES, HELD_OUT = 4, 5, 48
 # Of the other arms, so that about as many messages are decoded as in three for two updates
 OTHER_PROMPTS = {"hints_single": 6, "sums_single": 6, "sums_context": 6}
 OTHER_PROMPTS |= {"sums_frozen_solver": 3, "sums_frozen_checker": 3, "sums_order": 3}
+WARM_UP, ROWS = 12, 16  # steps of a member, and conversations in a step
 DRAWS = 12  # of the gradients
 SYSTEM = "Question: 2 + 6\n\nsolver: 8"
 CHECKED = f"{SYSTEM}\n\nchecker: 8"
@@ -76,21 +79,30 @@ def cells(seeds: range, size: str) -> list[Cell]:
     return shrink(found, size)
 
 
-def _make_team(arm: str, folder: Path, smoke: bool) -> list:
+def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
     from trl_teamtr import Agent
 
-    model, lora = small.save_model(folder, smoke), small.make_lora(8, smoke)
-    if arm == "hints_team":
-        prompts = hints.EXAMPLE
-    elif arm == "hints_single":
-        prompts = {hints.MEMBERS[0]: hints.ALONE}
-    elif arm == "sums_context":
+    if arm.startswith("hints"):
+        return _warm_up(is_single(arm), seed, folder, smoke)
+    model, lora = small.save_model(folder, smoke), small.make_lora(small.RANK, smoke)
+    if arm == "sums_context":
         prompts = {"checker": CHECKED}
     else:
         prompts = {"solver": SYSTEM} if is_single(arm) else {"solver": CHECKED, "checker": CHECKED}
     frozen = FROZEN.get(arm)
     return [
         Agent(name, model, system_prompt=text, peft_config=lora, trainable=name != frozen)
+        for name, text in prompts.items()
+    ]
+
+
+def _warm_up(single: bool, seed: int, folder: Path, smoke: bool) -> list:
+    """A team, or a single agent with the steps of both members."""
+    prompts = {hints.MEMBERS[0]: hints.ALONE} if single else hints.EXAMPLE
+    steps = 1 if smoke else WARM_UP * (2 if single else 1)
+    rows = hints.make_dataset(steps * (2 if smoke else ROWS), 2 * 10**6 + seed, single)
+    return [
+        small.warm_up(name, text, [hints.demonstrate(row, name, single) for row in rows], steps, seed, folder, smoke)
         for name, text in prompts.items()
     ]
 
@@ -133,7 +145,7 @@ def make_trainer(cell: Cell, folder: Path, **settings: Any):
         "eval_delay": 2 * (cell.stages - 3),
     }
     return small.make_trainer(
-        _make_team(cell.arm, folder, cell.smoke),
+        _make_team(cell.arm, cell.seed, folder, cell.smoke),
         _make_data(cell.arm, cell.seed, cell.smoke),
         hints.score_pairs if hinted else reasoning_gym_reward,
         folder / "trainer",
