@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     "floor_every": 10_000,
 }
 RANK = 8
+WARM_UP_RATE = 3e-3
 GROUP = 8  # rollouts of a prompt
 NUMBER_OF_ROWS = 2000  # of which almost all of the 200 sums are
 LARGE_VOCABULARY = 10_000
@@ -94,7 +95,7 @@ def warm_up(
     tokenizer, base = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path, dtype="auto")
     torch.manual_seed(seed)
     model = get_peft_model(base, make_lora(RANK, smoke))
-    fit(model, tokenizer, Dataset.from_list(demonstrations), steps, 2e-3, seed)
+    fit(model, tokenizer, Dataset.from_list(demonstrations), steps, WARM_UP_RATE, seed)
     return Agent(name, model, system_prompt=system_prompt, processing_class=tokenizer)
 
 

@@ -18,8 +18,8 @@ from .replacement import curve_rows, report_arms, save_trained, train_on
 from .statistics import write_csv
 
 
-PROMPTS, BEFORE, AFTER, EXTRA = 4, 2, 3, 3  # stages: of the old team, after the swap, and at most of the control
-WARM_UP, ROWS = 12, 16  # steps, and conversations in a step
+PROMPTS, BEFORE, AFTER, EXTRA = 3, 2, 3, 4  # stages: of the old team, after the swap, and at most of the control
+WARM_UP, ROWS = 40, 16  # steps, and conversations in a step
 HELD_OUT = 48
 NEW_RANK = 16
 MEMBERS = ("solver", "checker")
@@ -97,10 +97,10 @@ def swap(cell: Cell, start: Path, folder: Path, aligned: bool) -> tuple[Any, dic
     args = AlignmentConfig(
         align=aligned,
         num_probes=8 if cell.smoke else 500,
-        learning_rate=2e-3,
-        num_train_epochs=1 if cell.smoke else 6,
+        learning_rate=small.WARM_UP_RATE,
+        num_train_epochs=1 if cell.smoke else 8,
         per_device_train_batch_size=ROWS,
-        eval_steps=4,
+        eval_steps=8,
         use_cpu=True,
         seed=cell.seed,
     )

@@ -33,11 +33,11 @@ from .light import TrainingClock, keep
 from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
 
 
-PROMPTS, STAGES, HELD_OUT = 4, 5, 48
+PROMPTS, STAGES, HELD_OUT = 4, 4, 48
 # Of the other arms, so that about as many messages are decoded as in three for two updates
 OTHER_PROMPTS = {"hints_single": 6, "sums_single": 6, "sums_context": 6}
 OTHER_PROMPTS |= {"sums_frozen_solver": 3, "sums_frozen_checker": 3, "sums_order": 3}
-WARM_UP, ROWS = 12, 16  # steps of a member, and conversations in a step
+WARM_UP, ROWS = 10, 16  # steps of a member, and conversations in a step
 DRAWS = 12  # of the gradients
 SYSTEM = "Question: 2 + 6\n\nsolver: 8"
 CHECKED = f"{SYSTEM}\n\nchecker: 8"
