@@ -50,13 +50,15 @@ def test_demonstrations_begin_with_what_the_member_reads(single):
         ]
 
 
-def test_arms_have_as_many_messages_and_updates():
-    messages = {"sums_team": 3 / 2, "hints_team": 3 / 2, "sums_undivided": 3 / 2, "sums_turn": 25 / 16}
+def test_arms_of_a_task_decode_as_many_tokens_in_as_many_updates():
+    # Of an update and a row: three messages for two updates, or one of a single agent
+    tokens = {"sums_team": 6, "sums_undivided": 6, "sums_turn": 25 / 4, "hints_team": (3 + 5 + 5) / 2}
+    tokens |= {"sums_single": 4, "sums_context": 4, "hints_single": 5}
     cells = team_tasks.cells(range(2), "full")
     for cell in cells:
         if cell.arm not in team_tasks.GRADIENTS:
-            each = messages.get(cell.arm, cell.agents)
-            assert cell.prompts * each == pytest.approx(6, rel=0.05)
+            per_update = cell.prompts * tokens.get(cell.arm, 2 * 4)
+            assert per_update == pytest.approx(26 if cell.arm.startswith("hints") else 24, rel=0.05)
     assert len({cell.name for cell in cells}) == len(cells) == 2 * len(team_tasks.ARMS) + len(team_tasks.GRADIENTS)
 
 

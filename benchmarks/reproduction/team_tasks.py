@@ -4,9 +4,9 @@ a task whose hints are split over the members (`hints.py`), where the single age
 which leave two members nothing to divide, with arms that isolate what stands in the team's way there. On the hints all are warmed up
 first, the single agent with the steps of both members; on sums they begin with an example in their prompt.
 
-The team resamples with `"suffix"` in reversed order: three messages for two updates. The single agent has as many updates,
-each on half as many prompts more; where two messages are decoded for an update, it is on a quarter fewer. `sums_context`: the single agent reads a message of a teammate that was never trained, as
-the checker does at the start. `sums_frozen_solver`, `sums_frozen_checker`: the other member alone is trained, in all updates.
+The team resamples with `"suffix"` in reversed order: three messages for two updates. The single agent has as many updates, each on
+more prompts; where two messages are decoded for an update, it is on fewer. `sums_context`: the single agent reads a number of a
+teammate that knows nothing, as the checker does of an untrained solver. `sums_frozen_solver`, `sums_frozen_checker`: the other member alone is trained, in all updates.
 `sums_order`: the solver is updated first, as it speaks first. `sums_turn`, `sums_undivided`: groups by turn, and by rollout with the
 same advantages that nothing divides. `gradient`: nothing is learned; the gradients of the first stage's policies are drawn again
 and again, and their squared mean over their variance is reported for each adapter.
@@ -34,8 +34,8 @@ from .statistics import accuracy_differences, final_accuracy, holm, interval, p_
 
 
 PROMPTS, STAGES, HELD_OUT = 4, 4, 48
-# Of the other arms, so that about as many messages are decoded as in three for two updates
-OTHER_PROMPTS = {"hints_single": 6, "sums_single": 6, "sums_context": 6}
+# Of the other arms, so that they decode about as many tokens as a team, with three messages for two updates
+OTHER_PROMPTS = {"hints_single": 5, "sums_single": 6, "sums_context": 6}
 OTHER_PROMPTS |= {"sums_frozen_solver": 3, "sums_frozen_checker": 3, "sums_order": 3}
 WARM_UP, ROWS = 10, 16  # steps of a member, and conversations in a step
 DRAWS = 12  # of the gradients
@@ -125,7 +125,7 @@ def _ask_solver(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask_checker(row: dict[str, Any], low: int = 0, high: int = 18) -> dict[str, Any]:
-    """With a number in place of what an untrained solver says, which is right about as rarely."""
+    """With a number in place of what a solver says, which is seldom right."""
     number = np.random.default_rng(sum(map(ord, row["prompt"]))).integers(low, high, endpoint=True)
     return {"agent_prompts": {"checker": f"solver: {number}\n\nchecker:"}}
 
