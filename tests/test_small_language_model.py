@@ -56,10 +56,12 @@ def test_arms_of_a_task_decode_as_many_tokens_in_as_many_updates():
     tokens |= {"sums_single": 4, "sums_context": 4, "hints_single": 5}
     cells = team_tasks.cells(range(2), "full")
     for cell in cells:
-        if cell.arm not in team_tasks.GRADIENTS:
+        if cell.arm in team_tasks.ARMS:
             per_update = cell.prompts * tokens.get(cell.arm, 2 * 4)
             assert per_update == pytest.approx(26 if cell.arm.startswith("hints") else 24, rel=0.05)
-    assert len({cell.name for cell in cells}) == len(cells) == 2 * len(team_tasks.ARMS) + len(team_tasks.GRADIENTS)
+    assert (
+        len({cell.name for cell in cells}) == len(cells) == 2 * (len(team_tasks.ARMS) + 1) + len(team_tasks.GRADIENTS)
+    )
 
 
 def test_sums_are_short_and_their_parts_share_none():

@@ -13,6 +13,7 @@ more prompts; where two messages are decoded for an update, it is on fewer. What
 - `sums_turn`, `sums_undivided`: groups by turn, and by rollout with the same advantages, which nothing divides.
 - `gradient_...`: nothing is learned. The gradients of the first stage's policies are drawn again and again, and their squared mean
   over their variance is reported for each adapter.
+- `reading`: nothing is learned. How often the model is right alone, and as a checker that reads a right or a wrong number.
 
 Seeds: at the deviation that is measured on SmolLM2 (0.0497, benchmarks/power.py), four seeds tell 0.11 of accuracy in 80 of 100 studies,
 and the single agent won by 0.272. Four are run, and nothing is stopped early. Arms of a task are compared with its team, after Holm's
@@ -61,7 +62,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "sums_turn": ALL | UNDIVIDED | {"advantage_group": "turn"},
 }
 GRADIENTS = {"gradient_team": "sums_team", "gradient_single": "sums_single", "gradient_context": "sums_context"}
-SINGLE = ("single", "context")
+READING = "reading"
+SINGLE = ("single", "context", READING)
 FROZEN = {"sums_frozen_solver": "solver", "sums_frozen_checker": "checker"}
 
 
@@ -76,9 +78,9 @@ def cells(seeds: range, size: str) -> list[Cell]:
         for seed in seeds
         for arm in ARMS
     ]
-    found += [
-        Cell(arm, 1 if is_single(arm) else 2, PROMPTS, seeds[0], DRAWS if size == "full" else 2) for arm in GRADIENTS
-    ]
+    draws = DRAWS if size == "full" else 2
+    found += [Cell(arm, 1 if is_single(arm) else 2, PROMPTS, seeds[0], draws) for arm in GRADIENTS]
+    found += [Cell(READING, 1, PROMPTS, seed, 1) for seed in seeds]
     return shrink(found, size)
 
 
@@ -130,7 +132,11 @@ def _ask_solver(row: dict[str, Any]) -> dict[str, Any]:
 def _ask_checker(row: dict[str, Any], low: int = 0, high: int = 18) -> dict[str, Any]:
     """With a number in place of what a solver says, which is seldom right."""
     number = np.random.default_rng(sum(map(ord, row["prompt"]))).integers(low, high, endpoint=True)
-    return {"agent_prompts": {"checker": f"solver: {number}\n\nchecker:"}}
+    return {"agent_prompts": _tell(number)}
+
+
+def _tell(number: int) -> dict[str, str]:
+    return {"checker": f"solver: {number}\n\nchecker:"}
 
 
 def make_trainer(cell: Cell, folder: Path, **settings: Any):
@@ -161,7 +167,8 @@ def run_cell(cell: Cell, folder: Path):
     """Train one arm, or draw its gradients; write the curve, tokens and seconds, or the gradients' mean and variance."""
     started = time.process_time()
     with small.fast_on_cpus():
-        result = draw_gradients(cell, folder) if cell.arm in GRADIENTS else train(cell, folder)
+        run = read_numbers if cell.arm == READING else draw_gradients if cell.arm in GRADIENTS else train
+        result = run(cell, folder)
     result |= {"cell": vars(cell), "process_seconds": round(time.process_time() - started, 1)}
     part = cell.path(folder).with_suffix(f".part{os.getpid()}")
     part.write_text(json.dumps(result))
@@ -205,6 +212,27 @@ def draw_gradients(cell: Cell, folder: Path) -> dict[str, Any]:
     return {"gradients": found}
 
 
+def read_numbers(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The share of the held-out sums that the untrained model has right: alone, and after a right and a wrong number."""
+    from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
+
+    found = {}
+    for arm, name, wrong in (
+        ("sums_single", "alone", None),
+        ("sums_context", "right", 0),
+        ("sums_context", "wrong", 1 + cell.seed),
+    ):
+        trainer = make_trainer(replace(cell, arm=arm), folder)
+        rows = [
+            row if wrong is None else row | {"agent_prompts": _tell(int(row["answer"]) + wrong)}
+            for row in trainer.eval_dataset
+        ]
+        said = [transcript.final_text for transcript in trainer.team.collect(rows).transcripts]
+        own = {key: [row[key] for row in rows] for key in ("answer", "entry")}
+        found[name] = float(np.mean([score >= 1 for score in reasoning_gym_reward(said, **own)]))
+    return {"reading": found}
+
+
 def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
     for cell, result in read(folder, cells(seeds, size)):
@@ -219,6 +247,12 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
                 ratio = each["squared_mean"] / each["variance"] if each["variance"] else float("nan")
                 print(f"{arm:<18} {name:<8} squared mean of the gradient over its variance {ratio:.4f}")
                 found[f"{arm}_{name}"] = round(ratio, 6)
+    if arms.get(READING):
+        shares = {
+            name: interval([run["reading"][name] for run in arms[READING]]) for name in ("alone", "right", "wrong")
+        }
+        print("untrained, right alone, after a right and a wrong number: " + "  ".join(map(show, shares.values())))
+        found[READING] = {name: [round(value, 4) for value in share] for name, share in shares.items()}
     keep("team_tasks", cells(seeds, size), folder)
     write_csv(folder / "team_tasks.csv", _rows(arms))
     return found
