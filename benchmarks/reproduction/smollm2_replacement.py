@@ -18,7 +18,7 @@ from .replacement import curve_rows, report_arms, save_trained, train_on
 from .statistics import write_csv
 
 
-PROMPTS, BEFORE, AFTER, EXTRA = 3, 2, 3, 4  # stages: of the old team, after the swap, and at most of the control
+PROMPTS, BEFORE, AFTER, EXTRA = 3, 2, 3, 5  # stages: of the old team, after the swap, and at most of the control
 WARM_UP, ROWS = 40, 16  # steps, and conversations in a step
 HELD_OUT = 48
 NEW_RANK = 16
