@@ -11,6 +11,8 @@ The paper's claims at the scale of a CPU: LINK teams, five seeds, matched learni
     python benchmarks/reproduce.py monitoring runs/reproduce       # the KL on a part of the messages
     python benchmarks/reproduce.py smollm2 runs/reproduce --seeds 3 --jobs 1    # a real model: hours
     python benchmarks/reproduce.py replacement runs/replacement --seeds 10    # a member replaced by another model
+    python benchmarks/reproduce.py smollm2_replacement runs/smollm2_replacement --seeds 3 --jobs 1    # of a real model
+    python benchmarks/reproduce.py team_tasks runs/team_tasks --seeds 4 --jobs 1    # a team of it against a single agent
     python benchmarks/reproduce.py cost runs/reproduce             # what the diagnostics cost
     python benchmarks/reproduce.py scaling runs/reproduce --summary    # tables and plots of what is there
     python benchmarks/reproduce.py scaling runs/quick --quick          # one seed, small: minutes
@@ -48,6 +50,8 @@ from reproduction import (  # noqa: E402
     replacement,
     scaling,
     smollm2,
+    smollm2_replacement,
+    team_tasks,
 )
 from reproduction.arms import ARMS  # noqa: E402
 from reproduction.cell import LARGEST_TEAM, Cell, prepare_team, run_cell, team_path  # noqa: E402
@@ -66,16 +70,19 @@ STUDIES = {
     "monitoring": monitoring,
     "smollm2": smollm2,
     "replacement": replacement,
+    "smollm2_replacement": smollm2_replacement,
+    "team_tasks": team_tasks,
     "cost": cost,
 }
 # At most, of those that take seconds
 CELLS_PER_PROCESS = 8
 # The others share their cells
-RUNNERS = {"monitoring": monitoring.run_cell, "smollm2": smollm2.run_cell, "replacement": replacement.run_cell}
+OWN_CELLS = ("monitoring", "smollm2", "replacement", "smollm2_replacement", "team_tasks")
+RUNNERS = {name: STUDIES[name].run_cell for name in OWN_CELLS}
 # What they share: their runs keep little
 LIGHT = ("learning_rates", "long_training", "defaults", "credit")
 # Their cells are committed, a line for each
-KEPT = (*LIGHT, "replacement")
+KEPT = (*LIGHT, "replacement", "smollm2_replacement", "team_tasks")
 
 
 def path_of(study: str, cell: Cell, folder: Path) -> Path:

@@ -206,11 +206,11 @@ def test_the_control_of_a_replacement_has_the_tokens_of_the_alignment():
     curve = [[stage, stage / 100] for stage in range(15)]
     unaligned = {0: {"tokens": [10.0] * 14, "curve": curve}, 1: {"tokens": [10.0] * 14, "curve": curve}}
     aligned = {0: {"report": {"tokens_decoded": 5, "tokens_trained": 20}}, 2: {}}
-    (control,) = replacement._control(unaligned, aligned, "full").values()
+    (control,) = replacement._control(unaligned, aligned, 10).values()
     assert control["more"] == 3 and control["curve"][-1] == [13, 0.13] and len(control["tokens"]) == 13
     aligned[0]["report"]["tokens_trained"] = 50
     with pytest.raises(SystemExit, match="Seed 0: 4 stages have fewer tokens than the alignment, 55"):
-        replacement._control(unaligned, aligned, "full")
+        replacement._control(unaligned, aligned, 10)
     cells = replacement.cells(range(2), "full")
     assert {cell.arm for cell in cells} == {f"swap_{arm}" for arm in replacement.SWITCHES}
     assert {cell.stages for cell in cells if cell.arm != "swap_thoughts_off"} == {10}

@@ -60,12 +60,7 @@ def prepare(seed: int, folder: Path, size: str) -> Path:
     if not path.exists():
         save_base(folder / "base", AGENTS, size)
         members = make_old_members(folder / "base", AGENTS, seed, size)
-        trainer = make_trainer(members, seed, folder / "trainer", _shape(size), size)
-        trainer.train()
-        part = path.with_name(f"{path.name}.part{os.getpid()}")
-        trainer.save_model(str(part))
-        (part / "curve.json").write_text(json.dumps(_curve(trainer)))
-        part.rename(path)
+        save_trained(make_trainer(members, seed, folder / "trainer", _shape(size), size), path)
     return path
 
 
@@ -154,13 +149,27 @@ def run_cell(cell: Cell, folder: Path):
         team.save_pretrained(str(start))
     shape = {"num_stages": cell.stages}
     trainer = make_trainer(load_team(str(start)), cell.seed + 500, folder / "trainer", shape, cell.size)
+    train_on(trainer, cell, report, folder)
+
+
+def save_trained(trainer: Any, path: Path):
+    """Train the team of a seed, and save it with its curve at `path`."""
+    trainer.train()
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    trainer.save_model(str(part))
+    (part / "curve.json").write_text(json.dumps(_curve(trainer)))
+    part.rename(path)
+
+
+def train_on(trainer: Any, cell: Cell, report: dict[str, Any] | None, folder: Path):
+    """Train after the swap; write its report, the curve, and the tokens of each stage."""
     trainer.train()
     logs = [log for log in trainer.state.log_history if "rollout/messages" in log]
     result = {
         "cell": vars(cell),
         "report": report,
         "curve": _curve(trainer),
-        "tokens": _tokens_by_stage(logs, trainer),
+        "tokens": _tokens_by_stage(logs, [member.name for member in trainer.members]),
         "updates": [],
     }
     part = cell.path(folder).with_suffix(f".part{os.getpid()}")
@@ -168,20 +177,20 @@ def run_cell(cell: Cell, folder: Path):
     part.rename(cell.path(folder))
 
 
-def _curve(trainer) -> list[list[float]]:
-    logs = trainer.state.log_history
-    return [[log["step"] // AGENTS, log["eval_reward"]] for log in logs if "eval_reward" in log]
+def _curve(trainer: Any) -> list[list[float]]:
+    logs, agents = trainer.state.log_history, len(trainer.members)
+    return [[log["step"] // agents, log["eval_reward"]] for log in logs if "eval_reward" in log]
 
 
-def _tokens_by_stage(logs: list[dict[str, Any]], trainer) -> list[float]:
+def _tokens_by_stage(logs: list[dict[str, Any]], names: list[str]) -> list[float]:
     """For each stage the tokens that were decoded, and those of the views in all passes of its updates."""
-    names, found, seen = [member.name for member in trainer.members], list[float](), 0.0
+    found, seen = list[float](), 0.0
     for number, log in enumerate(logs):
-        name = names[number % AGENTS]
+        (passes,) = (log[key] for name in names if (key := f"agent/{name}/inner_steps") in log)
         views, seen = log["num_tokens"] - seen, log["num_tokens"]
-        if number % AGENTS == 0:
+        if number % len(names) == 0:
             found.append(0.0)
-        found[-1] += log["rollout/tokens_decoded"] + views * log[f"agent/{name}/inner_steps"]
+        found[-1] += log["rollout/tokens_decoded"] + views * passes
     return found
 
 
@@ -192,22 +201,38 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
     arms: dict[str, dict[int, dict[str, Any]]] = {}
     for cell, result in read(folder, cells(seeds, size)):
         arms.setdefault(cell.arm.removeprefix("swap_"), {})[cell.seed] = result
-    if CONTROL not in arms and {"thoughts_off", "aligned"} <= set(arms):
-        arms[CONTROL] = _control(arms["thoughts_off"], arms["aligned"], size)
     stages = AFTER if size != "smoke" else 1
-    arms["thoughts_off"] = {seed: _cut(run, stages) for seed, run in arms.get("thoughts_off", {}).items()}
-    found: dict[str, Any] = {}
     print(
         f"\nLINK, n = {AGENTS}, member {'abc'[POSITION]} of a trained team replaced; accuracy is the mean of the last three of "
         f"{stages} stages after the swap [95 % over seeds]; paper: points of AIME24"
     )
+    found = report_arms(arms, "thoughts_off", stages, PAPER)
+    write_csv(folder / "replacement.csv", curve_rows(arms))
+    keep("replacement", cells(seeds, size), folder)
+    return found
+
+
+def report_arms(
+    arms: dict[str, dict[int, dict]], unaligned: str, stages: int, paper: dict[str, tuple[float, float]]
+) -> dict[str, Any]:
+    """
+    Print and return the figures of all arms, and add the control to them.
+
+    Args:
+        arms (`dict[str, dict[int, dict]]`): Results by arm and seed.
+        unaligned (`str`): The arm of which the control has more stages.
+        stages (`int`): After the swap, of all other arms.
+        paper (`dict[str, tuple[float, float]]`): The paper's shock and final score of the arms that it has.
+    """
+    if CONTROL not in arms and {unaligned, "aligned"} <= set(arms):
+        arms[CONTROL] = _control(arms[unaligned], arms["aligned"], stages)
+    arms[unaligned] = {seed: _cut(run, stages) for seed, run in arms.get(unaligned, {}).items()}
+    found = {}
     for arm in (*SWITCHES, CONTROL):
         runs = arms.get(arm, {})
         if runs:
-            found[arm] = _report_arm(arm, runs, arms.get("never_swapped", {}))
+            found[arm] = _report_arm(arm, runs, arms.get("never_swapped", {}), paper)
     _report_ratio(arms, found)
-    write_csv(folder / "replacement.csv", _rows(arms))
-    keep("replacement", cells(seeds, size), folder)
     return found
 
 
@@ -215,25 +240,24 @@ def _cut(run: dict[str, Any], stages: int) -> dict[str, Any]:
     return run | {"curve": [point for point in run["curve"] if point[0] <= stages], "tokens": run["tokens"][:stages]}
 
 
-def _control(unaligned: dict[int, dict], aligned: dict[int, dict], size: str) -> dict[int, dict[str, Any]]:
+def _control(unaligned: dict[int, dict], aligned: dict[int, dict], stages: int) -> dict[int, dict[str, Any]]:
     """The unaligned runs, as many stages later as have the tokens of the alignment."""
-    stages, found = AFTER if size != "smoke" else 1, {}
+    found = {}
     for seed in sorted(set(unaligned) & set(aligned)):
         run, cost = unaligned[seed], aligned[seed]["report"]
-        tokens = cost["tokens_decoded"] + cost["tokens_trained"]
-        more = next(
-            (k for k in range(len(run["tokens"]) - stages + 1) if sum(run["tokens"][stages : stages + k]) >= tokens),
-            None,
-        )
+        tokens, extra = cost["tokens_decoded"] + cost["tokens_trained"], len(run["tokens"]) - stages
+        more = next((k for k in range(extra + 1) if sum(run["tokens"][stages : stages + k]) >= tokens), None)
         if more is None:
             raise SystemExit(
-                f"Seed {seed}: {EXTRA} stages have fewer tokens than the alignment, {tokens}. Raise `EXTRA`."
+                f"Seed {seed}: {extra} stages have fewer tokens than the alignment, {tokens}. Raise `EXTRA`."
             )
         found[seed] = _cut(run, stages + more) | {"more": more}
     return found
 
 
-def _report_arm(arm: str, runs: dict[int, dict], never: dict[int, dict]) -> dict[str, Any]:
+def _report_arm(
+    arm: str, runs: dict[int, dict], never: dict[int, dict], paper: dict[str, tuple[float, float]]
+) -> dict[str, Any]:
     """Print the figures of an arm, and return them."""
     accuracy = interval([final_accuracy(run) for run in runs.values()])
     found: dict[str, Any] = {"accuracy": _round(accuracy), "seeds": len(runs)}
@@ -242,10 +266,12 @@ def _report_arm(arm: str, runs: dict[int, dict], never: dict[int, dict]) -> dict
     if arm != "never_swapped" and len(paired) > 1:
         text += f"  minus never swapped {show(interval(paired))}, p {p_value(paired):.3f}"
         found["minus_never_swapped"] = _round(interval(paired))
-    if arm in PAPER:
+    if any(run["report"] for run in runs.values()) and arm != CONTROL:
         measures = [_measure_of(run) for run in runs.values()]
         shock = interval([measure["shock"][0] for measure in measures])
-        text += f"  shock {show(shock)} (paper: {PAPER[arm][0]}, then {PAPER[arm][1]})"
+        text += f"  shock {show(shock)}"
+        if arm in paper:
+            text += f" (paper: {paper[arm][0]}, then {paper[arm][1]})"
         found["shock"] = _round(shock)
         # Before the alignment some messages could not be shown to the new member, so that these are of another sample
         for name in ("agreement", *(["cross_entropy", "bits_per_byte"] if arm == "aligned" else [])):
@@ -304,7 +330,7 @@ def _round(value: tuple[float, float, float]) -> list[float]:
     return [round(part, 6) for part in value]
 
 
-def _rows(arms: dict[str, dict[int, dict]]) -> list[dict[str, Any]]:
+def curve_rows(arms: dict[str, dict[int, dict]]) -> list[dict[str, Any]]:
     def shock(run: dict[str, Any]) -> float | None:
         return _shock(run) if run["report"] and _measure_of(run).get("shock") else None
 

@@ -1,0 +1,290 @@
+"""
+Teams of two adapters on SmolLM2-135M-Instruct against a single agent, at about equal decoded tokens and equal numbers of updates: on
+a task whose hints are split over the members (`hints.py`), where the single agent has all of them in its prompt; and on sums,
+which leave two members nothing to divide, with arms that isolate what stands in the team's way there. On the hints all are warmed up
+first, the single agent with the steps of both members; on sums they begin with an example in their prompt.
+
+The team resamples with `"suffix"` in reversed order: three messages for two updates. The single agent has as many updates, each on
+more prompts; where two messages are decoded for an update, it is on fewer. What isolates a cause on sums:
+
+- `sums_context`: the single agent reads a number of a teammate that knows nothing, as the checker does of an untrained solver.
+- `sums_frozen_solver`, `sums_frozen_checker`: the other member alone is trained, in all updates.
+- `sums_order`: the solver is updated first, as it speaks first.
+- `sums_turn`, `sums_undivided`: groups by turn, and by rollout with the same advantages, which nothing divides.
+- `gradient_...`: nothing is learned. The gradients of the first stage's policies are drawn again and again, and their squared mean
+  over their variance is reported for each adapter.
+- `reading`: nothing is learned. How often the model is right alone, and as a checker that reads a right or a wrong number.
+
+Seeds: at the deviation that is measured on SmolLM2 (0.0497, benchmarks/power.py), four seeds tell 0.11 of accuracy in 80 of 100 studies,
+and the single agent won by 0.272. Four are run, and nothing is stopped early. Arms of a task are compared with its team, after Holm's
+correction.
+"""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import hints
+from . import small_language_model as small
+from .arms import UNDIVIDED
+from .cell import Cell, read, shrink
+from .light import TrainingClock, keep
+from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
+
+
+PROMPTS, STAGES, HELD_OUT = 4, 4, 48
+# Of the other arms, so that they decode about as many tokens as a team, with three messages for two updates
+OTHER_PROMPTS = {"hints_single": 5, "sums_single": 6, "sums_context": 6}
+OTHER_PROMPTS |= {"sums_frozen_solver": 3, "sums_frozen_checker": 3, "sums_order": 3}
+WARM_UP, ROWS = 10, 16  # steps of a member, and conversations in a step
+DRAWS = 12  # of the gradients
+SYSTEM = "Question: 2 + 6\n\nsolver: 8"
+CHECKED = f"{SYSTEM}\n\nchecker: 8"
+REVERSED = {"resampling": "suffix", "update_order": "reversed"}
+ALL = {"resampling": "full"}
+
+# Settings of the trainer; the arms of a task are compared with the first
+ARMS: dict[str, dict[str, Any]] = {
+    "hints_team": REVERSED,
+    "hints_single": ALL,
+    "sums_team": REVERSED,
+    "sums_single": ALL,
+    "sums_context": ALL,
+    "sums_frozen_solver": ALL,
+    "sums_frozen_checker": ALL,
+    "sums_order": ALL,
+    "sums_undivided": REVERSED | UNDIVIDED,
+    "sums_turn": ALL | UNDIVIDED | {"advantage_group": "turn"},
+}
+GRADIENTS = {"gradient_team": "sums_team", "gradient_single": "sums_single", "gradient_context": "sums_context"}
+READING = "reading"
+SINGLE = ("single", "context", READING)
+FROZEN = {"sums_frozen_solver": "solver", "sums_frozen_checker": "checker"}
+
+
+def is_single(arm: str) -> bool:
+    return arm.endswith(SINGLE)
+
+
+def cells(seeds: range, size: str) -> list[Cell]:
+    stages = {"full": STAGES, "quick": 2, "smoke": 1}[size]
+    found = [
+        Cell(arm, 1 if is_single(arm) else 2, OTHER_PROMPTS.get(arm, PROMPTS), seed, stages)
+        for seed in seeds
+        for arm in ARMS
+    ]
+    draws = DRAWS if size == "full" else 2
+    found += [Cell(arm, 1 if is_single(arm) else 2, PROMPTS, seeds[0], draws) for arm in GRADIENTS]
+    found += [Cell(READING, 1, PROMPTS, seed, 1) for seed in seeds]
+    return shrink(found, size)
+
+
+def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
+    from trl_teamtr import Agent
+
+    if arm.startswith("hints"):
+        return _warm_up(is_single(arm), seed, folder, smoke)
+    model, lora = small.save_model(folder, smoke), small.make_lora(small.RANK, smoke)
+    if arm == "sums_context":
+        prompts = {"checker": CHECKED}
+    else:
+        prompts = {"solver": SYSTEM} if is_single(arm) else {"solver": CHECKED, "checker": CHECKED}
+    frozen = FROZEN.get(arm)
+    return [
+        Agent(name, model, system_prompt=text, peft_config=lora, trainable=name != frozen)
+        for name, text in prompts.items()
+    ]
+
+
+def _warm_up(single: bool, seed: int, folder: Path, smoke: bool) -> list:
+    """A team, or a single agent with the steps of both members."""
+    prompts = {hints.MEMBERS[0]: hints.ALONE} if single else hints.EXAMPLE
+    steps = 1 if smoke else WARM_UP * (2 if single else 1)
+    rows = hints.make_dataset(steps * (2 if smoke else ROWS), 2 * 10**6 + seed, single)
+    return [
+        small.warm_up(name, text, [hints.demonstrate(row, name, single) for row in rows], steps, seed, folder, smoke)
+        for name, text in prompts.items()
+    ]
+
+
+def _make_data(arm: str, seed: int, smoke: bool) -> tuple[Any, Any]:
+    size, held_out = (40, 4) if smoke else (2000, HELD_OUT)
+    if arm.startswith("hints"):
+        return (
+            hints.make_dataset(size, seed, is_single(arm)),
+            hints.make_dataset(held_out, 10**6 + seed, is_single(arm)),
+        )
+    train, others = small.make_sums(held_out, seed)
+    cue = {"sums_single": _ask_solver, "sums_context": _ask_checker}.get(arm)
+    return (train.map(cue), others.map(cue)) if cue else (train, others)
+
+
+def _ask_solver(row: dict[str, Any]) -> dict[str, Any]:
+    """A team of one has no cue of its own."""
+    return {"agent_prompts": {"solver": "solver:"}}
+
+
+def _ask_checker(row: dict[str, Any], low: int = 0, high: int = 18) -> dict[str, Any]:
+    """With a number in place of what a solver says, which is seldom right."""
+    number = np.random.default_rng(sum(map(ord, row["prompt"]))).integers(low, high, endpoint=True)
+    return {"agent_prompts": _tell(number)}
+
+
+def _tell(number: int) -> dict[str, str]:
+    return {"checker": f"solver: {number}\n\nchecker:"}
+
+
+def make_trainer(cell: Cell, folder: Path, **settings: Any):
+    from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
+
+    hinted = cell.arm.startswith("hints")
+    trained = 1 if cell.arm in FROZEN else cell.agents
+    own = {
+        "seed": cell.seed,
+        "prompts": cell.prompts,
+        "num_stages": cell.stages * (2 // trained),
+        "max_completion_length": 6 if hinted else small.SETTINGS["max_completion_length"],
+        "eval_on_start": True,
+        "eval_steps": 2,
+        "eval_delay": 2 * (cell.stages - 3) + 1,  # the last three stages
+    }
+    return small.make_trainer(
+        _make_team(cell.arm, cell.seed, folder, cell.smoke),
+        _make_data(cell.arm, cell.seed, cell.smoke),
+        hints.score_pairs if hinted else reasoning_gym_reward,
+        folder / "trainer",
+        cell.smoke,
+        **own | ARMS[cell.arm] | settings,
+    )
+
+
+def run_cell(cell: Cell, folder: Path):
+    """Train one arm, or draw its gradients; write the curve, tokens and seconds, or the gradients' mean and variance."""
+    started = time.process_time()
+    with small.fast_on_cpus():
+        run = read_numbers if cell.arm == READING else draw_gradients if cell.arm in GRADIENTS else train
+        result = run(cell, folder)
+    result |= {"cell": vars(cell), "process_seconds": round(time.process_time() - started, 1)}
+    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(result))
+    part.rename(cell.path(folder))
+
+
+def train(cell: Cell, folder: Path) -> dict[str, Any]:
+    trainer = make_trainer(cell, folder)
+    clock = TrainingClock(2)  # two updates are a stage, for a single agent too
+    trainer.add_callback(clock)
+    trainer.train()
+    logs = trainer.state.log_history
+    return {
+        "curve": [[log["step"] // 2, round(log["eval_reward"], 4)] for log in logs if "eval_reward" in log],
+        "tokens": sum(log["rollout/tokens_decoded"] for log in logs if "rollout/messages" in log),
+        "seconds": [round(seconds, 2) for seconds in clock.seconds],
+        "reward": [round(log["reward"], 4) for log in logs if "rollout/messages" in log],
+    }
+
+
+def draw_gradients(cell: Cell, folder: Path) -> dict[str, Any]:
+    """For each adapter the squared mean of its gradient, without what the variance adds to it, and the variance."""
+    import torch
+    from gradient_variance import GradientRecorder
+
+    still = {"learning_rate": 0.0, "num_iterations": 1, "trust_region_radius": None, "kl_coef": 0.0}
+    still |= {"max_grad_norm": 0.0, "max_idle_updates": None, "eval_strategy": "no", "eval_on_start": False}
+    trainer = make_trainer(replace(cell, arm=GRADIENTS[cell.arm]), folder, **still)
+    recorder = GradientRecorder(trainer)
+    trainer.add_callback(recorder)
+    trainer.train()
+    found = {}
+    for name, gradients in recorder.found.items():
+        drawn = torch.stack(gradients)
+        variance = drawn.var(dim=0).sum().item()
+        found[name] = {
+            "squared_mean": drawn.mean(dim=0).square().sum().item() - variance / len(drawn),
+            "variance": variance,
+            "draws": len(drawn),
+        }
+    return {"gradients": found}
+
+
+def read_numbers(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The share of the held-out sums that the untrained model has right: alone, and after a right and a wrong number."""
+    from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
+
+    found = {}
+    for arm, name, wrong in (
+        ("sums_single", "alone", None),
+        ("sums_context", "right", 0),
+        ("sums_context", "wrong", 1 + cell.seed),
+    ):
+        trainer = make_trainer(replace(cell, arm=arm), folder)
+        rows = [
+            row if wrong is None else row | {"agent_prompts": _tell(int(row["answer"]) + wrong)}
+            for row in trainer.eval_dataset
+        ]
+        said = [transcript.final_text for transcript in trainer.team.collect(rows).transcripts]
+        own = {key: [row[key] for row in rows] for key in ("answer", "entry")}
+        found[name] = float(np.mean([score >= 1 for score in reasoning_gym_reward(said, **own)]))
+    return {"reading": found}
+
+
+def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for cell, result in read(folder, cells(seeds, size)):
+        arms.setdefault(cell.arm, []).append(result)
+    found: dict[str, Any] = {}
+    for task, reference in (("hints", "hints_team"), ("sums", "sums_team")):
+        own = {arm: runs for arm, runs in arms.items() if arm.startswith(task)}
+        found |= _report_task(task, own, reference)
+    for arm in GRADIENTS:
+        for run in arms.get(arm, []):
+            for name, each in run["gradients"].items():
+                ratio = each["squared_mean"] / each["variance"] if each["variance"] else float("nan")
+                print(f"{arm:<18} {name:<8} squared mean of the gradient over its variance {ratio:.4f}")
+                found[f"{arm}_{name}"] = round(ratio, 6)
+    if arms.get(READING):
+        shares = {
+            name: interval([run["reading"][name] for run in arms[READING]]) for name in ("alone", "right", "wrong")
+        }
+        print("untrained, right alone, after a right and a wrong number: " + "  ".join(map(show, shares.values())))
+        found[READING] = {name: [round(value, 4) for value in share] for name, share in shares.items()}
+    keep("team_tasks", cells(seeds, size), folder)
+    write_csv(folder / "team_tasks.csv", _rows(arms))
+    return found
+
+
+def _report_task(task: str, arms: dict[str, list[dict[str, Any]]], reference: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    paired = {arm: accuracy_differences(runs, arms.get(reference, [])) for arm, runs in arms.items()}
+    paired = {arm: values for arm, values in paired.items() if arm != reference and len(values) > 1}
+    corrected = holm({arm: p_value(values) for arm, values in paired.items()})
+    print(
+        f"\n{task}: accuracy on {HELD_OUT} held-out tasks, mean of the last three evaluations [95 % over seeds]; minus {reference!r} of "
+        f"the same seeds, and p of the t-test after Holm's correction for the {len(paired)} comparisons"
+    )
+    for arm, runs in arms.items():
+        accuracy = interval([final_accuracy(run) for run in runs])
+        start, tokens = np.mean([run["curve"][0][1] for run in runs]), np.mean([run["tokens"] for run in runs])
+        seconds = np.mean([sum(run["seconds"]) for run in runs])
+        text = f"{arm:<20} {show(accuracy)} (start {start:.3f})  tokens {tokens:.0f}  processor seconds {seconds:.0f}"
+        found[arm] = {"accuracy": [round(value, 4) for value in accuracy], "tokens": round(float(tokens))}
+        if arm in paired:
+            difference = interval(paired[arm])
+            text += f"  {show(difference)} {corrected[arm]:.3f}"
+            found[arm] |= {"minus_team": [round(value, 4) for value in difference], "p": round(corrected[arm], 4)}
+        print(f"{text}  ({len(runs)} seeds)")
+    return found
+
+
+def _rows(arms: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "seed": run["cell"]["seed"], "stage": stage, "accuracy": value}
+        for arm, runs in arms.items()
+        for run in runs
+        for stage, value in run.get("curve", [])
+    ]
