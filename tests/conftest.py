@@ -146,6 +146,8 @@ NIGHTLY = (
     ("test_benchmarks.py", "[reproduce credit]"),
     ("test_benchmarks.py", "[reproduce defaults]"),
     ("test_benchmarks.py", "[reproduce learning_rates]"),
+    ("test_benchmarks.py", "[reproduce smollm2_replacement]"),
+    ("test_benchmarks.py", "[reproduce team_tasks]"),
     ("test_benchmarks.py", "[reproduce long_training]"),
     ("test_benchmarks.py", "[gradient_variance]"),
     ("test_benchmarks.py", "runs_on_a_cpu[stage]"),
