@@ -72,13 +72,12 @@ def stopped_and_whole(request, models, tmp_path_factory):
 def test_runs_under_zero_3_in_bfloat16(models, tmp_path):
     """As accelerate_configs/zero3.yaml says: passes that score with wide weights come before those that train."""
     fields = {"bf16": True, "trust_region_radius": 0.05, "save_strategy": "no"}
-    jobs = [{"output_dir": str(tmp_path / kind), "kind": kind, "fields": fields} for kind in ("mixed", "shared")]
-    config = derive_config("zero3", tmp_path, mixed_precision="bf16")
-    launch(config, "run_train.py", models, write_jobs(tmp_path, *jobs), tmp_path)
-    for result in torch.load(tmp_path / "result-0.pt"):
-        updates = [log for log in result["logs"] if "rollout/messages" in log]
-        kls = [value for log in updates for name, value in log.items() if re.fullmatch(r"agent/\w/kl", name)]
-        assert len(kls) == len(updates) >= 4 and 0 < max(kls) <= 0.05
+    jobs = write_jobs(tmp_path, {"output_dir": str(tmp_path / "run"), "fields": fields})
+    launch(derive_config("zero3", tmp_path, mixed_precision="bf16"), "run_train.py", models, jobs, tmp_path)
+    (result,) = torch.load(tmp_path / "result-0.pt")
+    updates = [log for log in result["logs"] if "rollout/messages" in log]
+    kls = [value for log in updates for name, value in log.items() if re.fullmatch(r"agent/\w/kl", name)]
+    assert len(kls) == len(updates) == 6 and 0 < max(kls) <= 0.05
 
 
 def test_resumed_run_is_bit_identical(stopped_and_whole):
