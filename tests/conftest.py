@@ -111,7 +111,6 @@ NIGHTLY = (
     ("rollouts/test_branches.py", "stopped[speculative-message]"),
     ("rollouts/test_branches.py", "of_their_own[full-"),
     ("rollouts/test_drafts.py", "[2-2-random-none"),
-    ("rollouts/test_drafts.py", "several_batches_do_not_change_the_law[speculative]"),
     ("test_recipes.py", "test_every_evaluation_runs[qwen3"),
     ("rollouts/test_drafts.py", "thoughts_are_private[full]"),
     ("rollouts/test_drafts.py", "thoughts_are_private[suffix]"),
