@@ -260,6 +260,8 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
 
 def _report_task(task: str, arms: dict[str, list[dict[str, Any]]], reference: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    if not arms:
+        return found
     paired = {arm: accuracy_differences(runs, arms.get(reference, [])) for arm, runs in arms.items()}
     paired = {arm: values for arm, values in paired.items() if arm != reference and len(values) > 1}
     corrected = holm({arm: p_value(values) for arm, values in paired.items()})
