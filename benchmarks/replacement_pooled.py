@@ -13,9 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from reproduction.plots import read_csv
-from reproduction.statistics import interval, p_value, show
+from reproduction.statistics import final_accuracy, interval, p_value, show
 
 
 Values = dict[str, dict[int, float]]  # by arm and seed
@@ -38,7 +37,7 @@ def read(paths: list[Path]) -> tuple[Values, Values]:
                 shocks[key[0]][key[1]] = row["shock"]
     accuracies: Values = defaultdict(dict)
     for (arm, seed), curve in curves.items():
-        accuracies[arm][seed] = float(np.mean([value for _, value in sorted(curve)[-3:]]))
+        accuracies[arm][seed] = final_accuracy({"curve": sorted(curve)})
     return accuracies, shocks
 
 

@@ -80,6 +80,13 @@ class Cell:
         return folder / f"{self.name}.json"
 
 
+def write_whole(path: Path, result: Any):
+    """Write `result` as JSON; a file that is there is whole."""
+    part = path.with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(result))
+    part.rename(path)
+
+
 def shrink(cells: Iterable[Cell], size: str) -> list[Cell]:
     """`cells`, as they only have to run if `size` is `"smoke"`."""
     return [replace(cell, smoke=size == "smoke") for cell in cells]
@@ -178,9 +185,7 @@ def run_cell(cell: Cell, folder: Path):
     curve = [[log["step"] // cell.agents, log["eval_reward"]] for log in logs if "eval_reward" in log]
     updates = [log for log in logs if "rollout/messages" in log]
     result = {"cell": asdict(cell), "curve": curve, "updates": [_shorten(log, cell.agents) for log in updates]}
-    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result))
-    part.rename(cell.path(folder))
+    write_whole(cell.path(folder), result)
 
 
 KEPT = ("occupancy/", "certificate/", "importance/", "diagnostics/", "rollout/tokens", "out_of_region", "team/reward")

@@ -18,7 +18,7 @@ from .arms import LABELS
 from .cell import Cell, read, shrink
 from .light import keep
 from .plots import plot_learning_rates, read_csv
-from .statistics import final_accuracy, holm, interval, p_value, show, write_csv
+from .statistics import final_accuracy, holm, interval, p_values_of, reference_minus_arms, show, write_csv
 
 
 AGENTS, STAGES, LATE = 3, 10, 6
@@ -98,13 +98,8 @@ def _compare(runs: Runs, rates: int, what: str, accuracy) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for measure, reduce in (("worst", min), ("mean", np.mean)):
         values = {arm: {seed: float(reduce(each)) for seed, each in own.items()} for arm, own in by_seed.items()}
-        reference = values.get(REFERENCE, {})
-        pairs = {
-            arm: [reference[seed] - value for seed, value in own.items() if seed in reference]
-            for arm, own in values.items()
-            if arm != REFERENCE
-        }
-        p_values = {arm: p_value(each) for arm, each in pairs.items() if len(each) > 1}
+        pairs = reference_minus_arms(values, REFERENCE)
+        p_values = p_values_of(pairs)
         corrected = holm({arm: p for arm, p in p_values.items() if arm != ADDED_LATER})
         print(
             f"\nThe {measure} accuracy over the learning rates, {what}; that of {REFERENCE} minus it, p, and after Holm's correction"

@@ -5,7 +5,6 @@ committed, so that a study goes on where it was left on any machine.
 
 import gc
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from .cell import Cell, make_trainer, prepare_team
+from .cell import Cell, make_trainer, prepare_team, write_whole
 
 
 SMALLEST_TEAM = 3  # smaller teams are the beginning of its chain
@@ -68,9 +67,7 @@ def run_cell(cell: Cell, folder: Path):
         "reward": by_stage([log["reward"] for log in updates], cell.agents, lambda each: each[0]),
         "outside": by_stage([log.get("out_of_region_rate", 0.0) for log in updates], cell.agents, np.mean),
     }
-    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result))
-    part.rename(cell.path(folder))
+    write_whole(cell.path(folder), result)
 
 
 def by_stage(values: list[float], agents: int, reduce) -> list[float]:

@@ -17,7 +17,7 @@ from .learning_rates import AGENTS, REFERENCE
 from .learning_rates import ARMS as PROMPTS
 from .light import keep
 from .plots import plot_long_training, read_csv
-from .statistics import final_accuracy, holm, interval, p_value, show, write_csv
+from .statistics import final_accuracy, holm, interval, p_values_of, reference_minus_arms, show, write_csv
 
 
 STAGES, SCALE = 100, 10 ** (1 / 2)
@@ -57,19 +57,14 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         "stability": lambda run: float(np.std([value for _, value in run["curve"][-20:]])),
     }
     print(
-        f"\nLINK, n = {AGENTS}, {len(range(STAGES))} stages at {SCALE:.2f} times the common learning rate [95 % over seeds]; "
+        f"\nLINK, n = {AGENTS}, {STAGES} stages at {SCALE:.2f} times the common learning rate [95 % over seeds]; "
         f"{REFERENCE} minus each arm, p, and after Holm's correction for the arms. `stability` is the deviation of the last 20 evaluations"
     )
     found: dict[str, Any] = {}
     for name, measure in measures.items():
         values = {arm: {seed: measure(run) for seed, run in own.items()} for arm, own in runs.items()}
-        reference = values.get(REFERENCE, {})
-        pairs = {
-            arm: [reference[seed] - value for seed, value in own.items() if seed in reference]
-            for arm, own in values.items()
-            if arm != REFERENCE
-        }
-        p_values = {arm: p_value(each) for arm, each in pairs.items() if len(each) > 1}
+        pairs = reference_minus_arms(values, REFERENCE)
+        p_values = p_values_of(pairs)
         corrected = holm(p_values)
         for arm, own in values.items():
             text = f"{name:<16} {arm:<22} {show(interval(list(own.values())))}"

@@ -6,14 +6,13 @@ At each update the KL of the step is measured on all messages, exactly and by k3
 """
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .cell import Cell, make_trainer, prepare_team, shrink
+from .cell import Cell, make_trainer, prepare_team, shrink, write_whole
 from .statistics import interval, show, write_csv
 
 
@@ -65,9 +64,7 @@ def run_cell(cell: Cell, folder: Path):
     for member in trainer.members:
         watch(member)
     trainer.train()
-    part = path_of(cell, folder).with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(found))
-    part.rename(path_of(cell, folder))
+    write_whole(path_of(cell, folder), found)
 
 
 def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .arms import BASE
-from .cell import Cell, read, shrink
+from .cell import Cell, read, shrink, write_whole
 from .light import keep
 from .newcomers import OWN_SYSTEM, POSITION, THINKING_END, make_old_members, save_base, save_newcomer
 from .statistics import final_accuracy, interval, p_value, show, write_csv
@@ -172,9 +172,7 @@ def train_on(trainer: Any, cell: Cell, report: dict[str, Any] | None, folder: Pa
         "tokens": _tokens_by_stage(logs, [member.name for member in trainer.members]),
         "updates": [],
     }
-    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result))
-    part.rename(cell.path(folder))
+    write_whole(cell.path(folder), result)
 
 
 def _curve(trainer: Any) -> list[list[float]]:

@@ -6,15 +6,13 @@ The single agent makes as many updates as the team, each on twice the prompts, s
 messages.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from link_start import save_stand_in
 
-from .cell import Cell, read, shrink
+from .cell import Cell, read, shrink, write_whole
 from .statistics import final_accuracy, interval, report_differences, show, stability, tokens_per_stage, write_csv
 
 
@@ -98,9 +96,7 @@ def run_cell(cell: Cell, folder: Path):
         if "rollout/messages" in log
     ]
     result = {"cell": vars(cell), "curve": curve, "updates": updates, "coordination": _coordination(trainer)}
-    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result))
-    part.rename(cell.path(folder))
+    write_whole(cell.path(folder), result)
 
 
 def _coordination(trainer) -> float | None:

@@ -112,6 +112,27 @@ def report_differences(arms: dict[str, list[dict[str, Any]]], found: dict[str, A
         found[arm]["accuracy_minus_full"] = [round(value, 4) for value in interval(differences)]
 
 
+def reference_minus_arms(values: dict[str, dict[int, float]], reference: str) -> dict[str, list[float]]:
+    """
+    A measure of the reference minus that of each other arm, of the seeds that both have.
+
+    Args:
+        values (`dict[str, dict[int, float]]`): The measure, by arm and seed.
+        reference (`str`): An arm.
+    """
+    theirs = values.get(reference, {})
+    return {
+        arm: [theirs[seed] - value for seed, value in own.items() if seed in theirs]
+        for arm, own in values.items()
+        if arm != reference
+    }
+
+
+def p_values_of(pairs: dict[str, list[float]]) -> dict[str, float]:
+    """[`p_value`] of each arm with at least two seeds."""
+    return {arm: p_value(each) for arm, each in pairs.items() if len(each) > 1}
+
+
 def stability(result: dict[str, Any]) -> float:
     """Standard deviation of the last six evaluations."""
     return evaluation_metrics.stability([accuracy for _, accuracy in result["curve"]])

@@ -20,8 +20,6 @@ and the single agent won by 0.272. Four are run, and nothing is stopped early. A
 correction.
 """
 
-import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +30,7 @@ import numpy as np
 from . import hints
 from . import small_language_model as small
 from .arms import UNDIVIDED
-from .cell import Cell, read, shrink
+from .cell import Cell, read, shrink, write_whole
 from .light import TrainingClock, keep
 from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
 
@@ -170,9 +168,7 @@ def run_cell(cell: Cell, folder: Path):
         run = read_numbers if cell.arm == READING else draw_gradients if cell.arm in GRADIENTS else train
         result = run(cell, folder)
     result |= {"cell": vars(cell), "process_seconds": round(time.process_time() - started, 1)}
-    part = cell.path(folder).with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result))
-    part.rename(cell.path(folder))
+    write_whole(cell.path(folder), result)
 
 
 def train(cell: Cell, folder: Path) -> dict[str, Any]:

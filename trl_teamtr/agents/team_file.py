@@ -25,6 +25,7 @@ from ..options.team_options import PRECISIONS
 from ..teamtr_config import TeamTRConfig
 from ..tools import ToolSettings
 from .agent import Agent
+from .base_model import without_adapters
 from .history import history_of
 from .remote import REMOTE_FIELDS
 from .settings import CONFIG_FIELDS, SamplingSettings, SpeakingSettings
@@ -185,14 +186,12 @@ def _version(package: str) -> str | None:
 def describe_model(agent: Agent, model: Any) -> dict[str, Any]:
     """What `team.json` says of the model of `agent`: what it was made from, and the dtype of its weights."""
     is_adapter = isinstance(model, PeftModel)
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    origin: dict[str, Any] = {
-        "id": base.config._name_or_path or None,
-        "revision": vars(base.config).get("_commit_hash"),
-    }
+    base: Any = without_adapters(model)
+    revision = vars(base.config).get("_commit_hash")
+    origin: dict[str, Any] = {"id": base.config._name_or_path or None, "revision": revision}
     if isinstance(model, PeftModel):
         config = model.peft_config["default"]
-        origin = {"id": config.base_model_name_or_path, "revision": config.revision or origin["revision"]}
+        origin = {"id": config.base_model_name_or_path, "revision": config.revision or revision}
     elif agent.base_model is not None:
         origin = dict(agent.base_model)
     return {"base_model": origin, "is_adapter": is_adapter, "dtype": str(base.dtype).removeprefix("torch.")}

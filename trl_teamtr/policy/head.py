@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 
+from ..agents.base_model import without_adapters
 from .policy import Policy
 
 
@@ -29,7 +29,7 @@ class Head:
     """
 
     def __init__(self, policy: Policy):
-        base: Any = policy.model.get_base_model() if isinstance(policy.model, PeftModel) else policy.model
+        base: Any = without_adapters(policy.model)
         self._policy = policy
         self.embeddings: nn.Module = base.get_output_embeddings()
         self._body: nn.Module | None = base.base_model if base.base_model is not base else None

@@ -13,8 +13,9 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.utils import add_fused_lm_head
 
+from ..agents.base_model import without_adapters
 from .positions import count_positions_from_mask
-from .precision import AUTOCAST, base_of, computing_in, in_low_precision, leave_precision_to_the_call
+from .precision import AUTOCAST, computing_in, in_low_precision, leave_precision_to_the_call
 
 
 class Policy:
@@ -165,7 +166,7 @@ class Policy:
 
 def add_scoring_head(model: PreTrainedModel | PeftModel, temperature: float):
     """Add the fused head that [`~Policy.token_logps`] needs, if no [`~trl.GRPOTrainer`] has added it."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = without_adapters(model)
     add_fused_lm_head(base, temperature=temperature)
 
 
@@ -178,4 +179,4 @@ def _announce_head(model: PreTrainedModel | PeftModel):
 
     head = model.get_output_embeddings()
     for parameter in [] if head is None else head.parameters():
-        register_external_parameter(base_of(model), parameter)
+        register_external_parameter(without_adapters(model), parameter)

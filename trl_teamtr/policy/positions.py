@@ -8,6 +8,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..agents.base_model import without_adapters
+
 
 def count_positions_from_mask(model: PreTrainedModel | PeftModel):
     """
@@ -23,7 +25,7 @@ def count_positions_from_mask(model: PreTrainedModel | PeftModel):
 
 def takes_positions(model: PreTrainedModel | PeftModel) -> bool:
     """Whether a forward pass of `model` takes `position_ids`."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = without_adapters(model)
     return "position_ids" in inspect.signature(base.forward).parameters
 
 

@@ -12,6 +12,8 @@ from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..agents.base_model import without_adapters
+
 
 # The dtype of the autocast of each mixed precision
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,7 +69,7 @@ def _widened(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     Context in which `model` computes with its low-precision weights widened to float32, one block of layers at a time: some
     modules read the weights of those within them without calling them.
     """
-    whole: nn.Module = base_of(model)
+    whole: nn.Module = without_adapters(model)
     head: Any = model.get_output_embeddings()
     of_head = set() if head is None else set(head.modules())
     blocks = {block for each in model.modules() if isinstance(each, nn.ModuleList) for block in each}
@@ -81,11 +83,6 @@ def _widened(model: PreTrainedModel | PeftModel) -> Iterator[None]:
             if _low(module, is_block):
                 _widen_around(stack, module, partial(_low, module, is_block))
         yield
-
-
-def base_of(model: PreTrainedModel | PeftModel) -> Any:
-    """The model, without its adapters."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _widen_around(stack: contextlib.ExitStack, module: nn.Module, low: Callable[[], list[nn.Parameter]]):

@@ -6,6 +6,7 @@ from peft import PeftModel
 from trl.experimental.async_grpo.async_grpo_trainer import validate_lora_for_vllm_sync
 from trl.trainer.utils import get_config_model_id
 
+from ...agents.base_model import without_adapters
 from ...agents.models import leaves_base_alone
 from ..speaker import Speaker
 
@@ -18,7 +19,7 @@ def is_adapter(speaker: Speaker) -> bool:
 def base_of(speaker: Speaker) -> str:
     """The path or id of an agent's model, or of the base of its adapter; empty for one that was loaded from nowhere."""
     model: Any = speaker.policy.model
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = without_adapters(model)
     return get_config_model_id(base.config) or ""
 
 
