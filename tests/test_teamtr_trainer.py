@@ -28,6 +28,12 @@ from trl_teamtr import Agent, TeamTRTrainer
 from trl_teamtr.agent_trainer import AgentTrainer
 
 
+def copy_moments(member):
+    """Of the optimizer, for each parameter: the step and the moments, as bytes."""
+    states = member.optimizer.state_dict()["state"] if member.optimizer else {}
+    return {place: {key: value.numpy().tobytes() for key, value in state.items()} for place, state in states.items()}
+
+
 class Recorder(TrainerCallback):
     """What each update saw and did: the agent, the rollouts that trained it, and which agents it changed."""
 
@@ -43,13 +49,11 @@ class Recorder(TrainerCallback):
         monkeypatch.setattr(AgentTrainer, "_generate_and_score_completions", spy)
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.before = {m.name: (weights(m.model), m.optimizer and str(m.optimizer.state_dict())) for m in self.members}
+        self.before = {m.name: (weights(m.model), copy_moments(m)) for m in self.members}
 
     def on_step_end(self, args, state, control, **kwargs):
         moved = [m.name for m in self.members if changed(self.before[m.name][0], m.model)]
-        stepped = [
-            m.name for m in self.members if m.optimizer and self.before[m.name][1] != str(m.optimizer.state_dict())
-        ]
+        stepped = [m.name for m in self.members if m.optimizer and self.before[m.name][1] != copy_moments(m)]
         self.updates.append((self.members[0].lead.active.agent.name, moved, stepped))
 
 
