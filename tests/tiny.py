@@ -26,7 +26,7 @@ def make_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
 
 def make_model(size: int = 3, seed: int = 0, **fields) -> Qwen3ForCausalLM:
     """A Qwen3 model whose distributions are far from uniform and differ between contexts; `fields` are of its config."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     defaults = {
         "vocab_size": size,
         "hidden_size": 16,
