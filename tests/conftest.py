@@ -1,8 +1,5 @@
 """Settings for all tests: no network, no telemetry, one thread."""
 
-import functools
-import gc
-import importlib.metadata
 import os
 import signal
 from pathlib import Path
@@ -13,18 +10,13 @@ os.environ["CI"] = "1"  # TRL sends no telemetry then
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest  # noqa: E402
+import shortcuts  # noqa: E402
 import torch  # noqa: E402
 
 from trl_teamtr import TeamTRConfig
 
 
 torch.set_num_threads(1)
-
-# What takes a quarter of the time of tests that train, and nothing depends on: accelerate reads PEFT's metadata at each forward
-# pass, model cards and team files read versions, and a checkpoint waits for the disk
-importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
-importlib.metadata.version = functools.cache(importlib.metadata.version)
-os.fsync = lambda descriptor: None
 
 # What launches processes, or samples and trains long: left out by `make test-fast`
 SLOW = (
@@ -200,10 +192,8 @@ def ctrl_c_as_in_a_terminal():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def short_collections():
-    """accelerate collects garbage after each training: not, each time, among what was imported, half a second."""
-    gc.collect()
-    gc.freeze()
+def shortcuts_are_taken():
+    shortcuts.take()
 
 
 @pytest.fixture(autouse=True)

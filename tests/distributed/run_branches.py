@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import shortcuts
 import torch
 from datasets import Dataset
 from run_uneven import WATCHDOG, letters, route
@@ -97,6 +98,7 @@ def run(
 
 
 if __name__ == "__main__":
+    shortcuts.take()
     models, output = Path(sys.argv[1]), Path(sys.argv[2])
     for credit in ("suffix", "message"):
         found = run(models, output / credit, num_processes=2, credit=credit)

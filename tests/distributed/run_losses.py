@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import shortcuts
 import torch
 from datasets import Dataset
 from run_probe import Probe
@@ -32,6 +33,7 @@ def run(loss_type: str, models: Path, output_dir: Path, num_processes: int) -> d
 
 
 if __name__ == "__main__":
+    shortcuts.take()
     models, output = Path(sys.argv[1]), Path(sys.argv[2])
     results = {loss_type: run(loss_type, models, output / loss_type, num_processes=2) for loss_type in LOSSES}
     torch.save(results, output / f"losses-{torch.distributed.get_rank()}.pt")

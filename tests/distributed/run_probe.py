@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import shortcuts
 import torch
 from datasets import Dataset
 from teams import KINDS, equal, gradients_of, local_state, make_team, scripted_rollouts, weights_of
@@ -106,6 +107,7 @@ def run(kind: str, models: Path, output_dir: Path, num_processes: int, **fields)
 
 
 if __name__ == "__main__":
+    shortcuts.take()
     models, output, bf16 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["bf16"]
     for kind in KINDS:
         result = run(kind, models, output / kind, num_processes=2, bf16=bf16)

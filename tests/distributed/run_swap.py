@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import shortcuts
 import torch
 from datasets import Dataset
 from resuming import StopAfter
@@ -98,6 +99,7 @@ def run(models: Path, folder: Path, kind: str) -> dict:
 
 
 if __name__ == "__main__":
+    shortcuts.take()
     models, output = Path(sys.argv[1]), Path(sys.argv[2])
     results = {kind: run(models, output / kind, kind) for kind in sys.argv[3:]}
     torch.save(results, output / f"swap-{os.environ['RANK']}.pt")

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import shortcuts
 import torch
 from datasets import Dataset
 from teams import make_team, weights_of
@@ -109,6 +110,7 @@ def run(models: Path, job: dict, num_processes: int) -> dict:
 
 
 if __name__ == "__main__":
+    shortcuts.take()
     models, jobs, output = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), Path(sys.argv[3])
     results = [run(models, job, num_processes=2) for job in jobs]
     torch.save(results, output / f"result-{torch.distributed.get_rank()}.pt")

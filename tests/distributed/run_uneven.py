@@ -10,6 +10,7 @@ import random
 import sys
 from pathlib import Path
 
+import shortcuts
 import torch
 from datasets import Dataset
 from teams import make_team, weights_of
@@ -96,6 +97,7 @@ def run(models: Path, output_dir: Path, num_processes: int, runs: int) -> list[d
 
 
 if __name__ == "__main__":
+    shortcuts.take()
     models, output, runs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     found = run(models, output / "run", num_processes=2, runs=runs)
     rank = torch.distributed.get_rank()
