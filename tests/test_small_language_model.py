@@ -34,6 +34,12 @@ def test_the_reward_is_the_share_of_the_pairs(text, reward):
     assert hints.score_pairs([text], [["K7", "P2"]]) == [reward]
 
 
+def test_parts_are_pairs_in_messages():
+    found = hints.find_parts(["K7", "P2 K1"], ["K7", "P2"])
+    assert list(found.values()) == [True, False, False, True]
+    assert list(found)[1] == "message 1, pair 2"
+
+
 @pytest.mark.parametrize("single", [False, True])
 def test_demonstrations_begin_with_what_the_member_reads(single):
     (row,) = hints.make_dataset(1, 5, single)
@@ -60,7 +66,7 @@ def test_arms_of_a_task_decode_as_many_tokens_in_as_many_updates():
             per_update = cell.prompts * tokens.get(cell.arm, 2 * 4)
             assert per_update == pytest.approx(26 if cell.arm.startswith("hints") else 24, rel=0.05)
     assert (
-        len({cell.name for cell in cells}) == len(cells) == 2 * (len(team_tasks.ARMS) + 1) + len(team_tasks.GRADIENTS)
+        len({cell.name for cell in cells}) == len(cells) == 2 * (len(team_tasks.ARMS) + 2) + len(team_tasks.GRADIENTS)
     )
 
 

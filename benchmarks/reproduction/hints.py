@@ -50,6 +50,15 @@ def score_pairs(completions: list[str], pairs: list[list[str]], **kwargs) -> lis
     return rewards
 
 
+def find_parts(texts: list[str], pairs: list[str]) -> dict[str, bool]:
+    """Which of the two asked pairs is in which of the messages of a conversation, by the name of message and pair."""
+    return {
+        f"message {place}, pair {number}": score_pairs([text], [[pair]]) == [1.0]
+        for place, text in enumerate(texts, start=1)
+        for number, pair in enumerate(pairs, start=1)
+    }
+
+
 def demonstrate(row: dict[str, Any], name: str, single: bool) -> dict[str, str]:
     """A conversation in which all pairs are right, for member `name`: `prompt` and `completion`."""
     private, (own, _) = row["agent_prompts"][name], row["pairs"]

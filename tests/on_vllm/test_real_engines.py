@@ -29,6 +29,7 @@ pytestmark = pytest.mark.vllm_engine
 TRAINED = {"num_rounds": 2, "trust_region_radius": 1.0, "learning_rate": 0.005, "resampling": "speculative"}
 RATIO = "sampling/importance_sampling_ratio/max"
 CORRECTED = {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate"}
+BY_TURN = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo", "num_stages": 2}
 SETTINGS = EngineSettings(0.1, None, 64, False, "vllm", "unused", 1e-4)
 BLOCK = {"block_size": 32}  # the shortest prefix that is cached; by default 128, more than these models read
 
@@ -136,6 +137,18 @@ def test_three_adapters_and_a_frozen_agent_on_one_engine_and_a_whole_model_on_an
     assert all(changed(before[member.name], member.model) for member in trainer.trained_members)
     assert max(watch.held) == max(watch.folders) == 4  # of each agent one
     assert watch.engine.num_adapters == 0 and not os.path.exists(tmp_path / "run" / ".vllm")
+
+
+@pytest.mark.parametrize("credit", ["suffix", "message"])
+def test_branches_speak_through_engines_and_are_scored_as_sampled(bases, tmp_path, tell, credit):
+    """Their messages begin with contexts that the engine has read, and may have kept."""
+    team = [*lora_team(bases[0]), Agent("w", bases[1])]
+    trainer = make_trainer(tmp_path / "run", team, credit=credit, **TRAINED | BY_TURN | in_process(**CORRECTED))
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "sampling/max" in log]
+    tell(f"{len(logs)} updates; largest difference {max(log['sampling/max'] for log in logs):.1e} nats")
+    assert len(logs) == 6 and max(log["sampling/max"] for log in logs) < 1e-4
+    assert max(abs(log[RATIO] - 1) for log in logs) < 1e-4
 
 
 def test_a_run_is_resumed_on_new_engines_and_ends_with_the_same_weights(bases, tmp_path):

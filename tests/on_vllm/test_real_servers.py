@@ -126,6 +126,17 @@ def test_three_adapters_and_a_frozen_agent_on_one_server_and_a_whole_model_on_an
     assert not os.path.exists(tmp_path / "run" / ".vllm")
 
 
+@pytest.mark.parametrize("credit", ["suffix", "message"])
+def test_branches_speak_through_servers_and_are_scored_as_sampled(servers, bases, tmp_path, tell, credit):
+    team = [*lora_team(bases[0]), Agent("w", bases[1], vllm_server_base_url=servers[1].url)]
+    fields = TRAINED | place(servers, **CORRECTED) | {"advantage_group": "turn", "scale_rewards": "none"}
+    trainer = make_trainer(tmp_path / "run", team, num_stages=2, loss_type="dr_grpo", credit=credit, **fields)
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "sampling/max" in log]
+    tell(f"{len(logs)} updates; largest difference {max(log['sampling/max'] for log in logs):.1e} nats")
+    assert len(logs) == 6 and max(log["sampling/max"] for log in logs) < 1e-4 and held(servers[0].url) == []
+
+
 @pytest.mark.parametrize("fields", LAWS.values(), ids=list(LAWS))
 def test_messages_of_a_real_server_have_the_law_that_they_are_verified_against(servers, bases, tmp_path, fields):
     (speaker,) = speakers_of(lora_team(bases[0], "x"), max_completion_length=2, **fields)
