@@ -13,7 +13,7 @@ import guess_number
 import plot_resampling_cost
 import reuse_learning
 import service_desk
-from reproduction.plots import plot_certificates, plot_learning_rates, plot_scaling, read_csv
+from reproduction.plots import plot_certificates, plot_learning_rates, plot_long_training, plot_scaling, read_csv
 
 from trl_teamtr.cli import quickstart
 
@@ -29,6 +29,8 @@ def draw(results: Path):
     plot_certificates(rows, results / "reproduction" / "certificates.png")
     rows = read_csv(results / "reproduction" / "learning_rates.csv")
     plot_learning_rates(rows, results / "reproduction" / "learning_rates.png")
+    rows = read_csv(results / "reproduction" / "long_training.csv")
+    plot_long_training(rows, results / "reproduction" / "long_training.png")
     reuse_learning.plot(results / "reuse_learning", read_lines(results / "reuse_learning" / "cells.jsonl"))
     for learned in (guess_number, service_desk):
         folder = results / learned.__name__

@@ -16,6 +16,7 @@ more prompts; where two messages are decoded for an update, it is on fewer. What
 - `reading`: nothing is learned. How often the model is right alone, and as a checker that reads a right or a wrong number.
 
 On the hints, `parts` trains nothing after the warm-up: how often each pair is right, in the team's messages and the single agent's.
+`parts_half` is that of a single agent with the warm-up of one member, half of its own.
 
 Seeds: at the deviation that is measured on SmolLM2 (0.0497, benchmarks/power.py), four seeds tell 0.11 of accuracy in 80 of 100 studies,
 and the single agent won by 0.272. Four are run, and nothing is stopped early. Arms of a task are compared with its team, after Holm's
@@ -62,7 +63,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sums_turn": ALL | UNDIVIDED | {"advantage_group": "turn"},
 }
 GRADIENTS = {"gradient_team": "sums_team", "gradient_single": "sums_single", "gradient_context": "sums_context"}
-READING, PARTS = "reading", "parts"
+READING, PARTS, HALF = "reading", "parts", "parts_half"
 SINGLE = ("single", "context", READING)
 FROZEN = {"sums_frozen_solver": "solver", "sums_frozen_checker": "checker"}
 
@@ -80,7 +81,7 @@ def cells(seeds: range, size: str) -> list[Cell]:
     ]
     draws = DRAWS if size == "full" else 2
     found += [Cell(arm, 1 if is_single(arm) else 2, PROMPTS, seeds[0], draws) for arm in GRADIENTS]
-    found += [Cell(*arm, PROMPTS, seed, 1) for seed in seeds for arm in ((READING, 1), (PARTS, 2))]
+    found += [Cell(*arm, PROMPTS, seed, 1) for seed in seeds for arm in ((READING, 1), (PARTS, 2), (HALF, 1))]
     return shrink(found, size)
 
 
@@ -88,7 +89,7 @@ def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
     from trl_teamtr import Agent
 
     if arm.startswith("hints"):
-        return _warm_up(is_single(arm), seed, folder, smoke)
+        return _warm_up(is_single(arm), 2 if is_single(arm) else 1, seed, folder, smoke)
     model, lora = small.save_model(folder, smoke), small.make_lora(small.RANK, smoke)
     if arm == "sums_context":
         prompts = {"checker": CHECKED}
@@ -101,10 +102,10 @@ def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
     ]
 
 
-def _warm_up(single: bool, seed: int, folder: Path, smoke: bool) -> list:
-    """A team, or a single agent with the steps of both members."""
+def _warm_up(single: bool, members: int, seed: int, folder: Path, smoke: bool) -> list:
+    """A team, or a single agent; each with the steps of so many members."""
     prompts = {hints.MEMBERS[0]: hints.ALONE} if single else hints.EXAMPLE
-    steps = 1 if smoke else WARM_UP * (2 if single else 1)
+    steps = 1 if smoke else WARM_UP * members
     rows = hints.make_dataset(steps * (2 if smoke else ROWS), 2 * 10**6 + seed, single)
     return [
         small.warm_up(name, text, [hints.demonstrate(row, name, single) for row in rows], steps, seed, folder, smoke)
@@ -139,7 +140,7 @@ def _tell(number: int) -> dict[str, str]:
     return {"checker": f"solver: {number}\n\nchecker:"}
 
 
-def make_trainer(cell: Cell, folder: Path, **settings: Any):
+def make_trainer(cell: Cell, folder: Path, team: list | None = None, **settings: Any):
     from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
 
     hinted = cell.arm.startswith("hints")
@@ -154,7 +155,7 @@ def make_trainer(cell: Cell, folder: Path, **settings: Any):
         "eval_delay": 2 * (cell.stages - 3) + 1,  # the last three stages
     }
     return small.make_trainer(
-        _make_team(cell.arm, cell.seed, folder, cell.smoke),
+        team or _make_team(cell.arm, cell.seed, folder, cell.smoke),
         _make_data(cell.arm, cell.seed, cell.smoke),
         hints.score_pairs if hinted else reasoning_gym_reward,
         folder / "trainer",
@@ -170,7 +171,7 @@ def run_cell(cell: Cell, folder: Path):
         run = (
             draw_gradients
             if cell.arm in GRADIENTS
-            else {READING: read_numbers, PARTS: count_parts}.get(cell.arm, train)
+            else {READING: read_numbers, PARTS: count_parts, HALF: count_parts}.get(cell.arm, train)
         )
         result = run(cell, folder)
     result |= {"cell": vars(cell), "process_seconds": round(time.process_time() - started, 1)}
@@ -238,14 +239,14 @@ def read_numbers(cell: Cell, folder: Path) -> dict[str, Any]:
 def count_parts(cell: Cell, folder: Path) -> dict[str, Any]:
     """The shares of the held-out questions for which a part of the answer is right, after the warm-up."""
     found: dict[str, float] = {}
-    for arm in ("hints_team", "hints_single"):
-        trainer = make_trainer(replace(cell, arm=arm), folder)
+    for arm in ("hints_single",) if cell.arm == HALF else ("hints_team", "hints_single"):
+        team = _warm_up(True, 1, cell.seed, folder, cell.smoke) if cell.arm == HALF else None
+        trainer = make_trainer(replace(cell, arm=arm), folder, team)
         rows = list(trainer.eval_dataset)
         for row, transcript in zip(rows, trainer.team.collect(rows).transcripts, strict=True):
-            texts = [message.text for message in transcript.messages]
-            parts = hints.find_parts(texts, row["pairs"])
-            for name, right in parts.items():
-                name = f"{arm.removeprefix('hints_')}: {name}"
+            parts = hints.find_parts([message.text for message in transcript.messages], row["pairs"])
+            for part, right in parts.items():
+                name = f"{arm.removeprefix('hints_')}: {part}"
                 found[name] = found.get(name, 0.0) + right / len(rows)
     return {"parts": found}
 
@@ -270,10 +271,11 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         }
         print("untrained, right alone, after a right and a wrong number: " + "  ".join(map(show, shares.values())))
         found[READING] = {name: [round(value, 4) for value in share] for name, share in shares.items()}
-    for name in arms[PARTS][0]["parts"] if arms.get(PARTS) else ():
-        share = interval([run["parts"][name] for run in arms[PARTS]])
-        print(f"after the warm-up, right in {name:<44} {show(share)}")
-        found[f"{PARTS} {name}"] = [round(value, 4) for value in share]
+    for arm in (PARTS, HALF):
+        for name in arms[arm][0]["parts"] if arm in arms else ():
+            share = interval([run["parts"][name] for run in arms[arm]])
+            print(f"{arm:<12} after the warm-up, right in {name:<28} {show(share)}  ({len(arms[arm])} seeds)")
+            found[f"{arm} {name}"] = [round(value, 4) for value in share]
     keep("team_tasks", cells(seeds, size), folder)
     write_csv(folder / "team_tasks.csv", _rows(arms))
     return found
