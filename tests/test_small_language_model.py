@@ -66,7 +66,7 @@ def test_arms_of_a_task_decode_as_many_tokens_in_as_many_updates():
             per_update = cell.prompts * tokens.get(cell.arm, 2 * 4)
             assert per_update == pytest.approx(26 if cell.arm.startswith("hints") else 24, rel=0.05)
     assert (
-        len({cell.name for cell in cells}) == len(cells) == 2 * (len(team_tasks.ARMS) + 3) + len(team_tasks.GRADIENTS)
+        len({cell.name for cell in cells}) == len(cells) == 2 * (len(team_tasks.ARMS) + 4) + len(team_tasks.GRADIENTS)
     )
 
 

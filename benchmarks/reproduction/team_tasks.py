@@ -16,7 +16,7 @@ more prompts; where two messages are decoded for an update, it is on fewer. What
 - `reading`: nothing is learned. How often the model is right alone, and as a checker that reads a right or a wrong number.
 
 On the hints, `parts` trains nothing after the warm-up: how often each pair is right, in the team's messages and the single agent's.
-`parts_half` is that of a single agent with the warm-up of one member, half of its own.
+`parts_half` is that of a single agent with the warm-up of one member, half of its own; `parts_long` of both after four times the steps.
 
 Seeds: at the deviation that is measured on SmolLM2 (0.0497, benchmarks/power.py), four seeds tell 0.11 of accuracy in 80 of 100 studies,
 and the single agent won by 0.272. Four are run, and nothing is stopped early. Arms of a task are compared with its team, after Holm's
@@ -63,7 +63,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "sums_turn": ALL | UNDIVIDED | {"advantage_group": "turn"},
 }
 GRADIENTS = {"gradient_team": "sums_team", "gradient_single": "sums_single", "gradient_context": "sums_context"}
-READING, PARTS, HALF = "reading", "parts", "parts_half"
+READING = "reading"
+# By arm, whose answers are counted after how many times the warm-up of a member
+PARTS = {
+    "parts": {"hints_team": 1, "hints_single": 2},
+    "parts_half": {"hints_single": 1},
+    "parts_long": {"hints_team": 4, "hints_single": 8},
+}
 SINGLE = ("single", "context", READING)
 FROZEN = {"sums_frozen_solver": "solver", "sums_frozen_checker": "checker"}
 
@@ -81,7 +87,8 @@ def cells(seeds: range, size: str) -> list[Cell]:
     ]
     draws = DRAWS if size == "full" else 2
     found += [Cell(arm, 1 if is_single(arm) else 2, PROMPTS, seeds[0], draws) for arm in GRADIENTS]
-    found += [Cell(*arm, PROMPTS, seed, 1) for seed in seeds for arm in ((READING, 1), (PARTS, 2), (HALF, 1))]
+    found += [Cell(READING, 1, PROMPTS, seed, 1) for seed in seeds]
+    found += [Cell(arm, len(teams), PROMPTS, seed, 1) for seed in seeds for arm, teams in PARTS.items()]
     return shrink(found, size)
 
 
@@ -89,7 +96,7 @@ def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
     from trl_teamtr import Agent
 
     if arm.startswith("hints"):
-        return _warm_up(is_single(arm), 2 if is_single(arm) else 1, seed, folder, smoke)
+        return _warm_up(arm, PARTS["parts"][arm], seed, folder, smoke)
     model, lora = small.save_model(folder, smoke), small.make_lora(small.RANK, smoke)
     if arm == "sums_context":
         prompts = {"checker": CHECKED}
@@ -102,10 +109,11 @@ def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
     ]
 
 
-def _warm_up(single: bool, members: int, seed: int, folder: Path, smoke: bool) -> list:
-    """A team, or a single agent; each with the steps of so many members."""
+def _warm_up(arm: str, times: int, seed: int, folder: Path, smoke: bool) -> list:
+    """A team, or a single agent; each member with so many times [`WARM_UP`] steps."""
+    single = is_single(arm)
     prompts = {hints.MEMBERS[0]: hints.ALONE} if single else hints.EXAMPLE
-    steps = 1 if smoke else WARM_UP * members
+    steps = 1 if smoke else WARM_UP * times
     rows = hints.make_dataset(steps * (2 if smoke else ROWS), 2 * 10**6 + seed, single)
     return [
         small.warm_up(name, text, [hints.demonstrate(row, name, single) for row in rows], steps, seed, folder, smoke)
@@ -168,12 +176,10 @@ def run_cell(cell: Cell, folder: Path):
     """Train one arm, or draw its gradients; write the curve, tokens and seconds, or the gradients' mean and variance."""
     started = time.process_time()
     with small.fast_on_cpus():
-        run = (
-            draw_gradients
-            if cell.arm in GRADIENTS
-            else {READING: read_numbers, PARTS: count_parts, HALF: count_parts}.get(cell.arm, train)
+        runners = (
+            {READING: read_numbers} | dict.fromkeys(GRADIENTS, draw_gradients) | dict.fromkeys(PARTS, count_parts)
         )
-        result = run(cell, folder)
+        result = runners.get(cell.arm, train)(cell, folder)
     result |= {"cell": vars(cell), "process_seconds": round(time.process_time() - started, 1)}
     write_whole(cell.path(folder), result)
 
@@ -239,8 +245,8 @@ def read_numbers(cell: Cell, folder: Path) -> dict[str, Any]:
 def count_parts(cell: Cell, folder: Path) -> dict[str, Any]:
     """The shares of the held-out questions for which a part of the answer is right, after the warm-up."""
     found: dict[str, float] = {}
-    for arm in ("hints_single",) if cell.arm == HALF else ("hints_team", "hints_single"):
-        team = _warm_up(True, 1, cell.seed, folder, cell.smoke) if cell.arm == HALF else None
+    for arm, times in PARTS[cell.arm].items():
+        team = _warm_up(arm, times, cell.seed, folder, cell.smoke)
         trainer = make_trainer(replace(cell, arm=arm), folder, team)
         rows = list(trainer.eval_dataset)
         for row, transcript in zip(rows, trainer.team.collect(rows).transcripts, strict=True):
@@ -271,11 +277,7 @@ def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
         }
         print("untrained, right alone, after a right and a wrong number: " + "  ".join(map(show, shares.values())))
         found[READING] = {name: [round(value, 4) for value in share] for name, share in shares.items()}
-    for arm in (PARTS, HALF):
-        for name in arms[arm][0]["parts"] if arm in arms else ():
-            share = interval([run["parts"][name] for run in arms[arm]])
-            print(f"{arm:<12} after the warm-up, right in {name:<28} {show(share)}  ({len(arms[arm])} seeds)")
-            found[f"{arm} {name}"] = [round(value, 4) for value in share]
+    found |= _report_parts({arm: arms[arm] for arm in PARTS if arm in arms})
     keep("team_tasks", cells(seeds, size), folder)
     write_csv(folder / "team_tasks.csv", _rows(arms))
     return found
@@ -303,6 +305,33 @@ def _report_task(task: str, arms: dict[str, list[dict[str, Any]]], reference: st
             text += f"  {show(difference)} {corrected[arm]:.3f}"
             found[arm] |= {"minus_team": [round(value, 4) for value in difference], "p": round(corrected[arm], 4)}
         print(f"{text}  ({len(runs)} seeds)")
+    return found
+
+
+def _report_parts(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    answers: dict[tuple[str, str], dict[int, float]] = {}  # the share of the pairs in the last message, by seed
+    for arm, runs in arms.items():
+        for part in runs[0]["parts"]:
+            share = interval([run["parts"][part] for run in runs])
+            print(f"{arm:<12} after the warm-up, right in {part:<28} {show(share)}  ({len(runs)} seeds)")
+            found[f"{arm} {part}"] = [round(value, 4) for value in share]
+        for name in PARTS[arm]:
+            last = f"{name.removeprefix('hints_')}: message {1 if is_single(name) else 2}"
+            pairs = {
+                run["cell"]["seed"]: (run["parts"][f"{last}, pair 1"] + run["parts"][f"{last}, pair 2"]) / 2
+                for run in runs
+            }
+            answers[arm, name] = pairs
+    for arm, other in (("parts", "parts"), ("parts", "parts_half"), ("parts_long", "parts_long")):
+        ours, theirs = answers.get((arm, "hints_team"), {}), answers.get((other, "hints_single"), {})
+        values = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        if len(values) > 1:
+            difference = interval(values)
+            print(
+                f"{arm}, team, minus {other}, single: {show(difference)}  p {p_value(values):.3f}  ({len(values)} seeds)"
+            )
+            found[f"{arm} team minus {other} single"] = [round(value, 4) for value in difference]
     return found
 
 
