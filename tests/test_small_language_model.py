@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from reproduction import hints, smollm2_replacement, team_tasks  # noqa: E402
+from reproduction import hints, smollm2_replacement, team_task_arms, team_tasks  # noqa: E402
 from reproduction import small_language_model as small  # noqa: E402
 
 from trl_teamtr.conversation.rendering import PlainRenderer  # noqa: E402
@@ -79,10 +79,10 @@ def test_sums_are_short_and_their_parts_share_none():
 
 def test_the_number_of_the_other_speaker_is_one_of_the_task_and_fixed():
     rows = [{"prompt": f"Question: {a} + {b}"} for a in range(10) for b in range(10)]
-    said = [team_tasks._ask_checker(row)["agent_prompts"]["checker"] for row in rows]
+    said = [team_task_arms.ask_checker(row)["agent_prompts"]["checker"] for row in rows]
     numbers = {int(text.removeprefix("solver: ").removesuffix("\n\nchecker:")) for text in said}
     assert numbers <= set(range(19)) and len(numbers) > 5
-    assert said == [team_tasks._ask_checker(row)["agent_prompts"]["checker"] for row in rows]
+    assert said == [team_task_arms.ask_checker(row)["agent_prompts"]["checker"] for row in rows]
 
 
 def test_short_cuts_leave_what_is_computed_as_it_is():

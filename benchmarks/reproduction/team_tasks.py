@@ -32,50 +32,25 @@ import numpy as np
 
 from . import hints
 from . import small_language_model as small
-from .arms import UNDIVIDED
 from .cell import Cell, read, shrink, write_whole
 from .light import TrainingClock, keep
 from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
+from .team_task_arms import ARMS, HELD_OUT, WARM_UPS, is_single, make_trainer, tell, warm_up
 
 
-PROMPTS, STAGES, HELD_OUT = 4, 4, 48
+PROMPTS, STAGES = 4, 4
 # Of the other arms, so that they decode about as many tokens as a team, with three messages for two updates
 OTHER_PROMPTS = {"hints_single": 5, "sums_single": 6, "sums_context": 6}
 OTHER_PROMPTS |= {"sums_frozen_solver": 3, "sums_frozen_checker": 3, "sums_order": 3}
-WARM_UP, ROWS = 10, 16  # steps of a member, and conversations in a step
 DRAWS = 12  # of the gradients
-SYSTEM = "Question: 2 + 6\n\nsolver: 8"
-CHECKED = f"{SYSTEM}\n\nchecker: 8"
-REVERSED = {"resampling": "suffix", "update_order": "reversed"}
-ALL = {"resampling": "full"}
-
-# Settings of the trainer; the arms of a task are compared with the first
-ARMS: dict[str, dict[str, Any]] = {
-    "hints_team": REVERSED,
-    "hints_single": ALL,
-    "sums_team": REVERSED,
-    "sums_single": ALL,
-    "sums_context": ALL,
-    "sums_frozen_solver": ALL,
-    "sums_frozen_checker": ALL,
-    "sums_order": ALL,
-    "sums_undivided": REVERSED | UNDIVIDED,
-    "sums_turn": ALL | UNDIVIDED | {"advantage_group": "turn"},
-}
 GRADIENTS = {"gradient_team": "sums_team", "gradient_single": "sums_single", "gradient_context": "sums_context"}
 READING = "reading"
 # By arm, whose answers are counted after how many times the warm-up of a member
 PARTS = {
-    "parts": {"hints_team": 1, "hints_single": 2},
+    "parts": WARM_UPS,
     "parts_half": {"hints_single": 1},
     "parts_long": {"hints_team": 4, "hints_single": 8},
 }
-SINGLE = ("single", "context", READING)
-FROZEN = {"sums_frozen_solver": "solver", "sums_frozen_checker": "checker"}
-
-
-def is_single(arm: str) -> bool:
-    return arm.endswith(SINGLE)
 
 
 def cells(seeds: range, size: str) -> list[Cell]:
@@ -90,86 +65,6 @@ def cells(seeds: range, size: str) -> list[Cell]:
     found += [Cell(READING, 1, PROMPTS, seed, 1) for seed in seeds]
     found += [Cell(arm, len(teams), PROMPTS, seed, 1) for seed in seeds for arm, teams in PARTS.items()]
     return shrink(found, size)
-
-
-def _make_team(arm: str, seed: int, folder: Path, smoke: bool) -> list:
-    from trl_teamtr import Agent
-
-    if arm.startswith("hints"):
-        return _warm_up(arm, PARTS["parts"][arm], seed, folder, smoke)
-    model, lora = small.save_model(folder, smoke), small.make_lora(small.RANK, smoke)
-    if arm == "sums_context":
-        prompts = {"checker": CHECKED}
-    else:
-        prompts = {"solver": SYSTEM} if is_single(arm) else {"solver": CHECKED, "checker": CHECKED}
-    frozen = FROZEN.get(arm)
-    return [
-        Agent(name, model, system_prompt=text, peft_config=lora, trainable=name != frozen)
-        for name, text in prompts.items()
-    ]
-
-
-def _warm_up(arm: str, times: int, seed: int, folder: Path, smoke: bool) -> list:
-    """A team, or a single agent; each member with so many times [`WARM_UP`] steps."""
-    single = is_single(arm)
-    prompts = {hints.MEMBERS[0]: hints.ALONE} if single else hints.EXAMPLE
-    steps = 1 if smoke else WARM_UP * times
-    rows = hints.make_dataset(steps * (2 if smoke else ROWS), 2 * 10**6 + seed, single)
-    return [
-        small.warm_up(name, text, [hints.demonstrate(row, name, single) for row in rows], steps, seed, folder, smoke)
-        for name, text in prompts.items()
-    ]
-
-
-def _make_data(arm: str, seed: int, smoke: bool) -> tuple[Any, Any]:
-    size, held_out = (40, 4) if smoke else (2000, HELD_OUT)
-    if arm.startswith("hints"):
-        return (
-            hints.make_dataset(size, seed, is_single(arm)),
-            hints.make_dataset(held_out, 10**6 + seed, is_single(arm)),
-        )
-    train, others = small.make_sums(held_out, seed)
-    cue = {"sums_single": _ask_solver, "sums_context": _ask_checker}.get(arm)
-    return (train.map(cue), others.map(cue)) if cue else (train, others)
-
-
-def _ask_solver(row: dict[str, Any]) -> dict[str, Any]:
-    """A team of one has no cue of its own."""
-    return {"agent_prompts": {"solver": "solver:"}}
-
-
-def _ask_checker(row: dict[str, Any], low: int = 0, high: int = 18) -> dict[str, Any]:
-    """With a number in place of what a solver says, which is seldom right."""
-    number = np.random.default_rng(sum(map(ord, row["prompt"]))).integers(low, high, endpoint=True)
-    return {"agent_prompts": _tell(number)}
-
-
-def _tell(number: int) -> dict[str, str]:
-    return {"checker": f"solver: {number}\n\nchecker:"}
-
-
-def make_trainer(cell: Cell, folder: Path, team: list | None = None, **settings: Any):
-    from trl_teamtr.tasks.reasoning_gym import reasoning_gym_reward
-
-    hinted = cell.arm.startswith("hints")
-    trained = 1 if cell.arm in FROZEN else cell.agents
-    own = {
-        "seed": cell.seed,
-        "prompts": cell.prompts,
-        "num_stages": cell.stages * (2 // trained),
-        "max_completion_length": 6 if hinted else small.SETTINGS["max_completion_length"],
-        "eval_on_start": True,
-        "eval_steps": 2,
-        "eval_delay": 2 * (cell.stages - 3) + 1,  # the last three stages
-    }
-    return small.make_trainer(
-        team or _make_team(cell.arm, cell.seed, folder, cell.smoke),
-        _make_data(cell.arm, cell.seed, cell.smoke),
-        hints.score_pairs if hinted else reasoning_gym_reward,
-        folder / "trainer",
-        cell.smoke,
-        **own | ARMS[cell.arm] | settings,
-    )
 
 
 def run_cell(cell: Cell, folder: Path):
@@ -233,7 +128,7 @@ def read_numbers(cell: Cell, folder: Path) -> dict[str, Any]:
     ):
         trainer = make_trainer(replace(cell, arm=arm), folder)
         rows = [
-            row if wrong is None else row | {"agent_prompts": _tell(int(row["answer"]) + wrong)}
+            row if wrong is None else row | {"agent_prompts": tell(int(row["answer"]) + wrong)}
             for row in trainer.eval_dataset
         ]
         said = [transcript.final_text for transcript in trainer.team.collect(rows).transcripts]
@@ -246,7 +141,7 @@ def count_parts(cell: Cell, folder: Path) -> dict[str, Any]:
     """The shares of the held-out questions for which a part of the answer is right, after the warm-up."""
     found: dict[str, float] = {}
     for arm, times in PARTS[cell.arm].items():
-        team = _warm_up(arm, times, cell.seed, folder, cell.smoke)
+        team = warm_up(arm, times, cell.seed, folder, cell.smoke)
         trainer = make_trainer(replace(cell, arm=arm), folder, team)
         rows = list(trainer.eval_dataset)
         for row, transcript in zip(rows, trainer.team.collect(rows).transcripts, strict=True):
