@@ -149,7 +149,7 @@ def count_parts(cell: Cell, folder: Path) -> dict[str, Any]:
             for part, right in parts.items():
                 name = f"{arm.removeprefix('hints_')}: {part}"
                 found[name] = found.get(name, 0.0) + right / len(rows)
-    return {"parts": found}
+    return {"parts": {name: round(share, 4) for name, share in found.items()}}
 
 
 def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
