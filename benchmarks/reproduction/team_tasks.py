@@ -221,11 +221,10 @@ def _report_parts(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for arm, other in (("parts", "parts"), ("parts", "parts_half"), ("parts_long", "parts_long")):
         ours, theirs = answers.get((arm, "hints_team"), {}), answers.get((other, "hints_single"), {})
         values = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-        if len(values) > 1:
+        if len(values) > 2:  # two that are equal would be certain
             difference = interval(values)
-            print(
-                f"{arm}, team, minus {other}, single: {show(difference)}  p {p_value(values):.3f}  ({len(values)} seeds)"
-            )
+            text = f"{arm}, team, minus {other}, single: {show(difference)}  p {p_value(values):.3f}"
+            print(f"{text}  ({len(values)} seeds)")
             found[f"{arm} team minus {other} single"] = [round(value, 4) for value in difference]
     return found
 
