@@ -93,7 +93,9 @@ def test_package_stays_small():
 
 
 def test_figures_of_the_reproduction_are_printed_by_its_studies():
-    outputs = "".join(path.read_text() for path in (ROOT / "docs" / "results" / "reproduction").glob("*.txt"))
+    results = ROOT / "docs" / "results"
+    studies = [*(results / "reproduction").glob("*.txt"), results / "gradient_variance.txt"]
+    outputs = "".join(path.read_text() for path in studies)
     printed = set(re.findall(r"\d+\.\d+", outputs))
     figures = re.findall(r"(?<![\w.-])\d\.\d{3,}", (ROOT / "docs" / "reproduction.md").read_text())
     claims = README.partition("## What is measured")[2].partition("\n## ")[0]
