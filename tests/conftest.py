@@ -154,6 +154,7 @@ NIGHTLY = (
     ("test_benchmarks.py", "[gradient_variance]"),
     ("test_benchmarks.py", "runs_on_a_cpu[stage]"),
     ("test_benchmarks.py", "[reproduce scaling]"),
+    ("test_benchmarks.py", "[service_desk]"),
     ("test_benchmarks.py", "[overhead]"),
     ("test_benchmarks.py", "[resampling_cost]"),
     ("test_benchmarks.py", "[moving]"),
