@@ -17,6 +17,7 @@ Prints the table and one JSON object last.
 import argparse
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def main(options):
     full = options.size == "full"
     shapes = ((2, 1), (3, 1), (6, 1), (3, 2)) if full else ((2, 1),)
     messages = {"full": 600, "quick": 40, "smoke": 4}[options.size]
-    print("$ python benchmarks/gradient_variance.py")
+    print("$ python " + " ".join(["benchmarks/gradient_variance.py", *sys.argv[1:]]))
     print(describe_machine())
     print(
         "\nvariance x tokens, over that of full resampling [95 %]; tokens per stage; squared bias over the squared mean\n"

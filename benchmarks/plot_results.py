@@ -18,19 +18,23 @@ from reproduction.plots import plot_certificates, plot_learning_rates, plot_long
 from trl_teamtr.cli import quickstart
 
 
+STUDIES = {
+    "scaling": plot_scaling,
+    "certificates": plot_certificates,
+    "learning_rates": plot_learning_rates,
+    "long_training": plot_long_training,
+}
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def draw(results: Path):
     """Write all plots below `results`."""
-    plot_scaling(read_csv(results / "reproduction" / "scaling.csv"), results / "reproduction" / "scaling.png")
-    rows = read_csv(results / "reproduction" / "certificates.csv")
-    plot_certificates(rows, results / "reproduction" / "certificates.png")
-    rows = read_csv(results / "reproduction" / "learning_rates.csv")
-    plot_learning_rates(rows, results / "reproduction" / "learning_rates.png")
-    rows = read_csv(results / "reproduction" / "long_training.csv")
-    plot_long_training(rows, results / "reproduction" / "long_training.png")
+    for study, plot in STUDIES.items():
+        path = results / "reproduction" / study
+        plot(read_csv(path.with_suffix(".csv")), path.with_suffix(".png"))
     reuse_learning.plot(results / "reuse_learning", read_lines(results / "reuse_learning" / "cells.jsonl"))
     for learned in (guess_number, service_desk):
         folder = results / learned.__name__

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from fake_engine import fake_engines
-from tiny import make_trainer, weights
+from tiny import BY_TURN, make_trainer, weights
 from vllm_teams import in_process, lora_team, save_base
 
 from trl_teamtr import Agent
@@ -148,7 +148,7 @@ def test_the_correction_weighs_what_an_engine_samples_otherwise(tmp_path, base, 
 
 @pytest.mark.parametrize("credit", ["suffix", "message"])
 def test_branches_speak_through_engines_and_are_scored_as_sampled(tmp_path, base, engines, credit):
-    fields = {"advantage_group": "turn", "credit": credit, "scale_rewards": "none", "loss_type": "dr_grpo"}
+    fields = BY_TURN | {"credit": credit}
     corrected = {"vllm_importance_sampling_correction": True, "resampling": "speculative"}
     trainer = make_trainer(
         tmp_path / "run", lora_team(base), num_stages=2, **fields, **TRAINED, **in_process(**corrected)

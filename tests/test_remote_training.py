@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from fake_endpoint import KEY, answering, remote_agent
 from fake_vllm import serving
-from tiny import PROMPTS, changed, make_config, make_team, make_trainer, weights
+from tiny import BY_TURN, PROMPTS, changed, make_config, make_team, make_trainer, weights
 from transformers import TrainerCallback
 from vllm_teams import lora_team, on_server, save_base
 
@@ -75,7 +75,7 @@ def test_a_team_trains_around_it_and_is_saved_without_the_key(tmp_path, endpoint
 def test_branches_do_not_ask_it_for_what_precedes_them(tmp_path, endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     endpoint.key = KEY
-    fields = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo", "resampling": "full"}
+    fields = BY_TURN | {"resampling": "full"}
     trainer = make_trainer(tmp_path, make_agents(endpoint), num_stages=1, **fields)
     trainer.train()
     # Two trunks and six branches from the first agent on, and for the last agent two trunks

@@ -65,9 +65,8 @@ def test_arms_of_a_task_decode_as_many_tokens_in_as_many_updates():
         if cell.arm in team_tasks.ARMS:
             per_update = cell.prompts * tokens.get(cell.arm, 2 * 4)
             assert per_update == pytest.approx(26 if cell.arm.startswith("hints") else 24, rel=0.05)
-    assert (
-        len({cell.name for cell in cells}) == len(cells) == 2 * (len(team_tasks.ARMS) + 4) + len(team_tasks.GRADIENTS)
-    )
+    by_seed = len(team_tasks.ARMS) + len(team_tasks.PARTS) + 1
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * by_seed + len(team_tasks.GRADIENTS)
 
 
 def test_sums_are_short_and_their_parts_share_none():

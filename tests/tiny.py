@@ -89,6 +89,8 @@ PASSED_ON = (
     "tools",
     "environment_factory",
 )  # to the trainer, not to the config
+# Groups by turn, and what they need
+BY_TURN = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo"}
 PROMPTS = ["a", "aa", "u", "ua", "au", "uu", "aau", "auu"]
 
 

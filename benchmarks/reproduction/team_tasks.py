@@ -34,7 +34,16 @@ from . import hints
 from . import small_language_model as small
 from .cell import Cell, read, shrink, write_whole
 from .light import TrainingClock, keep
-from .statistics import accuracy_differences, final_accuracy, holm, interval, p_value, show, write_csv
+from .statistics import (
+    accuracy_differences,
+    final_accuracy,
+    holm,
+    interval,
+    p_value,
+    reference_minus_arms,
+    show,
+    write_csv,
+)
 from .team_task_arms import ARMS, HELD_OUT, WARM_UPS, is_single, make_trainer, tell, warm_up
 
 
@@ -144,12 +153,14 @@ def count_parts(cell: Cell, folder: Path) -> dict[str, Any]:
         team = warm_up(arm, times, cell.seed, folder, cell.smoke)
         trainer = make_trainer(replace(cell, arm=arm), folder, team)
         rows = list(trainer.eval_dataset)
-        for row, transcript in zip(rows, trainer.team.collect(rows).transcripts, strict=True):
-            parts = hints.find_parts([message.text for message in transcript.messages], row["pairs"])
-            for part, right in parts.items():
-                name = f"{arm.removeprefix('hints_')}: {part}"
-                found[name] = found.get(name, 0.0) + right / len(rows)
-    return {"parts": {name: round(share, 4) for name, share in found.items()}}
+        answers = [
+            hints.find_parts([message.text for message in transcript.messages], row["pairs"])
+            for row, transcript in zip(rows, trainer.team.collect(rows).transcripts, strict=True)
+        ]
+        for part in answers[0]:
+            share = np.mean([answer[part] for answer in answers])
+            found[f"{arm.removeprefix('hints_')}: {part}"] = round(float(share), 4)
+    return {"parts": found}
 
 
 def report(folder: Path, seeds: range, size: str) -> dict[str, Any]:
@@ -205,28 +216,31 @@ def _report_task(task: str, arms: dict[str, list[dict[str, Any]]], reference: st
 
 def _report_parts(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    answers: dict[tuple[str, str], dict[int, float]] = {}  # the share of the pairs in the last message, by seed
     for arm, runs in arms.items():
         for part in runs[0]["parts"]:
             share = interval([run["parts"][part] for run in runs])
             print(f"{arm:<12} after the warm-up, right in {part:<28} {show(share)}  ({len(runs)} seeds)")
             found[f"{arm} {part}"] = [round(value, 4) for value in share]
-        for name in PARTS[arm]:
-            last = f"{name.removeprefix('hints_')}: message {1 if is_single(name) else 2}"
-            pairs = {
-                run["cell"]["seed"]: (run["parts"][f"{last}, pair 1"] + run["parts"][f"{last}, pair 2"]) / 2
-                for run in runs
-            }
-            answers[arm, name] = pairs
     for arm, other in (("parts", "parts"), ("parts", "parts_half"), ("parts_long", "parts_long")):
-        ours, theirs = answers.get((arm, "hints_team"), {}), answers.get((other, "hints_single"), {})
-        values = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        answers = {
+            "team": _answer_by_seed(arms.get(arm, []), "team: message 2"),
+            "single": _answer_by_seed(arms.get(other, []), "single: message 1"),
+        }
+        values = reference_minus_arms(answers, "team")["single"]
         if len(values) > 2:  # two that are equal would be certain
             difference = interval(values)
             text = f"{arm}, team, minus {other}, single: {show(difference)}  p {p_value(values):.3f}"
             print(f"{text}  ({len(values)} seeds)")
             found[f"{arm} team minus {other} single"] = [round(value, 4) for value in difference]
     return found
+
+
+def _answer_by_seed(runs: list[dict[str, Any]], message: str) -> dict[int, float]:
+    """The share of both pairs that a message has right."""
+    return {
+        run["cell"]["seed"]: float(np.mean([run["parts"][f"{message}, pair {number}"] for number in (1, 2)]))
+        for run in runs
+    }
 
 
 def _rows(arms: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

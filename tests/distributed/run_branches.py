@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from run_uneven import WATCHDOG, letters, route
 from teams import make_team, weights_of
-from tiny import PROMPTS, make_config
+from tiny import BY_TURN, PROMPTS, make_config
 from transformers.trainer_callback import PrinterCallback
 
 from trl_teamtr import Message, TeamTRTrainer, Transcript
@@ -78,16 +78,14 @@ def run(
         output_dir,
         per_device_train_batch_size=16 // num_processes,
         num_generations=2,
-        advantage_group="turn",
         credit=credit,
-        scale_rewards="none",
-        loss_type="dr_grpo",
         kl_estimator="exact",
         trust_region_radius=0.02,
         optim="sgd",
         learning_rate=0.1,
         num_rounds=2,
         allow_silent_agents=True,
+        **BY_TURN,
     )
     dataset = Dataset.from_dict({"prompt": PROMPTS})
     trainer = Branching(make_team("mixed", models), letters, args, train_dataset=dataset, router=route)

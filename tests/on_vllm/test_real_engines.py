@@ -13,7 +13,7 @@ from engine_contract import check_adapters, check_messages, check_sleep, check_w
 from policies import check_logps, shift
 from real_vllm import SHAPES
 from sampled_law import LAWS, check_law
-from tiny import changed, make_model, make_trainer, weights
+from tiny import BY_TURN, changed, make_model, make_trainer, weights
 from transformers import TrainerCallback
 from vllm_teams import in_process, lora_team, make_engines, save_base, speakers_of
 
@@ -29,7 +29,6 @@ pytestmark = pytest.mark.vllm_engine
 TRAINED = {"num_rounds": 2, "trust_region_radius": 1.0, "learning_rate": 0.005, "resampling": "speculative"}
 RATIO = "sampling/importance_sampling_ratio/max"
 CORRECTED = {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate"}
-BY_TURN = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo", "num_stages": 2}
 SETTINGS = EngineSettings(0.1, None, 64, False, "vllm", "unused", 1e-4)
 BLOCK = {"block_size": 32}  # the shortest prefix that is cached; by default 128, more than these models read
 
@@ -143,7 +142,8 @@ def test_three_adapters_and_a_frozen_agent_on_one_engine_and_a_whole_model_on_an
 def test_branches_speak_through_engines_and_are_scored_as_sampled(bases, tmp_path, tell, credit):
     """Their messages begin with contexts that the engine has read, and may have kept."""
     team = [*lora_team(bases[0]), Agent("w", bases[1])]
-    trainer = make_trainer(tmp_path / "run", team, credit=credit, **TRAINED | BY_TURN | in_process(**CORRECTED))
+    fields = TRAINED | BY_TURN | in_process(**CORRECTED)
+    trainer = make_trainer(tmp_path / "run", team, num_stages=2, credit=credit, **fields)
     trainer.train()
     logs = [log for log in trainer.state.log_history if "sampling/max" in log]
     tell(f"{len(logs)} updates; largest difference {max(log['sampling/max'] for log in logs):.1e} nats")

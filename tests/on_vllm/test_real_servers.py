@@ -15,7 +15,7 @@ from distributed.launching import derive_config, launch
 from real_vllm import PEFT, SHAPES, TIMEOUT, RealServer, free_url, real_serving, write_team
 from sampled_law import LAWS, check_law
 from server_contract import check_contract
-from tiny import PROMPTS, answer_reward, changed, make_config, make_trainer, weights
+from tiny import BY_TURN, PROMPTS, answer_reward, changed, make_config, make_trainer, weights
 from transformers import TrainerCallback
 from vllm_teams import lora_team, make_fleet, on_server, save_base, speakers_of
 
@@ -129,8 +129,8 @@ def test_three_adapters_and_a_frozen_agent_on_one_server_and_a_whole_model_on_an
 @pytest.mark.parametrize("credit", ["suffix", "message"])
 def test_branches_speak_through_servers_and_are_scored_as_sampled(servers, bases, tmp_path, tell, credit):
     team = [*lora_team(bases[0]), Agent("w", bases[1], vllm_server_base_url=servers[1].url)]
-    fields = TRAINED | place(servers, **CORRECTED) | {"advantage_group": "turn", "scale_rewards": "none"}
-    trainer = make_trainer(tmp_path / "run", team, num_stages=2, loss_type="dr_grpo", credit=credit, **fields)
+    fields = TRAINED | BY_TURN | place(servers, **CORRECTED)
+    trainer = make_trainer(tmp_path / "run", team, num_stages=2, credit=credit, **fields)
     trainer.train()
     logs = [log for log in trainer.state.log_history if "sampling/max" in log]
     tell(f"{len(logs)} updates; largest difference {max(log['sampling/max'] for log in logs):.1e} nats")

@@ -1,13 +1,11 @@
 """What groups by turn need of the other options."""
 
 import pytest
+from tiny import BY_TURN
 
 from trl_teamtr import TeamTRConfig
 from trl_teamtr.maths import turn_groups
 from trl_teamtr.options.advantage_options import CREDITS, check_advantages
-
-
-BY_TURN = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo"}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 from planning.teams import pair, plan_of, save_model
+from tiny import BY_TURN
 
 from trl_teamtr.planning import stage_time
 from trl_teamtr.planning.calibration import Speed
@@ -40,8 +41,7 @@ def test_several_steps_per_pass_are_measured_after_each(tmp_path, path, speed):
 
 
 def test_branches_are_generated_from_the_first_turn_of_the_updated_agent(tmp_path, path, speed):
-    by_turn = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo"}
-    found = seconds(tmp_path, path, resampling="full", **by_turn)["rollouts"]
+    found = seconds(tmp_path, path, resampling="full", **BY_TURN)["rollouts"]
     trunks = 2 * (8 + 18) + 2 * 2 * (10.0 + 1)  # 2 rows, for each update anew
     first = 6 * (8 + 18) + 2 * 2 * (10.0 + 5)
     second = 6 * 18 + 2 * (10.0 + 5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from draft_cases import Case, key, p_value
 from resuming import SETTINGS, StopAfter, final_state
-from tiny import make_team, make_trainer
+from tiny import BY_TURN, make_team, make_trainer
 from tool_teams import Dial, Lots, Saved, ToolCase, Untold
 from tool_teams import p_value as p_value_of_tools
 
@@ -15,7 +15,6 @@ from trl_teamtr.rollouts.stage_weights import ScoredView
 from trl_teamtr.tools.worlds import TEAM
 
 
-BY_TURN = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo"}
 SIZE = 4  # of a group
 
 

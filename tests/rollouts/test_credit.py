@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tiny import context_of, make_team, make_trainer
+from tiny import BY_TURN, context_of, make_team, make_trainer
 
 from trl_teamtr import Message, Transcript
 from trl_teamtr.rollouts.rollouts import replay
 
 
 PROMPT, LENGTH = "ua", 1  # of a message, in tokens
-BY_TURN = {"advantage_group": "turn", "scale_rewards": "none", "loss_type": "dr_grpo"}
 
 
 @dataclass
